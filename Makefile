@@ -1,0 +1,28 @@
+# Every target sets up .venv by itself. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check docs clean
+
+demo: $(READY)  ## sample the embedded models on PyTorch and ONNX Runtime; show the picture and the parity table
+	$(BIN)/ditzoo demo --out demo.png
+
+test: check  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(READY)  ## write the generated pages of docs/
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf .venv demo.png
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
