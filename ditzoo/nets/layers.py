@@ -1,0 +1,86 @@
+"""The parts that DiT and U-ViT share. Letters in shape comments: B batch, C channels, H W latent size, h w patches, p patch
+size, T tokens, D width, N heads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first, always computed in float32.
+
+    Frequency i is max_period^(−i / (width/2)), as in both papers' code. (diffusers divides by width/2 − 1 for DiT.)
+    """
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=torch.float32, device=t.device))
+    angles = t.float()[:, None] * frequencies  # B D/2
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
+    return F.pad(embedding, (0, width % 2))  # B D
+
+
+def sincos_positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
+    """The fixed two-dimensional sine-cosine positions of a grid of patches, [1, rows · columns, width], float32.
+
+    The first half of the width encodes the column, the second the row, as in DiT's code. Computed in float64.
+    """
+    quarter = width // 4
+    frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64, device=device),
+        torch.arange(columns, dtype=torch.float64, device=device),
+        indexing="ij",
+    )  # h w
+    angles = [axis.reshape(-1, 1) * frequencies for axis in (column, row)]  # each: T D/4
+    halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]  # each: T D/2
+    return torch.cat(halves, dim=1)[None].float()  # 1 T D
+
+
+def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
+    """Tokens [B, rows · columns, p · p · C], one a patch in reading order, back to an image [B, C, rows · p, columns · p]."""
+    x = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # B h w p p C
+    x = x.permute(0, 5, 1, 3, 2, 4)  # B C h p w p
+    return x.flatten(4, 5).flatten(2, 3)  # B C H W
+
+
+class PatchEmbed(nn.Module):
+    """Each patch of an image becomes a token."""
+
+    def __init__(self, channels: int, patch: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)  # B C H W -> B T D
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one matrix for queries, keys and values."""
+
+    def __init__(self, width: int, heads: int, *, qkv_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # B T 3 N D/N
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each: B N T D/N
+        x = F.scaled_dot_product_attention(q, k, v)  # B N T D/N
+        return self.proj(x.transpose(1, 2).flatten(2))  # B T D
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them; `approximate` is "tanh" or "none" (exact)."""
+
+    def __init__(self, width: int, hidden: int, *, approximate: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.act = nn.GELU(approximate=approximate)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))  # B T D
