@@ -1,0 +1,193 @@
+"""Sampling: the noise of each image, classifier-free guidance, and the loop that runs a plan on any backend."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+
+from ditzoo.backends.base import Backend
+from ditzoo.card import Card
+from ditzoo.errors import UsageError
+from ditzoo.plan import Plan, Row
+from ditzoo.specs import Array
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+MAX_SEED = 2**64 - 1
+
+
+def gaussian(seed: int, image: int, draw: int, shape: Sequence[int]) -> Floats:
+    """Draw `draw` of standard normal noise of image number `image` under `seed`: float32 of `shape`.
+
+    Philox with the key (seed, image) and the counter (0, 0, draw, 0) gives 64-bit integers; each pair of them becomes two
+    normal numbers (Box-Muller). So it depends on nothing else, and any language can repeat it.
+    """
+    size = int(np.prod(shape))
+    bits = np.random.Philox(key=[seed, image], counter=[0, 0, draw, 0]).random_raw(size + size % 2)
+    uniform = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53  # inside (0, 1)
+    radius, angle = np.sqrt(-2 * np.log(uniform[0::2])), 2 * np.pi * uniform[1::2]
+    normal = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return normal.reshape(-1)[:size].reshape(shape).astype(np.float32)
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What the images are to show: the network's input of that `name`, [N, ...] for N images, and the null one, [...]."""
+
+    name: str
+    values: npt.NDArray[np.generic]
+    null: npt.NDArray[np.generic] | None
+
+
+def class_condition(card: Card, classes: Sequence[int]) -> Condition:
+    """The condition for images of `classes`; raises UsageError for a class that the model does not know."""
+    labels = np.array([card.check_class(number) for number in classes], dtype=np.int64)
+    null = None if card.null_label is None else np.array(card.null_label)
+    return Condition(name="y", values=labels, null=null)
+
+
+def trajectory(plan: Plan, predict: Callable[[Array, Row], Array], noise: Callable[[int], Array]) -> Iterator[Array]:
+    """Runs a plan: yields x before the first row and after each row, the last one being the image.
+
+    `predict(x, row)` is the guided output of the network, [B, channels ...], with the variance channels behind where it has
+    them; `noise(draw)` is a standard normal array of x's shape. Any library's arrays will do.
+    """
+    x = plan.initial * noise(0)
+    yield x
+    states, predictions = deque([x], maxlen=plan.window), deque[Array](maxlen=plan.window)
+    for i, row in enumerate(plan.rows):
+        output = predict(x, row)
+        predictions.appendleft(output[:, : plan.channels])
+        x = sum(weight * state for weight, state in zip(row.states, states, strict=False))
+        x = x + sum(weight * e for weight, e in zip(row.predictions, predictions, strict=False))
+        if row.draws:
+            x = x + deviation(row, output[:, plan.channels :]) * noise(i + 1)
+        states.appendleft(x)
+        yield x
+
+
+def deviation(row: Row, variance: Array) -> Array:
+    """The standard deviation of a row's noise: its number, or what the network's `variance` channels pick (see `Row`)."""
+    if row.log_variance is None:
+        return row.noise
+    low, high = row.log_variance
+    fraction = (variance + 1) / 2
+    return array_namespace(variance).exp(0.5 * (fraction * high + (1 - fraction) * low))
+
+
+def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Callable[[Array, Row], Array]:
+    """The network of `backend` under `condition` with classifier-free guidance (arXiv 2207.12598), for `trajectory`.
+
+    Guided channels are uncond + s · (cond − uncond), the others cond. Where s is 1, only cond is evaluated.
+    """
+    halves = _has_null(condition)
+    cond, both = (
+        {name: backend.asarray(value) for name, value in _tokens(condition, halves=both).items()} for both in (False, halves)
+    )
+
+    def predict(x: Array, row: Row) -> Array:
+        size, xp = len(x), array_namespace(x)
+        if row.guidance == 1 or not halves:
+            return backend({"x": x, "t": backend.asarray(_times(row, size)), **cond})
+        output = backend({"x": xp.concat([x, x]), "t": backend.asarray(_times(row, 2 * size)), **both})
+        kept, uncond = output[:size], output[size:, : plan.guided_channels]
+        mixed = uncond + row.guidance * (kept[:, : plan.guided_channels] - uncond)
+        return xp.concat([mixed, kept[:, plan.guided_channels :]], axis=1)
+
+    return predict
+
+
+def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[str, npt.NDArray[np.generic]]:
+    """All inputs of the evaluation of `row` at latents `x` [B, C, H, W]: both halves, where there is a null condition."""
+    halves = _has_null(condition)
+    x = np.concatenate([x, x]) if halves else x
+    return {"x": x, "t": _times(row, len(x)), **_tokens(condition, halves=halves)}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a batch after `done` rows of the plan: `x` [B, C, H, W], the backend's array, for the images in `images`."""
+
+    images: range
+    done: int
+    x: Array
+
+
+def sample_steps(
+    backend: Backend,
+    plan: Plan,
+    *,
+    count: int,
+    condition: Condition | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Iterator[Step]:
+    """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
+
+    Image i gets its noise from (seed, i) alone: neither the batch size nor the backend changes it.
+    Raises UsageError for a count or batch below 1, or a seed that is none.
+    """
+    batch = count if batch is None else batch
+    check_request(count=count, batch=batch, seed=seed)
+    shape = backend.card.backbone.latent_shape
+    for start in range(0, count, batch):
+        images = range(start, min(start + batch, count))
+
+        def noise(draw: int, images: range = images) -> Array:
+            return backend.asarray(np.stack([gaussian(seed, image, draw, shape) for image in images]))
+
+        part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
+        for done, x in enumerate(trajectory(plan, predictor(backend, plan, part), noise)):
+            yield Step(images=images, done=done, x=x)
+
+
+def sample(
+    backend: Backend,
+    plan: Plan,
+    *,
+    classes: Sequence[int] | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Floats:
+    """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W], float32.
+
+    For pictures, hand them to `ditzoo.decode`. Errors: see `class_condition` and `sample_steps`.
+    """
+    condition = None if classes is None else class_condition(backend.card, classes)
+    total = len(classes) if classes is not None else count
+    if total is None:
+        raise UsageError("say which classes to sample, or how many images")
+    steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch)
+    return np.concatenate([backend.numpy(step.x) for step in steps if step.done == len(plan.rows)])
+
+
+def check_request(*, count: int, batch: int, seed: int) -> None:
+    """Raises UsageError for a number of images or a batch below 1, or a seed that is none."""
+    for name, value in (("the number of images", count), ("batch", batch)):
+        if value < 1:
+            raise UsageError(f"{name} must be 1 or more, not {value}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed must be 0 to {MAX_SEED}, not {seed}")
+
+
+def _has_null(condition: Condition | None) -> bool:
+    return condition is not None and condition.null is not None
+
+
+def _tokens(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArray[np.generic]]:
+    """The condition as the network's input: for each image, and with `halves` the null condition as often behind it."""
+    if condition is None:
+        return {}
+    values = condition.values
+    if halves and condition.null is not None:
+        values = np.concatenate([values, np.broadcast_to(condition.null, values.shape)])
+    return {condition.name: values}
+
+
+def _times(row: Row, size: int) -> Floats:
+    return np.full(size, row.time, dtype=np.float32)
