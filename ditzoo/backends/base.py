@@ -1,0 +1,53 @@
+"""What a backend is: one network on one device, from (x, t, condition) to a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.card import Card
+from ditzoo.specs import Array, Precision, TensorSpec
+
+
+class Backend(Protocol):
+    """A loaded network. Use it as a context manager: leaving it frees what it holds.
+
+    Arrays in and out are the backend's own kind (`asarray` and `numpy` convert) and float32, whatever it computes in.
+    """
+
+    @property
+    def name(self) -> str:
+        """What it is and where it runs, for tables: "torch fp32 cpu"."""
+
+    @property
+    def card(self) -> Card:
+        """The model."""
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that `__call__` takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The output that `__call__` gives: one."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """The network's output; raises InputError, saying what was expected and given, for inputs that do not fit."""
+
+    def asarray(self, array: npt.NDArray[Any]) -> Array:
+        """A numpy array as the backend's own kind, on its device."""
+
+    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+        """The backend's own kind of array as a numpy array."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...

@@ -1,0 +1,75 @@
+"""From latents to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ditzoo.card import Card
+from ditzoo.errors import UsageError
+from ditzoo.files import replacing
+from ditzoo.sample import Floats
+
+Pictures: TypeAlias = npt.NDArray[np.uint8]
+
+CELL, GAP = 64, 4  # on a contact sheet, in pixels: the least side of a picture, and what is between two
+
+
+def pixel_values(card: Card, latents: Floats) -> Floats:
+    """Latents [N, C, H, W] as pixel values [N, H, W, C] from 0 to 255, not rounded: 127.5 · x + 128, as the authors do.
+
+    Every card so far denoises pixels, so there is nothing to decode.
+    """
+    values: Floats = np.clip(127.5 * latents.transpose(0, 2, 3, 1) + 128, 0, 255)
+    return values
+
+
+def decode(card: Card, latents: Floats) -> Pictures:
+    """Latents [N, C, H, W] as pictures [N, H, W, C] of 8 bits a channel."""
+    return pixel_values(card, latents).astype(np.uint8)
+
+
+def to_image(picture: Pictures) -> Image.Image:
+    """One picture [H, W, 1 or 3] as a Pillow image."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labels: Sequence[str] = ()) -> Image.Image:
+    """Pictures [H, W, C] of one size in rows of `columns`, with a label before each row if there are `labels`.
+
+    Small pictures are enlarged by a whole factor, pixel by pixel.
+    """
+    first = to_image(pictures[0])
+    factor = max(1, -(-CELL // max(first.size)))
+    width, height = first.width * factor + GAP, first.height * factor + GAP
+    font = ImageFont.load_default(size=14)
+    margin = max((int(font.getlength(label)) + 4 * GAP for label in labels), default=GAP)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new(first.mode, (margin + columns * width, GAP + rows * height), "white")
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        enlarged = to_image(picture).resize((width - GAP, height - GAP), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (margin + column * width, GAP + row * height))
+    for row, label in enumerate(labels):
+        ImageDraw.Draw(sheet).text((2 * GAP, GAP + (row + 0.5) * height), label, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def check_picture_path(path: Path) -> None:
+    """Raises UsageError unless `path` can be a picture file: not a folder, and of a format that Pillow writes."""
+    writable = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE)
+    if path.is_dir() or path.suffix.lower() not in writable:
+        raise UsageError(
+            f"{path} is no picture file; end its name in .png (or another of Pillow's formats: {', '.join(writable)})"
+        )
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a picture whole or not at all."""
+    with replacing(path) as scratch:
+        image.save(scratch)
