@@ -1,0 +1,65 @@
+"""The command line. Each module holds one group of commands and imports what they need only when they run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ditzoo.cli import demo, export, output, parity, sample, zoo
+from ditzoo.errors import DitzooError
+
+app = typer.Typer(
+    name="ditzoo",
+    help="Diffusion Transformers by name: sample them, export them to ONNX, and measure that both agree.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(zoo.list_models)
+app.command("info")(zoo.info)
+app.command("sample")(sample.sample)
+app.command("parity")(parity.parity)
+app.command("demo")(demo.demo)
+app.add_typer(export.app, name="export")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from ditzoo import __version__
+
+        output.data(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        output.data(context.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command line; returns the exit status: 0, 1 (a check or the machine failed), or 2 (what was asked cannot be)."""
+    try:
+        return app(list(arguments), standalone_mode=False) or 0
+    except DitzooError as error:
+        output.error(str(error))
+        return 2
+    except typer.TyperException as error:
+        context: typer.Context | None = getattr(error, "ctx", None)
+        output.error(f"{error.format_message()}; see `{context.command_path if context else 'ditzoo'} --help`")
+        return 2
+    except OSError as error:
+        output.error(str(error))
+        return 1
+    except typer.Abort:
+        return 130
+
+
+def main() -> None:
+    """The entry point of the `ditzoo` command."""
+    sys.exit(run(sys.argv[1:]))

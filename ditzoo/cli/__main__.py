@@ -1,0 +1,3 @@
+from ditzoo.cli import main
+
+main()

@@ -1,0 +1,47 @@
+"""`ditzoo demo`: the whole way on the models that ship with the package."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ditzoo.cli import output
+from ditzoo.cli.options import Threads
+
+BACKENDS = ("torch", "onnxruntime")
+
+
+def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"), threads: Threads = None) -> None:
+    """Draw digits with both embedded models on torch and on ONNX Runtime, and measure that they agree."""
+    import numpy as np
+
+    from ditzoo.cli.models import open_on
+    from ditzoo.cli.parity import show
+    from ditzoo.cli.sample import draw
+    from ditzoo.decode import check_picture_path, contact_sheet, decode, save_picture
+    from ditzoo.files import check_writable
+    from ditzoo.parity import compare
+    from ditzoo.plan import make_plan
+    from ditzoo.zoo import CARDS
+
+    check_writable(out.parent)
+    check_picture_path(out)
+    pictures, labels, reports = [], [], []
+    for card in CARDS.values():
+        plan, classes = make_plan(card), list(range(len(card.classes)))
+        with ExitStack() as stack:
+            reference, candidate = (
+                stack.enter_context(open_on(card, name, device="cpu", precision="fp32", threads=threads)) for name in BACKENDS
+            )
+            for backend in (reference, candidate):
+                labels.append(f"{card.name} on {backend.name.split()[0]}")
+                pictures.append(decode(card, draw(backend, plan, classes, seed=0, batch=None)))
+            reports.append(compare(reference, candidate, plan, classes=classes))
+    save_picture(contact_sheet(np.concatenate(pictures), columns=len(pictures[0]), labels=labels), out)
+    show(reports, json=False)
+    output.data(str(out))
+    if not all(report.passed for report in reports):
+        raise typer.Exit(1)

@@ -1,0 +1,54 @@
+"""From what the user typed to a loaded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ditzoo.cli import output
+from ditzoo.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from ditzoo.backends.base import Backend
+    from ditzoo.bundle import Bundle
+    from ditzoo.card import Card
+
+
+def find(text: str) -> Card | Bundle:
+    """The card of that name, or the bundle in that folder."""
+    from ditzoo.bundle import open_bundle
+    from ditzoo.zoo import CARDS, card
+
+    path = Path(text)
+    is_path = path.exists() or path.name != text
+    return open_bundle(path) if is_path and text not in CARDS else card(text)
+
+
+def card_of(model: Card | Bundle) -> Card:
+    """The card of a model."""
+    from ditzoo.bundle import Bundle
+
+    return model.card if isinstance(model, Bundle) else model
+
+
+def open_on(model: Card | Bundle, backend: str, *, device: str, precision: str, threads: int | None) -> Backend:
+    """The model on a backend. For onnxruntime, a card is exported first, or its earlier export is found in the cache."""
+    from ditzoo.backends import load_module, open_backend
+    from ditzoo.bundle import Bundle
+
+    load_module(backend)
+    if backend == "onnxruntime" and not isinstance(model, Bundle):
+        export = exporter()
+        with output.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
+            model = export.cached_bundle(model)
+    with output.status(f"loading {card_of(model).name} on {backend}"):
+        return open_backend(backend, model, device=device, precision=precision, threads=threads)  # type: ignore[arg-type]
+
+
+def exporter() -> Any:
+    """The exporter; raises MissingPackageError where what it needs is not installed."""
+    try:
+        import ditzoo_export
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"exporting needs the package {error.name}: pip install 'ditzoo[export]'") from error
+    return ditzoo_export

@@ -1,0 +1,85 @@
+"""The one place that prints: data to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_WIDEST = 10_000
+
+_PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
+
+
+def data(text: str) -> None:
+    """A line of data."""
+    sys.stdout.write(f"{text}\n")
+
+
+def json(value: Any) -> None:
+    """A value as indented JSON."""
+    import msgspec
+
+    data(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table as data, fitted to a terminal's width but not to a pipe's; ">" before a column's name aligns it right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(file=sys.stdout)
+    if not console.is_terminal:
+        console.width = console.measure(drawn, options=console.options.update(max_width=_WIDEST)).maximum
+    console.print(drawn, markup=False)
+
+
+def talk(text: str) -> None:
+    """A line for the person at the terminal."""
+    _stderr().print(text, **_PLAIN)
+
+
+def error(text: str) -> None:
+    """One line that says what went wrong."""
+    _stderr().print(f"error: {' '.join(text.split())}", style="red", **_PLAIN)
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal's stderr; yields the function that advances it by one."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = _stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def status(description: str) -> Iterator[None]:
+    """A spinner on a terminal's stderr, for work whose length is not known; warnings of the library are shown as they come."""
+    console = _stderr()
+    handler = logging.StreamHandler(console.file)
+    logging.getLogger("ditzoo").addHandler(handler)
+    logging.getLogger("ditzoo_export").addHandler(handler)
+    try:
+        with console.status(description):
+            yield
+    finally:
+        logging.getLogger("ditzoo").removeHandler(handler)
+        logging.getLogger("ditzoo_export").removeHandler(handler)
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
