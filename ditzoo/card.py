@@ -89,7 +89,7 @@ def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
         raise ValueError(f"width {width} is no multiple of the number of heads {heads}")
 
 
-class DiscreteBetas(Data, frozen=True, kw_only=True):
+class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="discrete_betas"):
     """A variance-preserving noise schedule of `steps` betas (DDPM, arXiv 2006.11239, section 4).
 
     `spacing` "linear": equal steps in beta. "scaled_linear": equal steps in the square root of beta.
@@ -101,8 +101,25 @@ class DiscreteBetas(Data, frozen=True, kw_only=True):
     steps: int = 1000
 
 
+class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="continuous_vp"):
+    """The variance-preserving SDE, beta(t) linear from `beta_min` to `beta_max` over t = 0 ... 1 (arXiv 2011.13456, eq. 32)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+
+class LinearFlow(Data, frozen=True, kw_only=True, tag_field="kind", tag="linear_flow"):
+    """The straight path x = t · image + (1 − t) · noise with velocity image − noise (SiT, arXiv 2401.08740, section 2)."""
+
+
+Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
+
+
 class TimeInput(Data, frozen=True, kw_only=True):
-    """How time reaches the network: step n of the schedule's N (0 is clean) enters as scale · n/N + offset."""
+    """How time reaches the network: t enters as scale · t + offset.
+
+    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` 1 is.
+    """
 
     scale: float = 1000.0
     offset: float = 0.0
@@ -121,6 +138,14 @@ class Sampling(Data, frozen=True, kw_only=True):
     guided_channels: int
 
 
+class File(Data, frozen=True, kw_only=True):
+    """A file of weights, with what is known of it. None: not known beforehand."""
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+
 class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"):
     """Weights that ship inside the package: a safetensors file of `ditzoo/assets`, and its checksum."""
 
@@ -128,8 +153,61 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
     sha256: str
 
 
+class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
+    """Weights in a repository of the Hugging Face Hub. `verified` is False where repository, revision or checksums are
+    stated by others and were not confirmed."""
+
+    repo: str
+    revision: str | None
+    files: tuple[File, ...]
+    verified: bool = False
+
+
+class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
+    """Weights that have to be fetched by hand: `where` says from where; `ditzoo import` takes the file in."""
+
+    where: str
+    file: File
+    verified: bool = False
+
+
+class Unreleased(Data, frozen=True, kw_only=True, tag_field="kind", tag="unreleased"):
+    """An architecture whose weights were never published: for the user's own checkpoints."""
+
+
+Weights: TypeAlias = Embedded | OnHub | ByHand | Unreleased
+
+
 class Pixels(Data, frozen=True, kw_only=True, tag_field="kind", tag="pixels"):
     """No decoder: the network denoises pixels in −1 ... 1."""
+
+
+class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoencoder"):
+    """A decoder of latents: image = decoder(latent / `scale`), `factor` times as high and wide.
+
+    `architecture` names the diffusers class. `source` None: its weights are the `autoencoder.*` keys of the model's own file.
+    """
+
+    architecture: Literal["AutoencoderKL", "AutoencoderDC"]
+    source: OnHub | None
+    scale: float
+    factor: int
+
+
+class TextEncoder(Data, frozen=True, kw_only=True):
+    """The text encoder of a text-conditioned model: its last hidden state, `tokens` x `width`."""
+
+    source: OnHub
+    tokens: int = 77
+    width: int = 768
+
+
+class Published(Data, frozen=True, kw_only=True):
+    """A figure from a paper: the FID over `images` samples, and the settings behind it, in words."""
+
+    fid: float
+    settings: str
+    images: int = 50_000
 
 
 class Card(Data, frozen=True, kw_only=True):
@@ -138,24 +216,36 @@ class Card(Data, frozen=True, kw_only=True):
     name: str
     summary: str
     backbone: BackboneConfig
-    weights: Embedded
-    schedule: DiscreteBetas
+    weights: Weights
+    schedule: Schedule
     time: TimeInput
-    prediction: Literal["noise"]
+    prediction: Literal["noise", "velocity"]
     sampling: Sampling
     null_label: int | None
-    classes: tuple[str, ...]
-    decoder: Pixels
+    classes: Literal["digits", "imagenet"] | None
+    decoder: Pixels | Autoencoder
+    text: TextEncoder | None = None
     licence: str
+    citation: str
     data: str
+    published: Published | None = None
 
     @property
     def learns_variance(self) -> bool:
         """Whether the network's second half of channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
-        return isinstance(self.backbone, DiTConfig) and self.backbone.learn_sigma
+        return self.prediction == "noise" and isinstance(self.backbone, DiTConfig) and self.backbone.learn_sigma
+
+    @property
+    def number_of_classes(self) -> int:
+        """How many classes there are to choose from, the null label not counted; 0 for a model without labels."""
+        if isinstance(self.backbone, DiTConfig):
+            return self.backbone.num_classes
+        return max(0, self.backbone.num_classes - (self.null_label is not None))
 
     def check_class(self, number: int) -> int:
         """`number` itself, if the model has that class; raises UsageError otherwise."""
-        if not 0 <= number < len(self.classes):
-            raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {len(self.classes) - 1}")
+        if not self.number_of_classes:
+            raise UsageError(f"{self.name} has no classes to choose from")
+        if not 0 <= number < self.number_of_classes:
+            raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
         return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ditzoo.card import Card
+from ditzoo.card import Card, Embedded
 from ditzoo.errors import CheckpointError
 from ditzoo.files import sha256
 
@@ -13,6 +13,8 @@ ASSETS = Path(__file__).parent / "assets"
 
 def weights(card: Card) -> Path:
     """The card's safetensors file, its checksum verified; raises CheckpointError if it is missing or damaged."""
+    if not isinstance(card.weights, Embedded):
+        raise CheckpointError(f"{card.name} has no weights in this package")
     path = ASSETS / card.weights.file
     if not path.is_file():
         raise CheckpointError(f"the weights of {card.name} are missing: no {path}; reinstall ditzoo")

@@ -50,6 +50,8 @@ def grid(card: Card, spacing: Spacing, steps: int) -> tuple[Point, ...]:
 
     Raises UsageError if the schedule has no such number of steps in that spacing.
     """
+    if not isinstance(card.schedule, DiscreteBetas):
+        raise UsageError(f"the solvers here walk discrete schedules; {card.name} has another kind")
     total = card.schedule.steps
     if not 1 <= steps <= total:
         raise UsageError(f"steps must be 1 to {total} (the schedule of {card.name}), not {steps}")

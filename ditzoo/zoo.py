@@ -5,7 +5,6 @@ from __future__ import annotations
 from ditzoo.card import Card, DiscreteBetas, DiTConfig, Embedded, Pixels, Sampling, TimeInput, UViTConfig
 from ditzoo.errors import unknown
 
-_DIGITS = tuple(str(digit) for digit in range(10))
 _DIGITS_DATA = (
     "scikit-learn's handwritten digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0), 898 real 8x8 scans"
 )
@@ -25,9 +24,10 @@ CARDS: dict[str, Card] = {
             prediction="noise",
             sampling=Sampling(solver="ddpm", steps=50, guidance=1.6, guided_channels=1),
             null_label=10,
-            classes=_DIGITS,
+            classes="digits",
             decoder=Pixels(),
             licence="Apache-2.0",
+            citation="https://arxiv.org/abs/2212.09748",
             data=_DIGITS_DATA,
         ),
         Card(
@@ -42,9 +42,10 @@ CARDS: dict[str, Card] = {
             prediction="noise",
             sampling=Sampling(solver="dpmpp", steps=20, guidance=1.4, guided_channels=1),
             null_label=10,
-            classes=_DIGITS,
+            classes="digits",
             decoder=Pixels(),
             licence="Apache-2.0",
+            citation="https://arxiv.org/abs/2209.12152",
             data=_DIGITS_DATA,
         ),
     )

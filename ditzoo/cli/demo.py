@@ -31,7 +31,7 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
     check_picture_path(out)
     pictures, labels, reports = [], [], []
     for card in CARDS.values():
-        plan, classes = make_plan(card), list(range(len(card.classes)))
+        plan, classes = make_plan(card), list(range(card.number_of_classes))
         with ExitStack() as stack:
             reference, candidate = (
                 stack.enter_context(open_on(card, name, device="cpu", precision="fp32", threads=threads)) for name in BACKENDS

@@ -86,7 +86,7 @@ def sample(
 
 def choose_classes(card: Card, text: str | None) -> list[int]:
     """The classes that `--classes` names, or the model's first ten."""
-    return list(range(min(DEFAULT_IMAGES, len(card.classes)))) if text is None else parse_numbers(text)
+    return list(range(min(DEFAULT_IMAGES, card.number_of_classes))) if text is None else parse_numbers(text)
 
 
 def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: int | None) -> Floats:

@@ -17,7 +17,13 @@ def list_models(json: Json = False) -> None:
         output.json(list(CARDS.values()))
         return
     rows = [
-        (card.name, "×".join(map(str, card.backbone.latent_shape)), str(len(card.classes)), card.sampling.solver, card.summary)
+        (
+            card.name,
+            "×".join(map(str, card.backbone.latent_shape)),
+            str(card.number_of_classes),
+            card.sampling.solver,
+            card.summary,
+        )
         for card in CARDS.values()
     ]
     output.table(["model", "input", ">classes", "solver", "what it is"], rows)

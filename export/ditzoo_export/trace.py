@@ -172,7 +172,9 @@ def _trajectory_probes(backend: TorchBackend) -> Iterator[_Inputs]:
     card = backend.card
     plan = make_plan(card, steps=_CHECKED_STEPS)
     for batch in _CHECKED_BATCHES:
-        condition = class_condition(card, [i % len(card.classes) for i in range(batch)]) if card.classes else None
+        condition = (
+            class_condition(card, [i % card.number_of_classes for i in range(batch)]) if card.number_of_classes else None
+        )
         for step in sample_steps(backend, plan, count=batch, condition=condition):
             if step.done < len(plan.rows):
                 yield evaluation_inputs(backend.numpy(step.x), plan.rows[step.done], condition)
