@@ -16,8 +16,8 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY)  ## write the generated pages of docs/
-	$(BIN)/python docs/generate.py
+docs: $(READY)  ## write the generated page of docs/
+	$(BIN)/typer ditzoo.cli utils docs --name ditzoo --output docs/cli.md
 
 clean:
 	rm -rf .venv demo.png

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 from filelock import FileLock
@@ -22,11 +22,9 @@ from ditzoo.card import Card
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import cache_dir, check_writable, sha256
 from ditzoo.plan import Plan, load_plan
-from ditzoo.specs import Data, Precision, TensorSpec
+from ditzoo.specs import Data, Precision, T, TensorSpec, from_json
 
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
-
-_T = TypeVar("_T")
 
 
 class FileRecord(Data, frozen=True, kw_only=True):
@@ -98,11 +96,6 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
     return {path.name: FileRecord(size=path.stat().st_size, sha256=sha256(path)) for path in files}
 
 
-def to_json(record: msgspec.Struct) -> bytes:
-    """A record as readable JSON, the same bytes every time."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-
-
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that becomes `target` when the block ends well, at once and whole, or vanishes.
@@ -157,8 +150,8 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str) -> 
         raise BundleError(f"{path} was changed or damaged (its sha256 is not the manifest's); {remedy}")
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
+        return from_json(path.read_bytes(), kind)
+    except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {path}: {error}") from error

@@ -17,6 +17,8 @@ from ditzoo.sample import Floats
 
 Pictures: TypeAlias = npt.NDArray[np.uint8]
 
+PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
+
 CELL, GAP = 64, 4  # on a contact sheet, in pixels: the least side of a picture, and what is between two
 
 
@@ -61,12 +63,9 @@ def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labe
 
 
 def check_picture_path(path: Path) -> None:
-    """Raises UsageError unless `path` can be a picture file: not a folder, and of a format that Pillow writes."""
-    writable = sorted(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE)
-    if path.is_dir() or path.suffix.lower() not in writable:
-        raise UsageError(
-            f"{path} is no picture file; end its name in .png (or another of Pillow's formats: {', '.join(writable)})"
-        )
+    """Raises UsageError unless `path` can be a picture file: not a folder, and of a known format."""
+    if path.is_dir() or path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{path} is no picture file; end its name in one of {', '.join(PICTURE_SUFFIXES)}")
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

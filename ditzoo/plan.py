@@ -15,7 +15,6 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +22,7 @@ from ditzoo.card import Card
 from ditzoo.errors import PlanError, UsageError, unknown
 from ditzoo.schedules import SPACINGS, Point, Spacing, grid
 from ditzoo.solvers import SOLVERS, Solver
-from ditzoo.specs import Array, Data
+from ditzoo.specs import Array, Data, from_json, to_json
 
 Vector = npt.NDArray[np.float64]
 
@@ -79,14 +78,14 @@ class Plan(Data, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         """The plan as JSON; every number survives to the last bit."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+        return to_json(self)
 
     @staticmethod
     def from_json(text: bytes | str) -> Plan:
         """The plan in `text`; raises PlanError, naming the place, if it is none."""
         try:
-            return msgspec.json.decode(text, type=Plan)
-        except msgspec.DecodeError as error:
+            return from_json(text, Plan)
+        except ValueError as error:
             raise PlanError(f"not a plan: {error}") from error
 
 

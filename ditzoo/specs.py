@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -11,6 +11,8 @@ from ditzoo.errors import InputError
 
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API (numpy, torch)."""
+
+T = TypeVar("T")
 
 DType: TypeAlias = Literal["float32", "float16", "bfloat16", "int64"]
 
@@ -25,6 +27,19 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every record: immutable, and read back from JSON or TOML with every field checked."""
+
+
+def to_json(record: msgspec.Struct) -> bytes:
+    """A record as readable JSON, the same bytes every time."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def from_json(text: bytes | str, kind: type[T]) -> T:
+    """The record of that `kind` in JSON `text`; raises ValueError, naming the place, if it is none."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 class TensorSpec(Data, frozen=True, kw_only=True):

@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except typer.TyperException as error:
         context: typer.Context | None = getattr(error, "ctx", None)
-        output.error(f"{error.format_message()}; see `{context.command_path if context else 'ditzoo'} --help`")
+        output.error(f"{error.format_message().rstrip('.')}; see `{context.command_path if context else 'ditzoo'} --help`")
         return 2
     except OSError as error:
         output.error(str(error))

@@ -90,8 +90,8 @@ def show(reports: list[Report], *, json: bool) -> None:
             report.model,
             report.reference,
             report.candidate,
-            f"{report.worst_forward:.1e} ≤ {report.tolerance.forward:.0e}",
-            f"{report.sample_relative_l2:.1e} ≤ {report.tolerance.sample:.0e}",
+            f"{report.worst_forward:.1e} ≤ {report.tolerance.forward:.1e}",
+            f"{report.sample_relative_l2:.1e} ≤ {report.tolerance.sample:.1e}",
             "identical" if report.psnr is None else f"{report.psnr:.1f} ≥ {report.tolerance.psnr:.0f} dB",
             "pass" if report.passed else "FAIL",
         )

@@ -32,7 +32,6 @@ from ditzoo.bundle import (
     is_bundle,
     open_bundle,
     record_files,
-    to_json,
 )
 from ditzoo.card import Card
 from ditzoo.errors import BundleError, ExportError
@@ -40,6 +39,7 @@ from ditzoo.files import cache_dir
 from ditzoo.parity import TOLERANCES, forward_error
 from ditzoo.plan import make_plan
 from ditzoo.sample import class_condition, evaluation_inputs, sample_steps
+from ditzoo.specs import to_json
 
 OPSET = 20
 """The newest opset whose attention TensorRT builds as it is: from 23 on it is one op that needs its own handling there."""

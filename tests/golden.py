@@ -1,0 +1,45 @@
+"""Reading the golden files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from ditzoo.nets import DiTConfig, Net, UViTConfig, build
+
+DATA = Path(__file__).parent / "data"
+
+
+class Golden:
+    """A golden file: its metadata, and its tensors by name."""
+
+    def __init__(self, name: str) -> None:
+        with safe_open(DATA / f"{name}.safetensors", framework="pt") as file:
+            self.metadata: dict[str, str] = file.metadata()
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def group(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors under a prefix, without it."""
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+    @property
+    def config(self) -> DiTConfig | UViTConfig:
+        fields: dict[str, Any] = json.loads(self.metadata["config"])
+        return DiTConfig(**fields) if "input_size" in fields else UViTConfig(**fields)
+
+    def net(self) -> Net:
+        """The network of the file, with its weights, strictly loaded."""
+        net = build(self.config)
+        net.load_state_dict(self.group("weights."), strict=True)
+        return net.eval().requires_grad_(False)
+
+
+def relative_l2(value: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((value - reference).norm() / reference.norm())
