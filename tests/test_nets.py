@@ -156,7 +156,7 @@ def test_uvit_that_lacks_its_condition_says_which() -> None:
     ids=lambda fields: next(iter(fields)),
 )
 def test_impossible_configurations_are_refused(fields: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="multiple|positive"):
+    with pytest.raises(ValueError, match=r"multiple|positive"):
         DiTConfig(**{"input_size": 8, "patch_size": 2, "hidden_size": 32, "num_heads": 2, **fields})
 
 
