@@ -87,6 +87,11 @@ def open_bundle(path: Path) -> Bundle:
     manifest = _read(path / MANIFEST, Manifest)
     for name, record in manifest.files.items():
         _check_file(path, name, record, remedy=f"`ditzoo export onnx {manifest.model} --out {path} --overwrite` makes it again")
+    for graph in manifest.graphs.values():
+        if graph.file not in manifest.files:
+            raise BundleError(
+                f"{path / MANIFEST} has a graph in {graph.file!r}, which is none of its files; do not use this bundle"
+            )
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=load_plan(path / PLAN))
 
 
@@ -137,7 +142,7 @@ def _check_replaceable(target: Path) -> None:
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str) -> None:
-    if PurePath(name).name != name:
+    if PurePath(name).name != name or name == "..":
         raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
     path = folder / name
     if not path.is_file():

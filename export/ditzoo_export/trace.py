@@ -131,11 +131,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _verify(folder: Path, graph: Graph, card: Card, net: nets.Net) -> Verification:
-    onnx.checker.check_model(folder / graph.file)
-    model = onnx.load(folder / graph.file, load_external_data=False)
-    opsets = {opset.domain: opset.version for opset in model.opset_import}
-    if opsets != {"": graph.opset}:
-        raise ExportError(f"{graph.file} was written with the opsets {opsets}, not {graph.opset}; this torch cannot export it")
+    _check_graph(folder / graph.file, graph.opset)
     reference = TorchBackend(card, net=net)
     with OnnxRuntimeBackend(folder, graph, card) as candidate:
         return Verification(
@@ -144,6 +140,18 @@ def _verify(folder: Path, graph: Graph, card: Card, net: nets.Net) -> Verificati
             trajectory=_worst(reference, candidate, "mid-trajectory", _trajectory_probes(reference)),
             tolerance=TOLERANCES[graph.precision].forward,
         )
+
+
+def _check_graph(path: Path, opset: int) -> None:
+    """Raises ExportError unless the file is valid ONNX of the opset that was asked for."""
+    model = onnx.load(path, load_external_data=False)
+    written = {entry.domain: entry.version for entry in model.opset_import}
+    if written != {"": opset}:
+        raise ExportError(f"{path.name} was written with the opsets {written}, not {opset}; this torch cannot export that one")
+    try:
+        onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{path.name} is not valid ONNX: {error}; nothing was kept") from error
 
 
 def _worst(reference: TorchBackend, candidate: OnnxRuntimeBackend, kind: str, probes: Iterable[_Inputs]) -> float:
