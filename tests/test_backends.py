@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import ditzoo
+from ditzoo.backends import EXTRAS, open_backend
+from ditzoo.backends.base import Backend
+from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
+from ditzoo.parity import forward_error
+from ditzoo.sample import evaluation_inputs
+from ditzoo_export import cached_bundle
+
+CARDS = list(ditzoo.CARDS.values())
+
+
+@pytest.fixture(params=[(name, card) for name in EXTRAS for card in CARDS], ids=lambda param: f"{param[0]}-{param[1].name}")
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    name, card = request.param
+    with open_backend(name, cached_bundle(card)) as opened:
+        yield opened
+
+
+def inputs_of(backend: Backend, batch: int = 2) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.standard_normal((batch, 1, 8, 8)).astype(np.float32),
+        "t": rng.uniform(0, 999, batch).astype(np.float32),
+        "y": rng.integers(0, 11, batch),
+    }
+
+
+def call(backend: Backend, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    return backend.numpy(backend({name: backend.asarray(value) for name, value in inputs.items()}))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_every_backend_computes_the_network(backend: Backend, batch: int) -> None:
+    with open_backend("torch", backend.card) as reference:
+        assert forward_error(reference, backend, inputs_of(backend, batch)).relative_l2 <= 1e-5
+
+
+def test_every_backend_gives_what_its_specs_say(backend: Backend) -> None:
+    out = call(backend, inputs_of(backend, 3))
+    assert out.shape == backend.outputs[0].concrete(batch=3)
+    assert out.dtype == np.float32
+    assert [spec.name for spec in backend.inputs] == ["x", "t", "y"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"z": np.zeros(1)}, "expected the inputs x, t, y; given: x, t, y, z"),
+        ({"x": np.zeros((2, 1, 8, 8))}, r"expected x: float32\[batch, 1, 8, 8\] .*given x: float64\[2, 1, 8, 8\]"),
+        ({"x": np.zeros((2, 1, 8, 9), dtype=np.float32)}, r"given x: float32\[2, 1, 8, 9\]"),
+        ({"x": np.zeros((2, 8, 8), dtype=np.float32)}, r"given x: float32\[2, 8, 8\]"),
+        ({"t": np.zeros(3, dtype=np.float32)}, r"expected t: float32\[batch\] with batch = 2; given t: float32\[3\]"),
+        ({"y": np.zeros(2, dtype=np.float32)}, r"expected y: int64\[batch\].*given y: float32\[2\]"),
+    ],
+)
+def test_wrong_inputs_are_refused_with_what_was_expected(backend: Backend, change: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(backend, {**inputs_of(backend), **change})
+
+
+def test_a_missing_input_is_named(backend: Backend) -> None:
+    inputs = inputs_of(backend)
+    del inputs["y"]
+    with pytest.raises(InputError, match="expected the inputs x, t, y; given: x, t"):
+        call(backend, inputs)
+
+
+def test_an_empty_batch_is_refused(backend: Backend) -> None:
+    with pytest.raises(InputError, match="expected x"):
+        call(backend, {name: value[:0] for name, value in inputs_of(backend).items()})
+
+
+def test_a_closed_backend_says_so() -> None:
+    with open_backend("torch", CARDS[0]) as backend:
+        pass
+    with pytest.raises(BackendError, match="is closed"):
+        call(backend, inputs_of(backend))
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_a_missing_provider_is_an_error_and_never_the_cpu() -> None:
+    with pytest.raises(BackendError, match=r"has no CUDAExecutionProvider .*CPUExecutionProvider.*pip install"):
+        open_backend("onnxruntime", cached_bundle(CARDS[0]), device="cuda")
+
+
+def test_a_provider_that_onnxruntime_swaps_silently_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU package lists CUDA as available even where its libraries do not load, and then falls back."""
+    listed = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(BackendError, match="fell back from CUDA"):
+        open_backend("onnxruntime", cached_bundle(CARDS[0]), device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_torch_without_a_gpu_says_so() -> None:
+    with pytest.raises(BackendError, match="no CUDA device"):
+        open_backend("torch", CARDS[0], device="cuda")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_half_precisions_stay_close_mid_trajectory(precision: str, card: ditzoo.Card) -> None:
+    plan = ditzoo.make_plan(card, steps=10)
+    rng = np.random.default_rng(0)
+    inputs = evaluation_inputs(rng.standard_normal((2, 1, 8, 8)).astype(np.float32), plan.rows[3], None)
+    inputs["y"] = np.array([1, 10])
+    with open_backend("torch", card) as reference, open_backend("torch", card, precision=precision) as half:  # type: ignore[arg-type]
+        error = forward_error(reference, half, inputs).relative_l2
+    assert 0 < error <= {"bf16": 1.5e-2, "fp16": 2e-3}[precision]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tensorflow", {}, "unknown backend 'tensorflow'"),
+        ("torch", {"precision": "fp8"}, "unknown precision 'fp8'"),
+        ("torch", {"device": "tpu"}, "unknown device 'tpu'"),
+        ("torch", {"threads": 0}, "threads must be 1 or more"),
+        ("onnxruntime", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
+    ],
+)
+def test_wrong_requests_are_refused(name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(DitzooError, match=message):
+        open_backend(name, CARDS[0], **options)  # type: ignore[arg-type]
+
+
+def test_a_bundle_runs_in_the_precision_it_was_exported_in() -> None:
+    with pytest.raises(BackendError, match="was exported in fp32, not fp16"):
+        open_backend("onnxruntime", cached_bundle(CARDS[0]), precision="fp16")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_torch_on_a_gpu_agrees_with_the_cpu(card: ditzoo.Card, precision: str) -> None:
+    with open_backend("torch", card) as cpu, open_backend("torch", card, device="cuda", precision=precision) as gpu:  # type: ignore[arg-type]
+        report = ditzoo.compare(cpu, gpu, ditzoo.make_plan(card), classes=range(10))
+    assert report.sample_relative_l2 <= {"fp32": 1e-3, "bf16": 1e-1, "fp16": 2e-2}[precision]
+
+
+def test_unreadable_graphs_are_one_clear_error(tmp_path: Path) -> None:
+    bundle = cached_bundle(CARDS[0])
+    graph = bundle.manifest.graphs["backbone"]
+    (tmp_path / graph.file).write_bytes(b"no graph")
+    from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+
+    with pytest.raises(BackendError, match="ONNX Runtime cannot load"):
+        OnnxRuntimeBackend(tmp_path, graph, bundle.card)
+
+
+def test_the_usage_error_for_a_precision_names_the_near_ones() -> None:
+    with pytest.raises(UsageError, match="did you mean fp16"):
+        open_backend("torch", CARDS[0], precision="fp15")  # type: ignore[arg-type]

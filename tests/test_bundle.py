@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import ditzoo
+from ditzoo.bundle import MANIFEST, appearing, check_target, open_bundle
+from ditzoo.errors import BundleError, UsageError
+from ditzoo.files import replacing
+from ditzoo_export import cached_bundle
+
+CARD = ditzoo.card("uvit-digits")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(cached_bundle(CARD).path, tmp_path / "bundle"))
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing": (Path.unlink, "lacks {name}"),
+    "truncated": (truncate, "truncated or changed"),
+    "longer": (append, "truncated or changed"),
+    "one bit": (flip, "changed or damaged"),
+}
+
+
+def test_a_whole_bundle_opens(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    assert opened.card == CARD
+    assert opened.plan == ditzoo.make_plan(CARD)
+    assert sorted(opened.manifest.files) == ["backbone.onnx", "card.json", "plan.json"]
+
+
+@pytest.mark.parametrize("name", ["backbone.onnx", "card.json", "plan.json"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_bundle_is_refused_with_the_file_and_the_remedy(bundle: Path, name: str, fault: str) -> None:
+    damage, message = FAULTS[fault]
+    damage(bundle / name)
+    with pytest.raises(BundleError, match=message.format(name=name)) as error:
+        open_bundle(bundle)
+    assert name in str(error.value)
+    assert "ditzoo export onnx uvit-digits" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"format": "ditzoo-bundle/9"}', b"[" * 100_000])
+def test_a_manifest_that_is_none_is_refused(bundle: Path, content: bytes) -> None:
+    (bundle / MANIFEST).write_bytes(content)
+    with pytest.raises(BundleError, match="cannot read"):
+        open_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/file", ".."])
+def test_a_manifest_cannot_name_files_outside_of_the_bundle(bundle: Path, name: str) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="outside of the bundle"):
+        open_bundle(bundle)
+
+
+def test_a_graph_must_be_one_of_the_files_that_were_checked(bundle: Path) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["graphs"]["backbone"]["file"] = "../other.onnx"
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"other\.onnx"):
+        open_bundle(bundle)
+
+
+def test_folders_that_are_no_bundles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such folder"):
+        open_bundle(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="has no manifest"):
+        open_bundle(tmp_path)
+
+
+def test_nothing_of_somebody_else_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is there already and is no bundle"):
+        check_target(tmp_path / "precious", overwrite=True)
+    with pytest.raises(UsageError, match="no bundle"), appearing(tmp_path / "precious"):
+        pass
+    assert (tmp_path / "precious" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_bundle_is_replaced_only_when_asked(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="add --overwrite"):
+        check_target(bundle, overwrite=False)
+    check_target(bundle, overwrite=True)
+
+
+def test_a_failure_leaves_the_old_bundle_and_no_litter(bundle: Path) -> None:
+    before = (bundle / MANIFEST).read_bytes()
+    with pytest.raises(RuntimeError), appearing(bundle) as folder:
+        (folder / "half").write_text("")
+        raise RuntimeError
+    assert (bundle / MANIFEST).read_bytes() == before
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_a_killed_export_leaves_nothing_that_the_next_one_does_not_clear(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    script = (
+        "import sys, time; from pathlib import Path; from ditzoo.bundle import appearing\n"
+        "with appearing(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'half').write_text(''); print('ready', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, target], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGKILL)
+    assert not target.exists()
+    with appearing(target) as folder:
+        (folder / MANIFEST).write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert [path.name for path in target.iterdir()] == [MANIFEST]
+
+
+def test_two_writers_of_one_bundle_wait_for_each_other(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from ditzoo.bundle import appearing\n"
+        "with appearing(Path(sys.argv[1])) as folder:\n"
+        "    started = time.time(); time.sleep(0.5); (folder / 'manifest.json').write_text('{}'); print(started, time.time())\n"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "bundle"]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    times = sorted(tuple(map(float, process.communicate()[0].split())) for process in processes)
+    assert times[0][1] <= times[1][0]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk"), replacing(path) as scratch:
+        scratch.write_text("half")
+        raise OSError("disk")
+    assert path.read_text() == "old"
+    with replacing(path) as scratch:
+        scratch.write_text("new")
+    assert path.read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shlex
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import ditzoo
+from ditzoo_export import cached_bundle
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "diffusers", "transformers", "sklearn")
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter has loaded after running `code`."""
+    report = f"{code}\nimport sys; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code", ["import ditzoo", "import ditzoo.cli", "import ditzoo; ditzoo.make_plan(ditzoo.card('dit-digits'))"]
+)
+def test_the_runtime_imports_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
+    bundle = cached_bundle(ditzoo.card("uvit-digits")).path
+    typed = ["sample", str(bundle), "--steps", "2", "--out", str(tmp_path / "x.png")]
+    assert loaded_by(f"from ditzoo.cli import run; assert run({typed!r}) == 0") == {"onnxruntime"}
+
+
+def test_the_runtime_never_imports_the_exporter() -> None:
+    for path in (ROOT / "ditzoo").rglob("*.py"):
+        if "cli" not in path.parts:
+            assert "ditzoo_export" not in path.read_text(), path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
+    assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/trace.py"} <= names
+    for model in ("dit-digits", "uvit-digits"):
+        weights = ROOT / "ditzoo" / "assets" / f"{model}.safetensors"
+        assert f"ditzoo/assets/{weights.name}" in names
+        assert f"ditzoo/assets/{model}.md" in names
+        assert weights.stat().st_size <= 4_000_000
+
+
+def link_distribution(name: str, extras: set[str], target: Path, done: set[str]) -> None:
+    """Links an installed distribution, and all that it requires, into another environment's site-packages."""
+    if name in done:
+        return
+    done.add(name)
+    distribution = importlib.metadata.distribution(name)
+    for top in {Path(file).parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+        link = target / top
+        if not link.exists():
+            link.symlink_to(Path(str(distribution.locate_file(top))).resolve())
+    for text in distribution.requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            link_distribution(requirement.name, requirement.extras, target, done)
+
+
+@pytest.fixture(scope="session")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with the built wheel and `ditzoo[onnx]`'s requirements: no torch, no onnx."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, symlinks=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    done = {"ditzoo"}
+    for text in importlib.metadata.distribution("ditzoo").requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "onnx"}):
+            link_distribution(requirement.name, requirement.extras, site, done)
+    return home / "bin" / "python"
+
+
+def bare(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([python, "-I", "-m", "ditzoo.cli", *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_a_bundle_runs_where_there_is_no_torch(bare_python: Path, tmp_path: Path) -> None:
+    for package in ("torch", "onnx", "ditzoo_export.trace"):
+        absent = subprocess.run([bare_python, "-I", "-c", f"import {package}"], capture_output=True, text=True)
+        assert "ModuleNotFoundError" in absent.stderr, package
+    bundle = cached_bundle(ditzoo.card("dit-digits")).path
+    done = bare(bare_python, "sample", str(bundle), "--steps", "3", "--save-latents", "there.npy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    import numpy as np
+
+    with ditzoo.open_backend("onnxruntime", ditzoo.open_bundle(bundle)) as backend:
+        here = ditzoo.sample(backend, ditzoo.make_plan(backend.card, steps=3), classes=range(10))
+    assert np.abs(np.load(tmp_path / "there.npy") - here).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("typed", "pip"),
+    [
+        ("sample dit-digits", "pip install 'ditzoo[torch]'"),
+        ("sample dit-digits --backend onnxruntime", "pip install 'ditzoo[export]'"),
+        ("export onnx dit-digits --out bundle", "pip install 'ditzoo[export]'"),
+        ("demo", "pip install 'ditzoo[torch]'"),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_pip_command(bare_python: Path, typed: str, pip: str, tmp_path: Path) -> None:
+    done = bare(bare_python, *typed.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert pip in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_reference_is_up_to_date(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "ditzoo.cli",
+        "utils",
+        "docs",
+        "--name",
+        "ditzoo",
+        "--output",
+        str(tmp_path / "cli.md"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    assert (tmp_path / "cli.md").read_text() == (ROOT / "docs" / "cli.md").read_text(), "run `make docs`"
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("example", code_blocks(ROOT / "README.md", "python"))
+def test_the_examples_of_the_readme_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102
+    assert (tmp_path / "digits.png").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("ditzoo ")],
+)
+def test_the_commands_of_the_readme_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ditzoo.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    if "digits-bundle" in line and "export" not in line:
+        (tmp_path / "digits-bundle").symlink_to(cached_bundle(ditzoo.card("dit-digits")).path)
+    assert run(shlex.split(line, comments=True)[1:]) == 0
+
+
+def test_the_readme_starts_with_the_two_commands() -> None:
+    assert code_blocks(ROOT / "README.md", "sh")[0].split("\n")[:2] == [
+        line for line in code_blocks(ROOT / "README.md", "sh")[0].split("\n") if line.startswith("make ")
+    ]
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo: \$\(READY\)", makefile, flags=re.MULTILINE)
+    assert re.search(r"^test: check", makefile, flags=re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
