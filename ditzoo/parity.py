@@ -44,6 +44,7 @@ class Report(Data, frozen=True, kw_only=True):
     model: str
     reference: str
     candidate: str
+    precision: Precision
     solver: str
     steps: int
     images: int
@@ -104,6 +105,7 @@ def compare(
         model=reference.card.name,
         reference=reference.name,
         candidate=candidate.name,
+        precision=candidate.precision,
         solver=plan.solver,
         steps=len(plan.rows),
         images=count,

@@ -194,7 +194,16 @@ def test_a_nan_fails_parity() -> None:
     from ditzoo.parity import TOLERANCES, ForwardError, Report
 
     error = ForwardError(time=0.0, relative_l2=float("nan"), max_abs=float("nan"))
-    fields = {"model": "m", "reference": "a", "candidate": "b", "solver": "s", "steps": 1, "images": 1, "psnr": None}
+    fields = {
+        "model": "m",
+        "reference": "a",
+        "candidate": "b",
+        "precision": "fp32",
+        "solver": "s",
+        "steps": 1,
+        "images": 1,
+        "psnr": None,
+    }
     assert not Report(**fields, forward=(error,), sample_relative_l2=0.0, tolerance=TOLERANCES["fp32"]).passed  # type: ignore[arg-type]
 
 
