@@ -9,7 +9,7 @@ demo: $(READY)  ## sample the embedded models on PyTorch and ONNX Runtime; show 
 	$(BIN)/ditzoo demo --out demo.png
 
 test: check  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 check: $(READY)  ## lint, format and types
 	$(BIN)/ruff check .
