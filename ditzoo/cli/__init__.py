@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import demo, export, output, parity, sample, zoo
+from ditzoo.cli import bench, demo, export, output, parity, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("list")(zoo.list_models)
 app.command("info")(zoo.info)
 app.command("sample")(sample.sample)
 app.command("parity")(parity.parity)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.add_typer(export.app, name="export")
 

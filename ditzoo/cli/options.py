@@ -33,14 +33,14 @@ Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]
 
 
-def parse_numbers(text: str) -> list[int]:
+def parse_numbers(text: str, *, option: str = "--classes") -> list[int]:
     """The numbers of a list like "0-9" or "1,3,5-7"; raises UsageError, naming the part that is none."""
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{part.strip()!r} in --classes is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
+            raise UsageError(f"{part.strip()!r} in {option} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
         if dash and int(last) < int(first):
-            raise UsageError(f"the range {part.strip()!r} in --classes runs backwards; write {last}-{first}")
+            raise UsageError(f"the range {part.strip()!r} in {option} runs backwards; write {last}-{first}")
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers
