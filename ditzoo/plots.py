@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from ditzoo.errors import MissingPackageError
 
@@ -29,6 +33,15 @@ def line_chart(
     return figure
 
 
+def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bins: int = 50) -> Figure:
+    """How often each size of value occurs, on a logarithmic scale."""
+    figure = _figure()
+    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="how many", yscale="log")
+    axes.hist(values, bins=bins)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def svg(figure: Figure) -> str:
     """The figure as an <svg> element, the same text every time."""
     from matplotlib import rc_context
@@ -40,9 +53,14 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+def check_matplotlib() -> None:
+    """Raises MissingPackageError, with the pip line, where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'")
+
+
 def _figure() -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'") from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(6.4, 3.6), layout="constrained")

@@ -100,8 +100,10 @@ def _show(result: Bench) -> None:
 
 def _check_plot(path: Path) -> None:
     from ditzoo.files import check_writable
+    from ditzoo.plots import check_matplotlib
 
     check_writable(path.parent, "--plot")
+    check_matplotlib()
     if path.suffix != ".svg":
         raise UsageError(f"--plot writes an .svg file, not {path}")
 

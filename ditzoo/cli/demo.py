@@ -20,7 +20,6 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
 
     from ditzoo.cli.models import open_on
     from ditzoo.cli.parity import show
-    from ditzoo.cli.sample import draw
     from ditzoo.decode import check_picture_path, contact_sheet, decode, save_picture
     from ditzoo.files import check_writable
     from ditzoo.parity import compare
@@ -36,10 +35,11 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
             reference, candidate = (
                 stack.enter_context(open_on(card, name, device="cpu", precision="fp32", threads=threads)) for name in BACKENDS
             )
-            for backend in (reference, candidate):
-                labels.append(f"{card.name} on {backend.name.split()[0]}")
-                pictures.append(decode(card, draw(backend, plan, classes, seed=0, batch=None)))
-            reports.append(compare(reference, candidate, plan, classes=classes))
+            labels += [f"{card.name} on {backend.name.split()[0]}" for backend in (reference, candidate)]
+            with output.progress(card.name, 2 * len(plan.rows)) as advance:
+                comparison = compare(reference, candidate, plan, classes=classes, advance=advance)
+        pictures += [decode(card, latents) for latents in (comparison.reference, comparison.candidate)]
+        reports.append(comparison.report)
     save_picture(contact_sheet(np.concatenate(pictures), columns=len(pictures[0]), labels=labels), out)
     show(reports, json=False)
     output.data(str(out))
