@@ -6,9 +6,7 @@ from ditzoo.card import Card
 from ditzoo.errors import unknown
 from ditzoo.zoo import dcae, digits, dit, sit, uvit
 
-CARDS: dict[str, Card] = {
-    card.name: card for card in (*digits.CARDS, *dit.CARDS, *sit.CARDS, *uvit.CARDS, *dcae.CARDS)
-}
+CARDS: dict[str, Card] = {card.name: card for card in (*digits.CARDS, *dit.CARDS, *sit.CARDS, *uvit.CARDS, *dcae.CARDS)}
 
 
 def card(name: str) -> Card:
