@@ -183,7 +183,7 @@ class File(Data, frozen=True, kw_only=True):
             raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
 
 
-Layout: TypeAlias = Literal["canonical", "dit", "diffusers", "uvit", "dcae"]
+Layout: TypeAlias = Literal["dit", "diffusers", "uvit", "dcae"]
 """How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
 
 
@@ -294,6 +294,18 @@ class Card(Data, frozen=True, kw_only=True):
         if isinstance(self.backbone, DiTConfig):
             return self.backbone.num_classes
         return max(0, self.backbone.num_classes - (self.null_label is not None))
+
+    @property
+    def family(self) -> Literal["dit", "sit", "uvit", "usit"]:
+        """The kind of network, and whether it predicts noise (dit, uvit) or velocity (sit, usit)."""
+        if isinstance(self.backbone, DiTConfig):
+            return "dit" if self.prediction == "noise" else "sit"
+        return "uvit" if self.prediction == "noise" else "usit"
+
+    @property
+    def resolution(self) -> int:
+        """The side of the decoded images, in pixels."""
+        return self.backbone.latent_shape[1] * (self.decoder.factor if isinstance(self.decoder, Autoencoder) else 1)
 
     def check_class(self, number: int) -> int:
         """`number` itself, if the model has that class; raises UsageError otherwise."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 from ditzoo.card import ByHand, Card, Embedded, OnHub
 from ditzoo.errors import CheckpointError
@@ -14,6 +15,9 @@ from ditzoo.hub import store
 from ditzoo.hub.fetch import fetch
 
 ASSETS = Path(__file__).parent.parent / "assets"
+
+State: TypeAlias = Literal["embedded", "cached", "hub", "by-hand", "architecture"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 def weights(card: Card) -> Path:
@@ -45,6 +49,17 @@ def fingerprint(card: Card) -> str:
     if stored is None:
         raise CheckpointError(missing(card))
     return next(str(file.sha256) for file in stored.manifest.files if file.path == store.MODEL)
+
+
+def state(card: Card) -> State:
+    """Where the card's weights are now: in the package, in ditzoo's cache, or else where they would have to come from."""
+    if isinstance(card.weights, Embedded):
+        return "embedded"
+    if store.exists(card):
+        return "cached"
+    if isinstance(card.weights, OnHub):
+        return "hub"
+    return "by-hand" if isinstance(card.weights, ByHand) else "architecture"
 
 
 def missing(card: Card) -> str:
@@ -81,4 +96,4 @@ def _embedded(name: str, source: Embedded) -> Path:
     return path
 
 
-__all__ = ["ASSETS", "decoder_weights", "fetch", "fingerprint", "missing", "weights"]
+__all__ = ["ASSETS", "STATES", "State", "decoder_weights", "fetch", "fingerprint", "missing", "state", "weights"]

@@ -9,7 +9,7 @@ import errno
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -82,6 +82,18 @@ def download(
     return _patiently(get, f"{repo}, file {path}", patience)
 
 
+def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
+    """Commits `files` (a local path or bytes for each path in the repository) to `repo`; returns the commit. Raises HubError."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
+    try:
+        HfApi().create_repo(repo, private=private, exist_ok=True)
+        return str(HfApi().create_commit(repo, operations, commit_message=message).oid)
+    except Exception as error:  # whatever it is becomes one sentence
+        raise _translated(error, repo, PATIENCE) from error
+
+
 def cached(repo: str, path: str, *, commit: str) -> Path | None:
     """The local path of a file that the Hub's cache already holds."""
     from huggingface_hub import try_to_load_from_cache
@@ -90,11 +102,16 @@ def cached(repo: str, path: str, *, commit: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def check_inside(path: Path) -> None:
-    """Raises HubError where `path`, links followed, leads out of the Hub's cache."""
+def cache_folder() -> Path:
+    """The Hub's own cache."""
     from huggingface_hub import constants
 
-    if not path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve()):
+    return Path(constants.HF_HUB_CACHE)
+
+
+def check_inside(path: Path) -> None:
+    """Raises HubError where `path`, links followed, leads out of the Hub's cache."""
+    if not path.resolve().is_relative_to(cache_folder().resolve()):
         raise HubError(f"{path} is a link to {path.resolve()}, outside of the Hub's cache; remove it, and pull again")
 
 
@@ -247,15 +264,13 @@ def _unreachable(what: str, patience: float, error: BaseException | None = None)
 
 
 def _disk(error: OSError) -> str:
-    from huggingface_hub import constants
-
     with suppress(KeyError):
         reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}[error.errno or 0]
         return (
-            f"{reason}: cannot write to the Hub's cache {constants.HF_HUB_CACHE};"
+            f"{reason}: cannot write to the Hub's cache {cache_folder()};"
             " free some space (see `ditzoo cache ls`), or set HF_HOME to another folder"
         )
-    return f"cannot write to the Hub's cache {constants.HF_HUB_CACHE}: {error.strerror}; set HF_HOME to another folder"
+    return f"cannot write to the Hub's cache {cache_folder()}: {error.strerror}; set HF_HOME to another folder"
 
 
 def _endpoint() -> str:

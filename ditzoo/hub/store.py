@@ -57,8 +57,12 @@ def folder(card: Card) -> Path:
 
 def find(card: Card) -> Stored | None:
     """The stored weights of `card`, not verified; None where there are none."""
-    path = folder(card)
-    return _open(path) if (path / MANIFEST).is_file() else None
+    return open_folder(folder(card)) if exists(card) else None
+
+
+def exists(card: Card) -> bool:
+    """Whether there are stored weights of `card`."""
+    return (folder(card) / MANIFEST).is_file()
 
 
 def everything() -> list[Stored]:
@@ -66,7 +70,7 @@ def everything() -> list[Stored]:
     found = []
     for manifest in sorted((cache_dir() / "weights").glob(f"[!.]*/{MANIFEST}")):
         try:
-            found.append(_open(manifest.parent))
+            found.append(open_folder(manifest.parent))
         except CheckpointError:
             continue
     return sorted(found, key=lambda stored: stored.card.name)
@@ -107,7 +111,8 @@ def record(path: Path) -> File:
     return File(path=path.name, size=path.stat().st_size, sha256=sha256(path))
 
 
-def _open(path: Path) -> Stored:
+def open_folder(path: Path) -> Stored:
+    """The stored weights in a folder of the cache, not verified; raises CheckpointError where it cannot be read."""
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
         card = msgspec.json.decode((path / CARD).read_bytes(), type=Card)
