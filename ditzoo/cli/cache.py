@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Json
+from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.hub.cache import Item
@@ -78,6 +80,8 @@ def _remove(items: list[Item], *, yes: bool) -> None:
         output.talk("nothing to remove")
         return
     _table(items)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("nothing was removed, for there is nobody to ask; add --yes")
     if not yes:
         typer.confirm(f"Remove these {_size(_total(items))}?", abort=True, err=True)
     remove(items)
