@@ -14,9 +14,10 @@ from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
 from ditzoo.parity import forward_error
 from ditzoo.sample import evaluation_inputs
+from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
 
-CARDS = list(ditzoo.CARDS.values())
+CARDS = list(digits.CARDS)
 
 
 @pytest.fixture(params=[(name, card) for name in EXTRAS for card in CARDS], ids=lambda param: f"{param[0]}-{param[1].name}")

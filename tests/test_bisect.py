@@ -10,16 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
-import ditzoo
 from ditzoo.bundle import Bundle
 from ditzoo.errors import ExportError
 from ditzoo.plan import make_plan
 from ditzoo.sample import class_condition, evaluation_inputs, gaussian
+from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
 from ditzoo_export.bisect import bisect
 from ditzoo_export.trace import SCOPE
 
-CARDS = list(ditzoo.CARDS.values())
+CARDS = list(digits.CARDS)
 
 Fault = Callable[[onnx.ModelProto], tuple[str, str]]
 """Breaks a graph; returns the module and the kind of operation that have to be named."""
