@@ -202,7 +202,7 @@ class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
     """
 
     repo: str
-    revision: str | None
+    revision: str | None = None
     files: tuple[File, ...]
     layout: Layout | None = None
     verified: bool = False
@@ -241,7 +241,7 @@ class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoen
     """
 
     architecture: Literal["AutoencoderKL", "AutoencoderDC"]
-    source: OnHub | None
+    source: OnHub | None = None
     scale: float
     factor: int
 
@@ -274,8 +274,8 @@ class Card(Data, frozen=True, kw_only=True):
     time: TimeInput
     prediction: Literal["noise", "velocity"]
     sampling: Sampling
-    null_label: int | None
-    classes: Literal["digits", "imagenet"] | None
+    null_label: int | None = None
+    classes: Literal["digits", "imagenet"] | None = None
     decoder: Pixels | Autoencoder
     text: TextEncoder | None = None
     licence: str

@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, repo: str, revision: str) -> tuple[str, dict[str, bytes | Path]] | None:
         commits = self.hub.repos.get(repo)
-        if commits is None:
+        if not commits:
             return self._fail(404, "RepoNotFound")
         if self.hub.faults.gated:
             return self._fail(403, "GatedRepo")
@@ -175,7 +175,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _preupload(self, body: bytes, repo: str, revision: str) -> None:
         files = [
-            {"path": file["path"], "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular"}
+            {
+                "path": file["path"],
+                "shouldIgnore": False,
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+            }
             for file in json.loads(body)["files"]
         ]
         self._json({"files": files})

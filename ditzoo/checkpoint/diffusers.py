@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ditzoo.card import Autoencoder, Card, DiscreteBetas, DiTConfig
-from ditzoo.checkpoint import layouts
+from ditzoo.checkpoint import layouts, write
+from ditzoo.checkpoint.read import Entry
 from ditzoo.classes import class_names
 from ditzoo.errors import UsageError
 from ditzoo.files import check_writable
 from ditzoo.hub import fetch, weights
 from ditzoo.hub.client import PATIENCE
-
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -44,7 +44,10 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
     _json(out / "transformer" / "config.json", _transformer(config))
     _json(out / "scheduler" / "scheduler_config.json", _scheduler(card))
     state = dict(layouts.to_diffusers(load_file(checkpoint), config.depth))
-    save_file({key: tensor.clone() for key, tensor in state.items()}, out / "transformer" / _WEIGHTS, metadata={"format": "pt"})
+    write(
+        {key: Entry(shape=tuple(value.shape), load=value.contiguous) for key, value in state.items()},
+        out / "transformer" / _WEIGHTS,
+    )
     for file in decoder.source.files:
         shutil.copyfile(vae / file.path, out / "vae" / Path(file.path).name)
     return out

@@ -65,6 +65,22 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
+def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for bytes on a terminal's stderr; yields the function that is told a file, its bytes so far, and its size."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = _stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def advance(path: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{name} {path.rpartition('/')[2]}", completed=done, total=total or None)
+
+        yield advance
+
+
+@contextmanager
 def status(description: str) -> Iterator[None]:
     """A spinner on a terminal's stderr, for work whose length is not known; warnings of the library are shown as they come."""
     console = _stderr()

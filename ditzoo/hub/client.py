@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ditzoo.errors import HubError
 from ditzoo.specs import Data
@@ -26,10 +26,8 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _T = TypeVar("_T")
 
 
-class Advance(Protocol):
-    """Told how far a download is: the file, its bytes so far, and its size in bytes (0: not known)."""
-
-    def __call__(self, path: str, done: int, total: int) -> None: ...
+Advance: TypeAlias = Callable[[str, int, int], None]
+"""Told how far a download is: the file, its bytes so far, and its size in bytes (0: not known)."""
 
 
 def silent(path: str, done: int, total: int) -> None:
@@ -83,7 +81,7 @@ def download(
 
 
 def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
-    """Commits `files` (a local path or bytes for each path in the repository) to `repo`; returns the commit. Raises HubError."""
+    """Commits `files` (a local path or bytes for each path there) to `repo`; returns the commit. Raises HubError."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
