@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ditzoo.card import DiTConfig
 from ditzoo.errors import InputError
-from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, sincos_positions, timestep_embedding, unpatchify
+from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, sincos_positions, timestep_embedding, unpatchify
 from ditzoo.specs import TensorSpec
 
 
@@ -35,7 +35,7 @@ class LabelEmbedder(nn.Module):
 
     def __init__(self, labels: int, width: int) -> None:
         super().__init__()
-        self.embedding_table = nn.Embedding(labels, width)
+        self.embedding_table = embedding(labels, width)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)  # B D
