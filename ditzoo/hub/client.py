@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ def look_up(repo: str, path: str, *, revision: str | None, patience: float = PAT
 
     def ask(pulse: _Pulse) -> Remote:
         found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision), timeout=patience)
-        digest = found.etag if found.etag and len(found.etag) == 64 else None
+        digest = found.etag if re.fullmatch(r"[0-9a-f]{64}", found.etag or "") else None
         if found.commit_hash is None:
             raise HubError(f"{_endpoint()} does not answer like a Hub: no commit for {path} of {repo}; check HF_ENDPOINT")
         return Remote(commit=found.commit_hash, size=found.size, sha256=digest)
@@ -98,6 +99,12 @@ def cached(repo: str, path: str, *, commit: str) -> Path | None:
 
     found = try_to_load_from_cache(repo, path, revision=commit)
     return Path(found) if isinstance(found, str) else None
+
+
+def named_sha256(path: Path) -> str | None:
+    """The SHA-256 that a large file in the Hub's cache must have: the cache names its content by it."""
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def cache_folder() -> Path:

@@ -43,6 +43,8 @@ def _verified(source: OnHub, file: File, commit: str, *, patience: float, advanc
     """The path of a file, and what is known of it then. Damaged: fetched again once."""
     expected = _expected(source, file, commit)
     path = client.cached(source.repo, file.path, commit=commit)
+    if path is not None and expected.sha256 is None:  # somebody else's download
+        expected = msgspec.structs.replace(expected, sha256=client.named_sha256(path))
     if path is None:
         expected = _announced(source, expected, commit, patience=patience)
         path = client.download(source.repo, file.path, commit=commit, patience=patience, advance=advance)
