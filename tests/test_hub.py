@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -182,29 +183,31 @@ def test_no_server_at_all(desk: Desk) -> None:
 
 
 def test_killed_at_ten_points_and_again(desk: Desk) -> None:
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311 - no secret
     desk.hub.faults.per_chunk = 0.02
-    for point in range(10):
+    scratch = desk.home / "ditzoo" / "weights"
+    downloading = [lambda asked=asked: desk.hub.downloads() > asked for asked in range(6)]
+    converting = [lambda: any(scratch.glob(".*"))] * 4
+    killed = 0
+    for reached in (*downloading, *converting):
         process = desk.start("pull", "tiny")
-        if point < 6:
-            wait_until(lambda: desk.hub.downloads() > point or process.poll() is not None)
-            time.sleep(chance.uniform(0, 0.8))
-        else:
-            wait_until(lambda: any((desk.home / "ditzoo/weights").glob(".*")) or process.poll() is not None)
-            time.sleep(chance.uniform(0, 0.1))
+        wait_for(process, reached)
+        time.sleep(chance.uniform(0, 0.6 if reached in downloading else 0.1))
         process.kill()
         process.communicate()
+        killed += process.returncode == -signal.SIGKILL
         for path in stored(desk):
             assert_pulled(str(path / "model.safetensors"))
             shutil.rmtree(path)
+    assert killed >= 8
     desk.hub.faults.per_chunk = 0
     assert_pulled(desk.run("pull", "tiny").stdout)
-    assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
+    assert not list(scratch.glob(".*"))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not condition():
+    while process.poll() is None and not reached():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -85,12 +86,13 @@ def _safetensors(path: Path) -> Entries:
 
 
 def _torch_file(path: Path) -> Entries:
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on unusual pickles
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refusal(path, error)) from error
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        except Exception as error:  # a damaged pickle can raise anything
             raise CheckpointError(f"{path} is no torch checkpoint, or a damaged one: {_first_line(error)}") from error
     state = _state_dict(path, content)
     strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]

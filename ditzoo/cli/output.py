@@ -19,10 +19,10 @@ def data(text: str) -> None:
 
 
 def json(value: Any) -> None:
-    """A value as indented JSON."""
+    """A value as indented JSON; what JSON has no kind for, such as a path, as its text."""
     import msgspec
 
-    data(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    data(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,21 +82,25 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Sto
             return keep(card, file, ByHand(where="a local file", file=found))
 
 
-def keep(card: Card, checkpoint: Path, source: OnHub | ByHand) -> store.Stored:
-    """Converts a checkpoint into the cache as the weights of `card`. The caller holds the model's lock."""
+def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
+    """Converts a checkpoint, and what `decoder` it has in a file of its own, into the cache as the weights of `card`.
+
+    The caller holds the model's lock.
+    """
     import ditzoo
     from ditzoo.checkpoint import convert
     from ditzoo.zoo import CARDS
 
     with store.appearing(card) as folder:
-        decoder = folder / store.DECODER
-        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=decoder, cards=CARDS.values())
-        files = [store.record(path) for path in (folder / store.MODEL, decoder) if path.exists()]
+        inside = folder / store.DECODER
+        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=inside, cards=CARDS.values())
+        if decoder is not None:
+            shutil.copyfile(decoder, inside)
         manifest = store.Manifest(
             model=card.name,
             layout=converted.layout,
             source=source,
-            files=tuple(files),
+            files=tuple(store.record(path) for path in (folder / store.MODEL, inside) if path.exists()),
             made_by=f"ditzoo {ditzoo.__version__}",
         )
         (folder / store.CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
@@ -103,19 +108,27 @@ def keep(card: Card, checkpoint: Path, source: OnHub | ByHand) -> store.Stored:
     return store.Stored(path=store.folder(card), manifest=manifest, card=card)
 
 
-def resolve_shards(source: OnHub, *, patience: float, advance: Advance) -> tuple[OnHub, Path]:
-    """`resolve` for weights: the source with all files, those that an index of shards names too; and the checkpoint's path."""
+class Fetched(Data, frozen=True, kw_only=True):
+    """A checkpoint on this machine: its source with all that was found out, its file, and that of its decoder, if apart."""
+
+    source: OnHub
+    checkpoint: Path
+    decoder: Path | None
+
+
+def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fetched:
+    """`resolve` for weights: also the files that an index of shards names. Errors as `fetch`."""
     found, paths = resolve(source, patience=patience, advance=advance)
     first = source.files[0].path
-    if first.endswith(".json") and len(source.files) == 1:
+    if first.endswith(".json"):
         from ditzoo.checkpoint import shard_names
 
         folder = first.rpartition("/")[0]
         shards = [File(path=f"{folder}/{name}" if folder else name) for name in shard_names(paths[first])]
-        found, paths = resolve(
-            msgspec.structs.replace(found, files=(*found.files, *shards)), patience=patience, advance=advance
-        )
-    return found, paths[first]
+        missing_ones = [file for file in shards if file.path not in paths]
+        every = msgspec.structs.replace(found, files=(*found.files, *missing_ones))
+        found, paths = resolve(every, patience=patience, advance=advance)
+    return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
 
 
 @contextmanager
@@ -136,9 +149,9 @@ def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float
     if update:
         pins.forget_newest(source.repo)
     known = source.revision or pins.read(source.repo).newest
-    found, checkpoint = resolve_shards(source, patience=patience, advance=advance)
-    kept = keep(card, checkpoint, found)
-    return Pulled(card=card, path=kept.path / store.MODEL, source=found, resolved_now=known is None)
+    fetched = fetch_checkpoint(source, patience=patience, advance=advance)
+    kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
 
 
 def _usable(card: Card) -> store.Stored | None:

@@ -14,7 +14,7 @@ from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub import client, pins, store
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
-from ditzoo.hub.pull import Pulled, explaining_the_disk, keep, resolve_shards
+from ditzoo.hub.pull import Pulled, explaining_the_disk, fetch_checkpoint, keep
 from ditzoo.specs import Data
 
 PREFIX = "hf:"
@@ -64,14 +64,16 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         path = reference.path or _choose(text, files)
         if path not in files:
             raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
-        source = OnHub(repo=reference.repo, revision=commit, files=(File(path=path),))
-        found, checkpoint = resolve_shards(source, patience=patience, advance=advance)
+        parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
+        source = OnHub(repo=reference.repo, revision=commit, files=tuple(File(path=part) for part in parts))
+        fetched = fetch_checkpoint(source, patience=patience, advance=advance)
         base = arch or _published_card(source, files, patience=patience)
         if base is None:
-            base = _by_shapes(text, source, checkpoint, files, patience=patience)
-        card = msgspec.structs.replace(base, name=text, weights=found)
-        kept = keep(card, checkpoint, found)
-    return Pulled(card=card, path=kept.path / store.MODEL, source=found, resolved_now=reference.revision != commit)
+            base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
+        card = msgspec.structs.replace(base, name=text, weights=fetched.source)
+        kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    resolved_now = reference.revision != commit
+    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 
 
 def _choose(text: str, files: Sequence[str]) -> str:
