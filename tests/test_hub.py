@@ -19,7 +19,7 @@ from threading import Event
 import hub_server
 import pytest
 import torch
-from hub_models import FILE, TINY, Desk, diffusers, state
+from hub_models import FILE, TINY, Command, Desk, diffusers, state
 from safetensors.torch import load_file, save
 
 WEIGHTS = state(TINY)
@@ -49,7 +49,8 @@ def stored(desk: Desk) -> list[Path]:
 
 
 def test_once_and_never_again(desk: Desk) -> None:
-    first = desk.run("pull", "tiny")
+    command = [sys.executable, "-m", "ditzoo.cli", "pull", "tiny"]
+    first = subprocess.run(command, env=desk.env(), capture_output=True, text=True)
     assert_pulled(first.stdout)
     commit = next(iter(desk.hub.repos["team/tiny"]))
     assert commit in first.stderr
@@ -194,7 +195,6 @@ def test_killed_at_ten_points_and_again(desk: Desk) -> None:
         wait_for(process, reached)
         time.sleep(chance.uniform(0, 0.6 if reached in downloading else 0.1))
         process.kill()
-        process.communicate()
         killed += process.returncode == -signal.SIGKILL
         for path in stored(desk):
             assert_pulled(str(path / "model.safetensors"))
@@ -205,19 +205,18 @@ def test_killed_at_ten_points_and_again(desk: Desk) -> None:
     assert not list(scratch.glob(".*"))
 
 
-def wait_for(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
+def wait_for(process: Command, reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while process.poll() is None and not reached():
+    while process.returncode is None and not reached():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
 def test_eight_at_once_download_once(desk: Desk) -> None:
     pulls = [desk.start("pull", "tiny") for _ in range(8)]
-    outputs = [process.communicate(timeout=120)[0] for process in pulls]
-    assert [process.returncode for process in pulls] == [0] * 8
-    assert len(set(outputs)) == 1
-    assert_pulled(outputs[0])
+    assert [process.wait() for process in pulls] == [0] * 8
+    assert len({process.stdout for process in pulls}) == 1
+    assert_pulled(pulls[0].stdout)
     assert desk.hub.downloads() == 1
 
 

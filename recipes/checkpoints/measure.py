@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import hub_server  # noqa: E402
 from hub_models import Desk, diffusers, state  # noqa: E402
@@ -50,7 +50,7 @@ def write(layout: str, path: Path) -> None:
 def measured_pull(desk: Desk, name: str) -> tuple[Path, float, int]:
     """The canonical file, the seconds and the peak of resident memory, in bytes, of one `ditzoo pull`."""
     started = time.perf_counter()
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # of its own, for its peak of memory
         [sys.executable, "-m", "ditzoo.cli", "pull", name, "--arch", "dit-xl-2-256"], env=desk.env(), stdout=subprocess.PIPE
     )
     out = process.stdout.read().decode().strip()
