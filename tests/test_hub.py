@@ -151,6 +151,12 @@ def test_what_the_server_refuses(desk: Desk, setting: str, expected: str) -> Non
     assert "team/tiny" in line
 
 
+def test_a_token_opens_what_is_gated(desk: Desk) -> None:
+    desk.hub.faults.gated = True
+    assert "accept its terms" in desk.fails("pull", "tiny", HF_TOKEN="hf_stranger")
+    assert_pulled(desk.run("pull", "tiny", HF_TOKEN="hf_member").stdout)
+
+
 def test_errors_then_recovery(desk: Desk) -> None:
     desk.hub.faults.errors, desk.hub.faults.dies = 3, 1
     assert_pulled(desk.run("pull", "tiny").stdout)

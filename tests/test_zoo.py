@@ -193,6 +193,7 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     listed = json.loads(desk.run("list", "--state", "cached", "--json").stdout)
     assert {entry["name"] for entry in listed} == {"My-model", "tiny"}
     assert "kind DiT instead of U-ViT" in desk.fails("import", "uvit-h-2-256", str(desk.home / "tiny.bin"))
+    assert "no name for a model" in desk.fails("import", "../x", "--arch", "tiny", str(desk.home / "tiny.bin"))
     assert "no file" in desk.fails("import", "dit-b-2", str(desk.home / "nothing.pt"))
     assert "NAME FILE" in desk.fails("import", str(file))
 
@@ -234,6 +235,8 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     assert shown["prediction"] == "velocity"
     assert shown["weights"]["revision"] == commit
     assert "c.pt" in desk.fails("pull", "hf:me/several:c.pt")
+    desk.hub.commit("me/evil", {"../../evil.safetensors": b""})
+    assert "leads out of its repository" in desk.fails("pull", "hf:me/evil")
     desk.hub.commit("me/none", {"README.md": b""})
     assert "no checkpoint" in desk.fails("pull", "hf:me/none")
     assert "`ditzoo pull hf:me/none`" in desk.fails("sample", "hf:me/none")

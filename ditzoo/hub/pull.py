@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,6 +175,8 @@ def _check_size(card: Card, file: Path) -> None:
 
 
 def local_card(base: Card, name: str, file: Path) -> Card:
-    """The card of a model of one's own: the conventions of `base`, the weights in `file`."""
+    """The card of a model of one's own: the conventions of `base`, the weights in `file`. Raises UsageError for a bad name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"{name!r} is no name for a model; use letters, digits, '.', '_' and '-'")
     source = ByHand(where="a local file", file=store.record(file)) if file.is_file() else Unreleased()
     return msgspec.structs.replace(base, name=name, summary=f"{base.name}, own weights", weights=source, published=None)

@@ -65,7 +65,7 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         if path not in files:
             raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
         parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
-        source = OnHub(repo=reference.repo, revision=commit, files=tuple(File(path=part) for part in parts))
+        source = _source(text, reference.repo, commit, parts)
         fetched = fetch_checkpoint(source, patience=patience, advance=advance)
         base = arch or _published_card(source, files, patience=patience)
         if base is None:
@@ -74,6 +74,13 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
     resolved_now = reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
+
+
+def _source(text: str, repo: str, commit: str, paths: Sequence[str]) -> OnHub:
+    try:
+        return OnHub(repo=repo, revision=commit, files=tuple(File(path=path) for path in paths))
+    except ValueError as error:
+        raise UsageError(f"{text}: the server names what cannot be: {error}; do not use this repository") from error
 
 
 def _choose(text: str, files: Sequence[str]) -> str:
