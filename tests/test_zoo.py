@@ -28,6 +28,8 @@ from ditzoo.hub.reference import parse
 from ditzoo.zoo import CARDS, card
 from ditzoo.zoo.user import load_cards
 
+DOCS = Path(__file__).parent.parent / "docs" / "models.md"
+
 PARAMETERS = {
     "dit-xl-2-256": 675_129_632,
     "dit-xl-2-512": 676_014_368,
@@ -277,3 +279,21 @@ def test_own_models_sample_and_survive_a_plain_list(desk: Desk) -> None:
     assert ours.read_bytes() == theirs.read_bytes()
     assert "ships with ditzoo" in desk.fails("import", "dit-digits", str(desk.home / "digits2.safetensors"))
     assert "`ditzoo pull dit-xl-2-256`" in desk.fails("sample", "dit-xl-2-256", "--out", str(desk.home))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_table_in_the_docs_is_the_cards(name: str) -> None:
+    found = CARDS[name]
+    figure = f"{found.published.fid:.2f}: {found.published.settings}" if found.published else "–"
+    (line,) = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1:3] == [str(found.resolution), f"{found.backbone.parameters:,}"]
+    assert cells[4:] == [found.licence, figure]
+
+
+def test_the_card_in_the_docs_is_one(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert example
+    file = tmp_path / "zoo.toml"
+    file.write_text(example[1])
+    assert load_cards(file, CARDS)["moths"].number_of_classes == 12
