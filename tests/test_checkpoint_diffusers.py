@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = [
     DiTConfig(input_size=8, hidden_size=64, depth=2, num_heads=4, num_classes=10),
     DiTConfig(input_size=16, patch_size=4, in_channels=3, hidden_size=144, depth=3, num_heads=6, learn_sigma=False),
-    DiTConfig(input_size=32, hidden_size=256, depth=4, num_heads=8, num_classes=100),
+    DiTConfig(input_size=16, hidden_size=256, depth=4, num_heads=8, num_classes=100),
 ]
 SMALL = DiTConfig(input_size=32, hidden_size=384, depth=12, num_heads=6)
 """DiT-S/2, which ditzoo has a card of."""
