@@ -108,6 +108,9 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     desk.run("import", "tiny", str(desk.home / "tiny.safetensors"))
     out = desk.home / "pipeline"
     assert desk.run("to-diffusers", "tiny", str(out)).stdout.strip() == str(out)
+    asked = len(desk.hub.log)
+    assert desk.run("to-diffusers", "tiny", str(desk.home / "offline"), HF_HUB_OFFLINE="1").returncode == 0
+    assert len(desk.hub.log) == asked  # the decoder is here too
     pipeline = diffusers.DiTPipeline.from_pretrained(out)
     assert pipeline.get_label_ids(["golden retriever"]) == [207]
     correct(pipeline.transformer)
