@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import demo, export, output, parity, sample, zoo
+from ditzoo.cli import demo, export, output, parity, plan, recipes, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -22,7 +22,9 @@ app.command("info")(zoo.info)
 app.command("sample")(sample.sample)
 app.command("parity")(parity.parity)
 app.command("demo")(demo.demo)
+app.command("run")(recipes.run_recipe)
 app.add_typer(export.app, name="export")
+app.add_typer(plan.app, name="plan")
 
 
 def _version(asked: bool) -> None:
