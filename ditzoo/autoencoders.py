@@ -80,6 +80,6 @@ def _class(architecture: str) -> Any:
         import diffusers
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            f"decoding with torch needs the package {error.name}: pip install 'ditzoo[latents]'"
+            f"decoding with torch needs the package {error.name}: pip install 'ditzoo[diffusers]'"
         ) from error
     return getattr(diffusers, architecture)

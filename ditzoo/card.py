@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 from ditzoo.errors import UsageError
@@ -37,6 +38,18 @@ class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
     def null_label(self) -> int | None:
         """The label that means "no class", which guidance needs; None where the table has none."""
         return self.num_classes if self.class_dropout_prob > 0 else None
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a checkpoint of the network holds, the fixed positions included."""
+        width, patch = self.hidden_size, self.patch_size
+        hidden, tokens = int(width * self.mlp_ratio), (self.input_size // patch) ** 2
+        out = patch**2 * self.in_channels * (2 if self.learn_sigma else 1)
+        labels = self.num_classes + (self.null_label is not None)
+        time = _linear(256, width) + _linear(width, width)
+        block = _linear(width, 10 * width) + _linear(width, hidden) + _linear(hidden, width)
+        final = _linear(width, out) + _linear(width, 2 * width)
+        return _linear(patch**2 * self.in_channels, width) + time + (labels + tokens) * width + self.depth * block + final
 
 
 class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
@@ -76,8 +89,26 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
         """How many tokens stand before the patches: time, and the label or the text."""
         return 1 + (self.num_clip_token if self.clip_dim is not None else int(self.num_classes > 0))
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers a checkpoint of the network holds."""
+        width, patch, chans = self.embed_dim, self.patch_size**2 * self.in_chans, self.in_chans
+        hidden, tokens = int(width * self.mlp_ratio), (self.img_size // self.patch_size) ** 2 + self.extra_tokens
+        attention = _linear(width, 3 * width) - (0 if self.qkv_bias else 3 * width) + _linear(width, width)
+        block = attention + _linear(width, hidden) + _linear(hidden, width) + 4 * width
+        blocks = (2 * (self.depth // 2) + 1) * block + (self.depth // 2 * _linear(2 * width, width) if self.skip else 0)
+        time = _linear(width, 4 * width) + _linear(4 * width, width) if self.mlp_time_embed else 0
+        condition = max(self.num_classes, 0) * width + (0 if self.clip_dim is None else _linear(self.clip_dim, width))
+        final = 2 * width + _linear(width, patch) + (_linear(9 * chans, chans) if self.conv else 0)
+        return _linear(patch, width) + time + condition + tokens * width + blocks + final
+
 
 BackboneConfig: TypeAlias = DiTConfig | UViTConfig
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    """The numbers in a linear map with a bias."""
+    return (inputs + 1) * outputs
 
 
 def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
@@ -139,11 +170,21 @@ class Sampling(Data, frozen=True, kw_only=True):
 
 
 class File(Data, frozen=True, kw_only=True):
-    """A file of weights, with what is known of it. None: not known beforehand."""
+    """A file, by its path in a repository, with what is known of it. None: not known beforehand."""
 
     path: str
     size: int | None = None
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path or self.path.startswith("/") or "\\" in self.path or ".." in self.path.split("/"):
+            raise ValueError(f"the path {self.path!r} leads out of its repository")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
+
+
+Layout: TypeAlias = Literal["dit", "diffusers", "uvit", "dcae"]
+"""How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
 
 
 class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"):
@@ -154,13 +195,23 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
 
 
 class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
-    """Weights in a repository of the Hugging Face Hub. `verified` is False where repository, revision or checksums are
-    stated by others and were not confirmed."""
+    """Files in a repository of the Hugging Face Hub. For weights the first is the checkpoint, or the index of its shards.
+
+    `revision` is a commit (40 hex digits), or None: then the newest is resolved on the first pull and kept from then on.
+    `verified` is False where repository, revision, names or checksums are stated by others and were not confirmed.
+    """
 
     repo: str
-    revision: str | None
+    revision: str | None = None
     files: tuple[File, ...]
+    layout: Layout | None = None
     verified: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ValueError(f"{self.repo!r} is no repository of the Hub; write OWNER/REPO")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"the revision {self.revision!r} is not a commit of 40 hexadecimal digits")
 
 
 class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
@@ -168,6 +219,7 @@ class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
 
     where: str
     file: File
+    layout: Layout | None = None
     verified: bool = False
 
 
@@ -189,7 +241,7 @@ class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoen
     """
 
     architecture: Literal["AutoencoderKL", "AutoencoderDC"]
-    source: OnHub | None
+    source: OnHub | None = None
     scale: float
     factor: int
 
@@ -208,6 +260,7 @@ class Published(Data, frozen=True, kw_only=True):
     fid: float
     settings: str
     images: int = 50_000
+    verified: bool = True
 
 
 class Card(Data, frozen=True, kw_only=True):
@@ -221,8 +274,8 @@ class Card(Data, frozen=True, kw_only=True):
     time: TimeInput
     prediction: Literal["noise", "velocity"]
     sampling: Sampling
-    null_label: int | None
-    classes: Literal["digits", "imagenet"] | None
+    null_label: int | None = None
+    classes: Literal["digits", "imagenet"] | None = None
     decoder: Pixels | Autoencoder
     text: TextEncoder | None = None
     licence: str
@@ -241,6 +294,18 @@ class Card(Data, frozen=True, kw_only=True):
         if isinstance(self.backbone, DiTConfig):
             return self.backbone.num_classes
         return max(0, self.backbone.num_classes - (self.null_label is not None))
+
+    @property
+    def family(self) -> Literal["dit", "sit", "uvit", "usit"]:
+        """The kind of network, and whether it predicts noise (dit, uvit) or velocity (sit, usit)."""
+        if isinstance(self.backbone, DiTConfig):
+            return "dit" if self.prediction == "noise" else "sit"
+        return "uvit" if self.prediction == "noise" else "usit"
+
+    @property
+    def resolution(self) -> int:
+        """The side of the decoded images, in pixels."""
+        return self.backbone.latent_shape[1] * (self.decoder.factor if isinstance(self.decoder, Autoencoder) else 1)
 
     def check_class(self, number: int) -> int:
         """`number` itself, if the model has that class; raises UsageError otherwise."""

@@ -15,8 +15,9 @@ _IMAGENET = Path(__file__).parent / "assets" / "imagenet-classes.txt"
 
 
 def class_names(card: Card) -> tuple[str, ...]:
-    """The name of every class of a model, by its number; empty for a model without labels."""
-    if card.classes == "imagenet":
+    """The name of every class of a model, by its number; empty for a model without labels. Classes of which no names are known,
+    such as those of a model that a user's card has given another number of them, are called by their numbers."""
+    if card.classes == "imagenet" and card.number_of_classes == len(_imagenet()):
         return _imagenet()
     return tuple(map(str, range(card.number_of_classes)))
 

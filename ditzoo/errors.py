@@ -38,6 +38,10 @@ class ExportError(DitzooError):
     """An exported graph failed its verification; nothing of it was kept."""
 
 
+class HubError(DitzooError):
+    """The Hugging Face Hub, or a server in its place, did not give what was asked for."""
+
+
 class CheckpointError(DitzooError):
     """Weights are missing, damaged, or do not fit the network of their card."""
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
 from ditzoo.decode import pixel_values
-from ditzoo.errors import UsageError
-from ditzoo.plan import Plan
-from ditzoo.sample import Condition, Floats, class_condition, evaluation_inputs, sample_steps
+from ditzoo.errors import BackendError, UsageError
+from ditzoo.plan import Plan, Row
+from ditzoo.sample import Condition, Floats, class_condition, evaluation_inputs, predictor, sample_steps
 from ditzoo.specs import Data, Precision
 
 
@@ -31,15 +32,21 @@ TOLERANCES: dict[Precision, Tolerance] = {
 
 
 class ForwardError(Data, frozen=True, kw_only=True):
-    """The error of one evaluation at one time."""
+    """The error of one evaluation at one time: of the raw output, both halves of guidance, and of the guided prediction."""
 
     time: float
     relative_l2: float
     max_abs: float
+    cosine: float
+    guided_relative_l2: float
 
 
 class Report(Data, frozen=True, kw_only=True):
-    """How far `candidate` is from `reference`. `psnr` is in dB over pixel values 0 ... 255, None where all are equal."""
+    """How far `candidate` is from `reference`.
+
+    `drift` is the relative L2 error of the latents after each step, the last being that of the final sample. `psnr` is in dB
+    over pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are.
+    """
 
     model: str
     reference: str
@@ -49,9 +56,15 @@ class Report(Data, frozen=True, kw_only=True):
     steps: int
     images: int
     forward: tuple[ForwardError, ...]
-    sample_relative_l2: float
+    drift: tuple[float, ...]
     psnr: float | None
+    ssim: float
     tolerance: Tolerance
+
+    @property
+    def sample_relative_l2(self) -> float:
+        """The relative L2 error of the final latents."""
+        return self.drift[-1]
 
     @property
     def worst_forward(self) -> float:
@@ -68,6 +81,14 @@ class Report(Data, frozen=True, kw_only=True):
         )
 
 
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, and the final latents [N, C, H, W] that it is about."""
+
+    report: Report
+    reference: Floats
+    candidate: Floats
+
+
 def compare(
     reference: Backend,
     candidate: Backend,
@@ -79,12 +100,12 @@ def compare(
     times: int = 5,
     tolerance: Tolerance = TOLERANCES["fp32"],
     advance: Callable[[], object] = lambda: None,
-) -> Report:
+) -> Comparison:
     """Samples the same images on both backends, and evaluates both networks on the latents of the reference's trajectory.
 
     The images are one for each of `classes`, or `count` of an unconditional model. The forward error is measured at `times`
     steps spread over the plan, on the conditional and the unconditional half. `advance` is called after each evaluation.
-    Raises UsageError for fewer than 1 times.
+    Raises UsageError for fewer than 1 times or different models, BackendError where an output is not finite.
     """
     if times < 1:
         raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
@@ -99,9 +120,8 @@ def compare(
         for backend in (reference, candidate)
     )
     rows = sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
-    probes = [evaluation_inputs(first[row], plan.rows[row], condition) for row in rows]
     pixels = [pixel_values(reference.card, states[-1]) for states in (second, first)]
-    return Report(
+    report = Report(
         model=reference.card.name,
         reference=reference.name,
         candidate=candidate.name,
@@ -109,23 +129,40 @@ def compare(
         solver=plan.solver,
         steps=len(plan.rows),
         images=count,
-        forward=tuple(forward_error(reference, candidate, probe) for probe in probes),
-        sample_relative_l2=relative_l2(second[-1], first[-1]),
+        forward=tuple(_forward(reference, candidate, plan, plan.rows[row], first[row], condition) for row in rows),
+        drift=tuple(relative_l2(b, a) for a, b in zip(first[1:], second[1:], strict=True)),
         psnr=psnr(*pixels),
+        ssim=ssim(*pixels),
         tolerance=tolerance,
     )
+    return Comparison(report=report, reference=first[-1], candidate=second[-1])
 
 
-def forward_error(reference: Backend, candidate: Backend, inputs: Mapping[str, np.ndarray]) -> ForwardError:
-    """The error of `candidate` on one evaluation of numpy `inputs`."""
-    first, second = (
-        backend.numpy(backend({name: backend.asarray(value) for name, value in inputs.items()}))
-        for backend in (reference, candidate)
-    )
+def forward_error(reference: Backend, candidate: Backend, inputs: Mapping[str, np.ndarray]) -> float:
+    """The relative L2 error of `candidate` on one evaluation of numpy `inputs`."""
+    return relative_l2(*(_evaluate(backend, inputs) for backend in (candidate, reference)))
+
+
+def _evaluate(backend: Backend, inputs: Mapping[str, np.ndarray]) -> Floats:
+    return backend.numpy(backend({name: backend.asarray(value) for name, value in inputs.items()}))
+
+
+def _forward(
+    reference: Backend, candidate: Backend, plan: Plan, row: Row, x: Floats, condition: Condition | None
+) -> ForwardError:
+    """All errors of one evaluation at latents `x` [B, C, H, W]."""
+    inputs = evaluation_inputs(x, row, condition)
+    raw = [_evaluate(backend, inputs) for backend in (candidate, reference)]
+    guided = [
+        backend.numpy(predictor(backend, plan, condition)(backend.asarray(x), row))[:, : plan.channels]
+        for backend in (candidate, reference)
+    ]
     return ForwardError(
-        time=float(inputs["t"][0]),
-        relative_l2=relative_l2(second, first),
-        max_abs=float(np.abs(second.astype(np.float64) - first).max()),
+        time=row.time,
+        relative_l2=relative_l2(*raw),
+        max_abs=float(np.abs(np.subtract(*raw, dtype=np.float64)).max()),
+        cosine=cosine(*raw),
+        guided_relative_l2=relative_l2(*guided),
     )
 
 
@@ -136,6 +173,9 @@ def _states(
     states = []
     for step in sample_steps(backend, plan, count=count, condition=condition, seed=seed):
         states.append(backend.numpy(step.x))
+        if not np.isfinite(states[-1]).all():
+            time = plan.rows[max(step.done - 1, 0)].time
+            raise BackendError(f"{backend.name} gave NaN or infinity in step {step.done} of {len(plan.rows)}, at time {time:g}")
         if step.done:
             advance()
     return states
@@ -147,7 +187,30 @@ def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64)))
 
 
+def cosine(value: np.ndarray, reference: np.ndarray) -> float:
+    """The cosine of the angle between two arrays as vectors, in float64."""
+    a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
 def psnr(value: Floats, reference: Floats) -> float | None:
     """The peak signal-to-noise ratio in dB of pixel values 0 ... 255; None where they are equal."""
     error = float(((value.astype(np.float64) - reference) ** 2).mean())
     return 20 * math.log10(255) - 10 * math.log10(error) if error > 0 else None
+
+
+def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
+    """The mean structural similarity of pixel values 0 ... 255, [N, H, W, C] each, over flat windows of `side` x `side`.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, eq. 13; sample variances.
+    """
+    a, b = (
+        np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (side, side), axis=(1, 2)) for x in (value, reference)
+    )
+    mean_a, mean_b = a.mean(axis=(-2, -1)), b.mean(axis=(-2, -1))
+    scale = side**2 / (side**2 - 1)
+    variance_a, variance_b = scale * a.var(axis=(-2, -1)), scale * b.var(axis=(-2, -1))
+    covariance = scale * ((a * b).mean(axis=(-2, -1)) - mean_a * mean_b)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())

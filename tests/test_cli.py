@@ -193,18 +193,23 @@ def test_parity_beyond_its_tolerance_exits_with_1(monkeypatch: pytest.MonkeyPatc
 def test_a_nan_fails_parity() -> None:
     from ditzoo.parity import TOLERANCES, ForwardError, Report
 
-    error = ForwardError(time=0.0, relative_l2=float("nan"), max_abs=float("nan"))
-    fields = {
-        "model": "m",
-        "reference": "a",
-        "candidate": "b",
-        "precision": "fp32",
-        "solver": "s",
-        "steps": 1,
-        "images": 1,
-        "psnr": None,
-    }
-    assert not Report(**fields, forward=(error,), sample_relative_l2=0.0, tolerance=TOLERANCES["fp32"]).passed  # type: ignore[arg-type]
+    nan = float("nan")
+    error = ForwardError(time=0.0, relative_l2=nan, max_abs=nan, cosine=nan, guided_relative_l2=nan)
+    report = Report(
+        model="m",
+        reference="a",
+        candidate="b",
+        precision="fp32",
+        solver="s",
+        steps=1,
+        images=1,
+        forward=(error,),
+        drift=(0.0,),
+        psnr=None,
+        ssim=1.0,
+        tolerance=TOLERANCES["fp32"],
+    )
+    assert not report.passed
 
 
 def test_list_and_info(capfd: pytest.CaptureFixture[str]) -> None:

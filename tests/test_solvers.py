@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solvers_world import DISCRETE, FLOW, LEARNED, VP, NetBackend, as_plan, deviation, final_coefficients, solve
 
+import ditzoo
 from ditzoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
 from ditzoo.errors import UsageError
 from ditzoo.plan import Row, make_plan, parse_solver, trace_solver
@@ -229,3 +230,12 @@ def test_a_solver_other_than_the_cards_comes_with_its_own_number_of_steps() -> N
     assert len(make_plan(DISCRETE).rows) == DISCRETE.sampling.steps
     assert len(make_plan(DISCRETE, solver="dpmpp:order=3").rows) == DISCRETE.sampling.steps
     assert len(make_plan(DISCRETE, solver="ode-heun").rows) == SOLVERS["ode-heun"].steps
+
+
+@pytest.mark.parametrize("card", list(ditzoo.CARDS.values()), ids=lambda card: card.name)
+def test_every_card_has_a_sampler(card: Card) -> None:
+    """At its own number of steps, and at the few that exports and comparisons try."""
+    for steps in (None, 2, 5):
+        plan = make_plan(card, steps=steps)
+        assert len(plan.rows) == (card.sampling.steps if steps is None else steps)
+        assert {row.guidance for row in plan.rows} == {card.sampling.guidance}

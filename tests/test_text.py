@@ -56,7 +56,7 @@ def folder(world: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tokens_are_those_of_transformers(card: Card, folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "clip/tokenizer.json"), pad_token="<|endoftext|>")  # noqa: S106
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "clip/tokenizer.json"), pad_token="<|endoftext|>")
     expected = theirs([*PROMPTS, ""], truncation=True, max_length=TOKENS, padding="max_length", return_tensors="np")
     assert card.text is not None
     ours = tokenize(folder / "clip/tokenizer.json", card.text, [*PROMPTS, ""])

@@ -13,9 +13,10 @@ from ditzoo import nets
 from ditzoo.bundle import Bundle, open_bundle
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
+from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle, export_onnx, trace
 
-CARDS = list(ditzoo.CARDS.values())
+CARDS = list(digits.CARDS)
 
 
 @pytest.fixture(params=CARDS, ids=lambda card: card.name)

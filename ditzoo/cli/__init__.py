@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from ditzoo.cli import demo, export, output, parity, plan, recipes, sample, zoo
+from ditzoo.cli import bench, cache, demo, export, output, parity, plan, pull, recipes, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -19,8 +20,15 @@ app = typer.Typer(
 )
 app.command("list")(zoo.list_models)
 app.command("info")(zoo.info)
+app.command("where")(zoo.where)
+app.command("pull")(pull.pull)
+app.command("import")(pull.import_)
+app.command("push")(pull.push)
+app.command("to-diffusers")(pull.to_diffusers)
+app.add_typer(cache.app, name="cache")
 app.command("sample")(sample.sample)
 app.command("parity")(parity.parity)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("run")(recipes.run_recipe)
 app.add_typer(export.app, name="export")
@@ -39,7 +47,12 @@ def _version(asked: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    zoo_file: Annotated[
+        str | None, typer.Option("--zoo", metavar="FILE", help="Cards of your own, in TOML. [default: $DITZOO_ZOO]")
+    ] = None,
 ) -> None:
+    if zoo_file is not None:
+        os.environ["DITZOO_ZOO"] = zoo_file
     if context.invoked_subcommand is None:
         output.data(context.get_help())
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def find(text: str) -> Card | Bundle:
     """The card of that name, or the bundle in that folder."""
     from ditzoo.bundle import open_bundle
-    from ditzoo.zoo import CARDS, card
+    from ditzoo.hub.reference import PREFIX
+    from ditzoo.zoo import card, cards
 
     path = Path(text)
-    is_path = path.exists() or path.name != text
-    return open_bundle(path) if is_path and text not in CARDS else card(text)
+    is_path = (path.exists() or path.name != text) and not text.startswith(PREFIX)
+    return open_bundle(path) if is_path and text not in cards() else card(text)
 
 
 def card_of(model: Card | Bundle) -> Card:

@@ -45,21 +45,26 @@ Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]
 
 
+def parse_numbers(text: str, *, option: str = "--classes") -> list[int]:
+    """The numbers of a list like "0-9" or "1,3,5-7"; raises UsageError, naming the part that is none."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise UsageError(f"{part.strip()!r} in {option} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
+        if dash and int(last) < int(first):
+            raise UsageError(f"the range {part.strip()!r} in {option} runs backwards; write {last}-{first}")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    return numbers
+
+
 def parse_classes(card: Card, text: str) -> list[int]:
     """The classes of a list like "0-9", "1,3,5-7" or "golden retriever,7"; raises UsageError for the part that is none."""
     numbers: list[int] = []
     for part in map(str.strip, text.split(",")):
-        numbers.extend(_numbers(part) if part[:1].isdecimal() or card.classes != "imagenet" else [_by_name(card, part)])
+        named = card.classes == "imagenet" and not part[:1].isdecimal()
+        numbers.extend([_by_name(card, part)] if named else parse_numbers(part))
     return numbers
-
-
-def _numbers(part: str) -> range:
-    first, dash, last = part.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
-        raise UsageError(f"{part!r} in --classes is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
-    if dash and int(last) < int(first):
-        raise UsageError(f"the range {part!r} in --classes runs backwards; write {last}-{first}")
-    return range(int(first), int(last or first) + 1)
 
 
 def _by_name(card: Card, name: str) -> int:

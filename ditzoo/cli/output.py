@@ -19,10 +19,10 @@ def data(text: str) -> None:
 
 
 def json(value: Any) -> None:
-    """A value as indented JSON."""
+    """A value as indented JSON; what JSON has no kind for, such as a path, as its text."""
     import msgspec
 
-    data(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    data(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -62,6 +62,22 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for bytes on a terminal's stderr; yields the function that is told a file, its bytes so far, and its size."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = _stderr()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def advance(path: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{name} {path.rpartition('/')[2]}", completed=done, total=total or None)
+
+        yield advance
 
 
 @contextmanager

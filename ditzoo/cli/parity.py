@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Seed, Solver, Steps, Threads
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from ditzoo.parity import Report
+    from ditzoo.card import Card
+    from ditzoo.parity import Comparison, Report, Tolerance
 
 FORWARD_TIMES = 5
 
@@ -31,6 +33,13 @@ def parity(
     times: Annotated[int, typer.Option(help="At how many timesteps to compare single evaluations.")] = FORWARD_TIMES,
     device: Device = "cpu",
     threads: Threads = None,
+    tolerance: Annotated[
+        str | None,
+        typer.Option(metavar="NAME=VALUE,...", help="Other limits: forward, sample, psnr. [default: those of the precision]"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a report with plots and pictures, as this one .html file.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
@@ -48,7 +57,9 @@ def parity(
     names = [parse_backend(name) for name in backends.split(",")]
     if len(names) < 2:
         raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {backends!r}")
-    reports = []
+    if html is not None:
+        _check_html(html)
+    comparisons = []
     with ExitStack() as stack:
         opened = [
             stack.enter_context(open_on(found, name, device=device, precision=precision, threads=threads))
@@ -56,20 +67,40 @@ def parity(
         ]
         for candidate in opened[1:]:
             with output.progress(f"{card.name}: {candidate.name}", 2 * len(plan.rows)) as advance:
-                report = compare(
+                comparison = compare(
                     opened[0],
                     candidate,
                     plan,
                     classes=chosen,
                     seed=seed,
                     times=times,
-                    tolerance=TOLERANCES[candidate.precision],
+                    tolerance=override(TOLERANCES[candidate.precision], tolerance),
                     advance=advance,
                 )
-            reports.append(report)
+            comparisons.append(comparison)
+    reports = [comparison.report for comparison in comparisons]
     show(reports, json=json)
+    if html is not None:
+        _write_html(html, card, comparisons)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
+
+
+def override(tolerance: Tolerance, text: str | None) -> Tolerance:
+    """`tolerance` with the limits that "name=value,..." names; raises UsageError for one that there is not."""
+    import msgspec
+
+    known = tolerance.__struct_fields__
+    given: dict[str, float] = {}
+    for item in (text or "").split(",") if text else ():
+        name, _, value = item.strip().partition("=")
+        if name not in known:
+            raise unknown("limit", name, known, hint="--tolerance forward=1e-4,psnr=50")
+        try:
+            given[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--tolerance {name} takes a number, not {value!r}") from None
+    return msgspec.structs.replace(tolerance, **given)
 
 
 def parse_backend(text: str) -> tuple[str, str]:
@@ -81,9 +112,7 @@ def parse_backend(text: str) -> tuple[str, str]:
 def show(reports: list[Report], *, json: bool) -> None:
     """Prints the reports: a table, each number beside its tolerance, or JSON."""
     if json:
-        import msgspec
-
-        output.json([{**msgspec.to_builtins(r), "worst_forward": r.worst_forward, "passed": r.passed} for r in reports])
+        output.json([_with_verdict(report) for report in reports])
         return
     columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
@@ -104,3 +133,29 @@ def show(reports: list[Report], *, json: bool) -> None:
     ]
     output.table(columns, rows)
     output.talk("forward: relative L2 error of one evaluation, the largest over the timesteps; sample: of the final latents")
+
+
+def _with_verdict(report: Report) -> dict[str, object]:
+    import msgspec
+
+    derived = ("worst_forward", "sample_relative_l2", "passed")
+    return {**msgspec.to_builtins(report), **{name: getattr(report, name) for name in derived}}
+
+
+def _check_html(path: Path) -> None:
+    from ditzoo.files import check_writable
+    from ditzoo.plots import check_matplotlib
+
+    check_writable(path.parent, "--html")
+    if path.suffix not in (".html", ".htm"):
+        raise UsageError(f"--html writes an .html file, not {path}")
+    check_matplotlib()
+
+
+def _write_html(path: Path, card: Card, comparisons: list[Comparison]) -> None:
+    from ditzoo.files import replacing
+    from ditzoo.report import html
+
+    with replacing(path) as scratch:
+        scratch.write_text(html(card, comparisons))
+    output.talk(f"report: {path}")

@@ -21,10 +21,10 @@ def run_recipe(
     """Run the steps of a recipe that are not done yet; each one's outcome is recorded, so that it can go on later."""
     from ditzoo.recipe import RECORD, load_recipe, outcomes
     from ditzoo.recipe import run_recipe as run
-    from ditzoo.zoo import CARDS
+    from ditzoo.zoo import cards
 
     root = context.find_root().command
-    loaded = load_recipe(recipe, models=CARDS, commands=getattr(root, "commands", {}))
+    loaded = load_recipe(recipe, models=cards(), commands=getattr(root, "commands", {}))
     folder = folder or Path("runs") / recipe.stem
     passed = run(loaded, folder, only=only, begin=lambda step: output.talk(f"{step.name}: ditzoo {' '.join(step.command)}"))
     done = outcomes(folder)

@@ -1,45 +1,82 @@
-"""`ditzoo list` and `ditzoo info`."""
+"""`ditzoo list`, `ditzoo info` and `ditzoo where`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Json, Name
+from ditzoo.errors import unknown
+
+if TYPE_CHECKING:
+    from ditzoo.card import Card
+
+FAMILIES = ("dit", "sit", "uvit", "usit")
+_UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
 
 
-def list_models(json: Json = False) -> None:
-    """List the models."""
-    from ditzoo.zoo import CARDS
+def list_models(
+    family: Annotated[str | None, typer.Option(help="Only dit, sit, uvit or usit.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Only models of images this wide, in pixels.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only embedded, cached, hub, by-hand or architecture.")] = None,
+    json: Json = False,
+) -> None:
+    """List the models, and where their weights are."""
+    from ditzoo import hub
+    from ditzoo.zoo import cards
 
-    if json:
-        output.json(list(CARDS.values()))
-        return
-    rows = [
-        (
-            card.name,
-            "×".join(map(str, card.backbone.latent_shape)),
-            str(card.number_of_classes),
-            card.sampling.solver,
-            card.summary,
-        )
-        for card in CARDS.values()
+    if family not in (None, *FAMILIES):
+        raise unknown("family", str(family), FAMILIES)
+    if state not in (None, *hub.STATES):
+        raise unknown("state", str(state), hub.STATES)
+    chosen = [
+        card
+        for card in cards().values()
+        if family in (None, card.family) and resolution in (None, card.resolution) and state in (None, hub.state(card))
     ]
-    output.table(["model", "input", ">classes", "solver", "what it is"], rows)
+    if json:
+        output.json(chosen)
+        return
+    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], [_row(card) for card in chosen])
 
 
 def info(name: Name, json: Json = False) -> None:
     """Show all that a model's card says."""
     import msgspec
 
+    from ditzoo import hub
     from ditzoo.zoo import card
 
     chosen = card(name)
     if json:
         output.json(chosen)
         return
-    output.table(["field", "value"], list(_flat(msgspec.to_builtins(chosen))))
+    rows = list(_flat(msgspec.to_builtins(chosen)))
+    rows += [
+        ("parameters", f"{chosen.backbone.parameters:,}"),
+        ("resolution", str(chosen.resolution)),
+        ("state", hub.state(chosen)),
+    ]
+    output.table(["field", "value"], rows)
+
+
+def where(name: Name) -> None:
+    """Print where a model's verified canonical weights are."""
+    from ditzoo import hub
+    from ditzoo.zoo import card
+
+    output.data(str(hub.weights(card(name))))
+
+
+def _row(card: Card) -> tuple[str, ...]:
+    from ditzoo import hub
+
+    size = 4 * card.backbone.parameters
+    shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    return card.name, str(card.resolution), shown, hub.state(card), card.licence, card.summary
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -47,5 +84,10 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list | tuple) and any(isinstance(inner, dict) for inner in value):
+        for i, inner in enumerate(value):
+            yield from _flat(inner, f"{path}[{i}]")
+    elif value is False and path.endswith("verified"):
+        yield path, _UNVERIFIED
     else:
         yield path, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

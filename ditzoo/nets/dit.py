@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ditzoo.card import DiTConfig
 from ditzoo.errors import InputError
-from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, sincos_positions, timestep_embedding, unpatchify
+from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, sincos_positions, timestep_embedding, unpatchify
 from ditzoo.specs import TensorSpec
 
 
@@ -35,7 +35,7 @@ class LabelEmbedder(nn.Module):
 
     def __init__(self, labels: int, width: int) -> None:
         super().__init__()
-        self.embedding_table = nn.Embedding(labels, width)
+        self.embedding_table = embedding(labels, width)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)  # B D
@@ -90,7 +90,8 @@ class DiT(nn.Module):
         self.x_embedder = PatchEmbed(config.in_channels, config.patch_size, width)
         self.t_embedder = TimestepEmbedder(width)
         self.y_embedder = LabelEmbedder(config.num_classes + (config.null_label is not None), width)
-        self.register_buffer("pos_embed", sincos_positions(side, side, width))
+        positions = sincos_positions(side, side, width, torch.device("cpu"))  # on the meta device, arange takes seconds to load
+        self.register_buffer("pos_embed", positions.to(torch.get_default_device()))
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config, self.out_channels)
 

@@ -46,6 +46,11 @@ def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     return x.flatten(4, 5).flatten(2, 3)  # B C H W
 
 
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """A table of vectors, normal as torch makes it; torch's own initialisation takes seconds to load on the meta device."""
+    return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
+
+
 class PatchEmbed(nn.Module):
     """Each patch of an image becomes a token."""
 

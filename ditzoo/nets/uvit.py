@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ditzoo.card import UViTConfig
 from ditzoo.errors import InputError
-from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, timestep_embedding, unpatchify
+from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, timestep_embedding, unpatchify
 from ditzoo.specs import TensorSpec
 
 
@@ -42,7 +42,7 @@ class UViT(nn.Module):
         self.patch_embed = PatchEmbed(config.in_chans, config.patch_size, width)
         self.time_embed = _time_embed(width) if config.mlp_time_embed else nn.Identity()
         if config.num_classes > 0:
-            self.label_emb = nn.Embedding(config.num_classes, width)
+            self.label_emb = embedding(config.num_classes, width)
         if config.clip_dim is not None:
             self.context_embed = nn.Linear(config.clip_dim, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.extra_tokens + side * side, width))

@@ -1,0 +1,104 @@
+"""From any published checkpoint to the canonical one: float32, safetensors, the keys of the papers' own code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import torch
+
+from ditzoo.card import BackboneConfig, Card, Layout
+from ditzoo.checkpoint import infer, layouts
+from ditzoo.checkpoint.infer import listed
+from ditzoo.checkpoint.read import Entries, open_checkpoint, shard_names
+from ditzoo.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+
+class Converted(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in a checkpoint: its layout, and the tensors that were not float32."""
+
+    layout: Layout
+    rounded: tuple[str, ...]
+
+
+def convert(
+    path: Path, config: BackboneConfig, out: Path, *, decoder: Path | None = None, cards: Iterable[Card] = ()
+) -> Converted:
+    """Writes the canonical form of the checkpoint at `path` to `out`, one tensor at a time: the file is mapped, not read whole.
+
+    `decoder` is where the autoencoder goes, if the checkpoint holds one. Raises CheckpointError, with everything that is
+    wrong, by name and at once, unless it is the network of `config` and every number is finite; `cards` are those it may
+    suggest instead. Numbers of half precision become float32 unchanged, with a warning that names them.
+    """
+    entries = open_checkpoint(path)
+    layout = layouts.detect(entries)
+    network = layouts.to_canonical(entries, layout, config)
+    autoencoder = layouts.decoder(entries)
+    rounded, broken = _examine({**network, **autoencoder})
+    problems = [*_misfits(network, config, cards), *broken]
+    copies = layouts.differing_copies(entries) if layout == "diffusers" else []
+    if copies:
+        problems.append(f"embedders that differ from those of block 0: {listed(copies)}")
+    if problems:
+        raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
+    if rounded:
+        log.warning("%s is not float32 in %s tensors: %s", path.name, len(rounded), listed(rounded))
+    write(network, out)
+    if decoder is not None and autoencoder:
+        write(autoencoder, decoder)
+    return Converted(layout=layout, rounded=tuple(rounded))
+
+
+def shapes_of(path: Path) -> tuple[Layout, dict[str, infer.Shape]]:
+    """The layout of a checkpoint, and the shapes of its network under their canonical names."""
+    entries = open_checkpoint(path)
+    layout = layouts.detect(entries)
+    return layout, {key: entry.shape for key, entry in layouts.to_canonical(entries, layout, None).items()}
+
+
+def write(entries: Entries, out: Path) -> None:
+    """Writes a safetensors file in float32, one tensor at a time, keys in order: the same tensors give the same bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for key in sorted(entries):
+        start, end = end, end + 4 * torch.Size(entries[key].shape).numel()
+        header[key] = {"dtype": "F32", "shape": list(entries[key].shape), "data_offsets": [start, end]}
+    text = msgspec.json.encode(header)
+    text += b" " * (-len(text) % 8)
+    with out.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key in sorted(entries):
+            file.write(entries[key].load().detach().to(torch.float32).contiguous().view(-1).numpy().data)
+
+
+def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) -> list[str]:
+    """What in the shapes is not the network of `config`: hyperparameters where they can be told, else keys."""
+    shapes = {key: entry.shape for key, entry in network.items()}
+    different = infer.differences(shapes, config)
+    if not different:
+        return infer.mismatches(shapes, config)
+    fits = [card.name for card in infer.fitting(shapes, list(cards))]
+    hint = f" (it fits {listed(fits)})" if fits else ""
+    return [f"it is another network: {', '.join(different)}{hint}"]
+
+
+def _examine(entries: Entries) -> tuple[list[str], list[str]]:
+    """The keys of tensors that are not float32, and what is wrong with the numbers: NaN, Inf, or none at all."""
+    rounded: list[str] = []
+    integers: list[str] = []
+    infinite: list[str] = []
+    for key, entry in entries.items():
+        tensor = entry.load()
+        if tensor.dtype != torch.float32:
+            (rounded if tensor.is_floating_point() else integers).append(f"{key} ({str(tensor.dtype).removeprefix('torch.')})")
+        if not torch.isfinite(tensor).all():
+            infinite.append(key)
+    kinds = {"NaN or Inf": infinite, "not floating point": integers}
+    return rounded, [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
+
+
+__all__ = ["Converted", "convert", "open_checkpoint", "shapes_of", "shard_names", "write"]

@@ -1,0 +1,120 @@
+"""`ditzoo bench`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditzoo.cli import output
+from ditzoo.cli.options import Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
+from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.bench import Bench
+    from ditzoo.card import Card
+
+
+def bench(
+    model: Model,
+    backends: Annotated[
+        str, typer.Option(metavar="LIST", help="What to measure side by side; torch:bf16 sets a precision.")
+    ] = "torch,onnxruntime",
+    batch: Annotated[str, typer.Option(metavar="LIST", help="Images at a time: 1,8,32.")] = "1",
+    solver: Solver = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    repeats: Annotated[int, typer.Option(help="Timed evaluations of each backend at each batch size.")] = 10,
+    warmup: Annotated[int, typer.Option(help="Evaluations before those, not timed.")] = 2,
+    device: Device = "cpu",
+    threads: Threads = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw images per second over the batch size, as this .svg file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
+    from ditzoo import bench as library
+    from ditzoo.cli.models import card_of, find, open_on
+    from ditzoo.cli.parity import parse_backend
+    from ditzoo.plan import make_plan
+
+    found = find(model)
+    card = card_of(found)
+    plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
+    batches = parse_numbers(batch, option="--batch")
+    if plot is not None:
+        _check_plot(plot)
+    names = [parse_backend(name) for name in backends.split(",")]
+    openers = [partial(open_on, found, name, device=device, precision=precision, threads=threads) for name, precision in names]
+    with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
+        result = library.run(
+            openers, plan, batches=batches, repeats=repeats, warmup=warmup, multiply_adds=_count(card), advance=advance
+        )
+    if plot is not None:
+        _draw(result, plot)
+    output.json(result) if json else _show(result)
+
+
+def _count(card: Card) -> int | None:
+    """The multiply-adds of one evaluation, where torch is there to count them."""
+    try:
+        from ditzoo.flops import multiply_adds
+    except ModuleNotFoundError:
+        return None
+    return multiply_adds(card.backbone)
+
+
+def _show(result: Bench) -> None:
+    ceilings, first = result.ceilings, result.measurements[0]
+    base = {entry.batch: entry.evaluation.median for entry in reversed(result.measurements)}
+    rows = [
+        (
+            entry.backend,
+            str(entry.batch),
+            f"{1e3 * entry.evaluation.median:.2f}",
+            f"{1e3 * entry.evaluation.low:.2f}-{1e3 * entry.evaluation.high:.2f}",
+            f"{base[entry.batch] / entry.evaluation.median:.2f}x",
+            f"{entry.images_per_second:.3g}",
+            "" if entry.speed is None else f"{entry.speed / ceilings.multiply_adds:.0%}",
+            f"{entry.load:.2f}",
+            f"{entry.first_image:.2f}",
+            " + ".join(f"{size / 1e6:.0f}" for size in (entry.host_memory, entry.device_memory) if size is not None),
+        )
+        for entry in result.measurements
+    ]
+    columns = ["backend", ">batch", ">ms", ">quartiles", ">ratio", ">images/s", ">of limit", ">load s", ">first image s", ">MB"]
+    output.table(columns, rows)
+    work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC an image and evaluation"
+    output.talk(
+        f"{result.model}, {result.steps} evaluations an image{work}; ms: one guided evaluation; ratio: times as fast as"
+        f" {first.backend}; MB: peak of loading and one image, host + GPU"
+    )
+    output.talk(
+        f"limit: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a float32 matrix product here, a copy does"
+        f" {ceilings.copy / 1e9:.1f} GB/s; {', '.join(f'{key} {value}' for key, value in result.machine.items())}"
+    )
+
+
+def _check_plot(path: Path) -> None:
+    from ditzoo.files import check_writable
+    from ditzoo.plots import check_matplotlib
+
+    check_writable(path.parent, "--plot")
+    check_matplotlib()
+    if path.suffix != ".svg":
+        raise UsageError(f"--plot writes an .svg file, not {path}")
+
+
+def _draw(result: Bench, path: Path) -> None:
+    from ditzoo.files import replacing
+    from ditzoo.plots import line_chart, svg
+
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in result.measurements:
+        series.setdefault(entry.backend, []).append((entry.batch, entry.images_per_second))
+    figure = line_chart(series, title=f"{result.model}, {result.steps} steps", x_label="batch", y_label="images per second")
+    with replacing(path) as scratch:
+        scratch.write_text(svg(figure))

@@ -1,0 +1,102 @@
+"""`ditzoo cache`: what takes space, whether it is sound, and getting rid of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from ditzoo.cli import output
+from ditzoo.cli.options import Json
+from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.hub.cache import Item
+
+app = typer.Typer(help="What ditzoo keeps on this machine, in its own cache and in the Hub's.", no_args_is_help=True)
+
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.command("ls")
+def ls(json: Json = False) -> None:
+    """List what takes space, by model."""
+    from ditzoo.hub.cache import contents
+    from ditzoo.zoo import cards
+
+    items = contents(cards().values())
+    if json:
+        output.json(items)
+        return
+    _table(items)
+    output.talk(f"{_size(_total(items))} in all")
+
+
+@app.command("verify")
+def verify() -> None:
+    """Check every file against its recorded checksum; exit status 1 if one is damaged."""
+    from ditzoo.hub.cache import verify as check
+    from ditzoo.zoo import cards
+
+    with output.status("verifying"):
+        results = list(check(cards().values()))
+    rows = [(item.model, item.cache, item.what, problem or "sound") for item, problem in results]
+    output.table(["model", "cache", "what", "state"], rows)
+    if any(problem for _, problem in results):
+        raise typer.Exit(1)
+
+
+@app.command("rm")
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
+) -> None:
+    """Remove all that is kept for models, but not what other models use too."""
+    from ditzoo.hub.cache import of_model
+    from ditzoo.zoo import cards
+
+    known = cards().values()
+    _remove([item for name in names for item in of_model(name, known)], yes=yes)
+
+
+@app.command("prune")
+def prune(
+    downloads: Annotated[
+        bool, typer.Option("--downloads", help="Also the original checkpoints of models whose canonical form is here.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Remove what serves nobody: what killed processes left, and weights of cards that have changed."""
+    from ditzoo.hub.cache import leftovers
+    from ditzoo.zoo import cards
+
+    _remove(leftovers(cards().values(), downloads=downloads), yes=yes)
+
+
+def _remove(items: list[Item], *, yes: bool) -> None:
+    from ditzoo.hub.cache import remove
+
+    if not items:
+        output.talk("nothing to remove")
+        return
+    _table(items)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("nothing was removed, for there is nobody to ask; add --yes")
+    if not yes:
+        typer.confirm(f"Remove these {_size(_total(items))}?", abort=True, err=True)
+    remove(items)
+    output.talk(f"removed {_size(_total(items))}")
+
+
+def _table(items: list[Item]) -> None:
+    rows = [(item.model or "-", item.cache, item.what, _size(item.size), str(item.path)) for item in items]
+    output.table(["model", "cache", "what", ">size", "path"], rows)
+
+
+def _total(items: list[Item]) -> int:
+    """The bytes of all; what several models share counts once."""
+    return sum({item.path: item.size for item in items}.values())
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"

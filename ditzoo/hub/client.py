@@ -1,0 +1,284 @@
+"""The one place that talks to the Hub, through `huggingface_hub`: its cache, its environment variables, its tokens.
+
+What is added to it: a bound on the time that a silent server can take, and one sentence for each way to fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from ditzoo.errors import HubError
+from ditzoo.specs import Data
+
+PATIENCE = 30.0
+"""Seconds without a new byte after which a server counts as gone, unless the caller says otherwise."""
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+
+_T = TypeVar("_T")
+
+
+Advance: TypeAlias = Callable[[str, int, int], None]
+"""Told how far a download is: the file, its bytes so far, and its size in bytes (0: not known)."""
+
+
+def silent(path: str, done: int, total: int) -> None:
+    """Shows nothing."""
+
+
+class Remote(Data, frozen=True, kw_only=True):
+    """What the server says of a file: the commit it is in, its size, and its SHA-256 where the server knows it."""
+
+    commit: str
+    size: int | None
+    sha256: str | None
+
+
+def look_up(repo: str, path: str, *, revision: str | None, patience: float = PATIENCE) -> Remote:
+    """What the server says of `path` in `repo` at `revision` (None: the newest). Raises HubError."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    def ask(pulse: _Pulse) -> Remote:
+        found = get_hf_file_metadata(hf_hub_url(repo, path, revision=revision), timeout=patience)
+        digest = found.etag if re.fullmatch(r"[0-9a-f]{64}", found.etag or "") else None
+        if found.commit_hash is None:
+            raise HubError(f"{_endpoint()} does not answer like a Hub: no commit for {path} of {repo}; check HF_ENDPOINT")
+        return Remote(commit=found.commit_hash, size=found.size, sha256=digest)
+
+    return _patiently(ask, f"{repo}, file {path}", patience)
+
+
+def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -> tuple[str, list[str]]:
+    """The commit that `revision` (None: the newest) of `repo` is, and the paths of its files. Raises HubError."""
+    from huggingface_hub import HfApi
+
+    def ask(pulse: _Pulse) -> tuple[str, list[str]]:
+        found = HfApi().model_info(repo, revision=revision, timeout=patience)
+        return str(found.sha), sorted(entry.rfilename for entry in found.siblings or ())
+
+    return _patiently(ask, repo, patience)
+
+
+def download(
+    repo: str, path: str, *, commit: str, again: bool = False, patience: float = PATIENCE, advance: Advance = silent
+) -> Path:
+    """The local path of a file in the Hub's own cache, downloaded where it is not there, or `again`. Raises HubError."""
+    from huggingface_hub import hf_hub_download
+
+    def get(pulse: _Pulse) -> Path:
+        meter = _meter(pulse, lambda done, total: advance(path, done, total))
+        return Path(hf_hub_download(repo, path, revision=commit, force_download=again, etag_timeout=patience, tqdm_class=meter))
+
+    return _patiently(get, f"{repo}, file {path}", patience)
+
+
+def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
+    """Commits `files` (a local path or bytes for each path there) to `repo`; returns the commit. Raises HubError."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
+    try:
+        HfApi().create_repo(repo, private=private, exist_ok=True)
+        return str(HfApi().create_commit(repo, operations, commit_message=message).oid)
+    except Exception as error:  # whatever it is becomes one sentence
+        raise _translated(error, repo, PATIENCE) from error
+
+
+def cached(repo: str, path: str, *, commit: str) -> Path | None:
+    """The local path of a file that the Hub's cache already holds."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, path, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def named_sha256(path: Path) -> str | None:
+    """The SHA-256 that a large file in the Hub's cache must have: the cache names its content by it."""
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+def cache_folder() -> Path:
+    """The Hub's own cache."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def check_inside(path: Path) -> None:
+    """Raises HubError where `path`, links followed, leads out of the Hub's cache."""
+    if not path.resolve().is_relative_to(cache_folder().resolve()):
+        raise HubError(f"{path} is a link to {path.resolve()}, outside of the Hub's cache; remove it, and pull again")
+
+
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids requests."""
+    from huggingface_hub import is_offline_mode
+
+    return bool(is_offline_mode())
+
+
+class _AbandonedError(Exception):
+    """Ends a download that nobody waits for any more."""
+
+
+class _Pulse:
+    """When a call last got further. Only bytes beyond the furthest point count, so that a server that dies again and again at
+    the same place is as good as silent."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience, self.deadline = patience, time.monotonic() + patience
+        self.furthest, self.abandoned = 0, False
+
+    def reached(self, done: int) -> None:
+        if self.abandoned:
+            raise _AbandonedError
+        if done > self.furthest:
+            self.furthest, self.deadline = done, time.monotonic() + self.patience
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
+    """Runs `call`, again and again while it fails for want of a server, until nothing has moved for `patience` seconds.
+
+    It runs in a thread of its own, which is left behind when it hangs: neither a name look-up nor the client's own retries can
+    hold up the caller.
+    """
+    if is_offline():
+        raise HubError(f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; unset it and try again")
+    pulse, outcome = _Pulse(patience), queue.SimpleQueue[tuple[_T | None, Exception | None]]()
+    threading.Thread(target=_attempts, args=(call, pulse, outcome), daemon=True).start()
+    while True:
+        try:
+            value, error = outcome.get(timeout=max(pulse.left(), 0.01))
+        except queue.Empty:
+            if pulse.left() <= 0:
+                pulse.abandoned = True
+                raise HubError(_unreachable(what, patience)) from None
+            continue
+        if error is not None:
+            raise _translated(error, what, patience) from error
+        return value  # type: ignore[return-value]
+
+
+def _attempts(
+    call: Callable[[_Pulse], _T], pulse: _Pulse, outcome: queue.SimpleQueue[tuple[_T | None, Exception | None]]
+) -> None:
+    delay = _FIRST_DELAY
+    while True:
+        try:
+            outcome.put((call(pulse), None))
+            return
+        except Exception as error:  # handed to the caller
+            if not _is_transient(error) or pulse.left() <= delay:
+                outcome.put((None, error))
+                return
+        time.sleep(delay)
+        delay = min(2 * delay, _LONGEST_DELAY)
+
+
+def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
+    """A progress bar, as the client wants one, that shows nothing and passes everything on."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Meter(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self.done, self.size = int(options.get("initial") or 0), int(options.get("total") or 0)
+
+        def update(self, n: float | None = 1) -> None:
+            self.done += int(n or 0)
+            pulse.reached(self.done)
+            advance(self.done, self.size)
+
+    return Meter
+
+
+def _root(error: BaseException) -> BaseException:
+    """What lies behind the errors that the client wraps around a failed request."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed a moment later."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    error = _root(error)
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT
+    return isinstance(error, httpx2.TransportError) or "Consistency check failed" in str(error)
+
+
+def _translated(error: BaseException, what: str, patience: float) -> Exception:
+    """The one sentence for an exception of the client, with what to do about it."""
+    from huggingface_hub import errors
+
+    error = _root(error)
+    if isinstance(error, HubError):
+        return error
+    if _is_transient(error):
+        return HubError(_unreachable(what, patience, error))
+    if isinstance(error, errors.HfHubHTTPError):
+        return HubError(_refusal(error, what))
+    if isinstance(error, errors.FileMetadataError):
+        return HubError(f"{_endpoint()} does not answer like a Hub for {what}; check HF_ENDPOINT, a proxy, or a firewall")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        return HubError(_disk(error))
+    return HubError(f"cannot fetch {what}: {error}")
+
+
+def _refusal(error: Any, what: str) -> str:
+    """What a server's refusal of a request means."""
+    from huggingface_hub import errors
+
+    status = error.response.status_code
+    if isinstance(error, errors.GatedRepoError):
+        page = f"{_endpoint()}/{what.split(',', maxsplit=1)[0]}"
+        return f"{what}: access is gated; accept its terms at {page}, and set HF_TOKEN to a token of that account"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"{_endpoint()} has no repository {what}, or it is private: check the name, or set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{what}: the repository no longer has that revision, or never had it; name another as hf:OWNER/REPO@REVISION"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{what}: the repository has no such file; see what it has at {_endpoint()}"
+    return f"{what}: {_endpoint()} refuses with HTTP status {status}; check HF_TOKEN and HF_ENDPOINT"
+
+
+def _unreachable(what: str, patience: float, error: BaseException | None = None) -> str:
+    reason = f" ({type(error).__name__}: {error})" if error is not None and str(error) else ""
+    return (
+        f"cannot fetch {what}: nothing came from {_endpoint()} for {patience:g} s{reason};"
+        " check the network or HF_ENDPOINT, or wait longer with --timeout SECONDS"
+    )
+
+
+def _disk(error: OSError) -> str:
+    with suppress(KeyError):
+        reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}[error.errno or 0]
+        return (
+            f"{reason}: cannot write to the Hub's cache {cache_folder()};"
+            " free some space (see `ditzoo cache ls`), or set HF_HOME to another folder"
+        )
+    return f"cannot write to the Hub's cache {cache_folder()}: {error.strerror}; set HF_HOME to another folder"
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)

@@ -1,0 +1,103 @@
+"""From a source on the Hub to a local folder of verified files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ditzoo.card import File, OnHub
+from ditzoo.errors import HubError
+from ditzoo.files import sha256
+from ditzoo.hub import client, pins
+from ditzoo.hub.client import PATIENCE, Advance, silent
+
+log = logging.getLogger(__name__)
+
+
+def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> Path:
+    """The local folder that holds the files of `source`, each at its path, downloaded where need be, and verified.
+
+    A file is held to the size and the SHA-256 of the source, else to those of the first time it was fetched. Raises HubError,
+    with what to do, where that cannot be; `patience` bounds, in seconds, how long a server may be silent.
+    """
+    return _root(resolve(source, patience=patience, advance=advance)[1])
+
+
+def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> tuple[OnHub, dict[str, Path]]:
+    """`fetch`, but returns the source with its commit, sizes and checksums filled in, and the local path of each file."""
+    newest, paths, files = source.revision is None, {}, []
+    commit = source.revision or pins.read(source.repo).newest
+    for file in source.files:
+        if commit is None:
+            commit = client.look_up(source.repo, file.path, revision=None, patience=patience).commit
+        path, found = _verified(source, file, commit, patience=patience, advance=advance)
+        pins.add(source.repo, commit, found, newest=newest)
+        paths[file.path] = path
+        files.append(found)
+    return msgspec.structs.replace(source, revision=commit, files=tuple(files)), paths
+
+
+def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:
+    """The path of a file, and what is known of it then. Damaged: fetched again once."""
+    expected = _expected(source, file, commit)
+    path = client.cached(source.repo, file.path, commit=commit)
+    if path is not None and expected.sha256 is None:  # somebody else's download
+        expected = msgspec.structs.replace(expected, sha256=client.named_sha256(path))
+    if path is None:
+        expected = _announced(source, expected, commit, patience=patience)
+        path = client.download(source.repo, file.path, commit=commit, patience=patience, advance=advance)
+    problem, found = _check(path, expected)
+    if problem:
+        log.warning("%s of %s is damaged: %s; fetching it again", file.path, source.repo, problem)
+        path = client.download(source.repo, file.path, commit=commit, again=True, patience=patience, advance=advance)
+        problem, found = _check(path, expected)
+    if problem:
+        raise HubError(f"{file.path} of {source.repo} came damaged twice: {problem}; {_remedy(source, commit)}")
+    return path, found
+
+
+def _expected(source: OnHub, file: File, commit: str) -> File:
+    """What the card says of a file, filled up with what was recorded when it was first fetched."""
+    recorded = pins.read(source.repo).file(commit, file.path)
+    return File(path=file.path, size=file.size or recorded.size, sha256=file.sha256 or recorded.sha256)
+
+
+def _announced(source: OnHub, expected: File, commit: str, *, patience: float) -> File:
+    """`expected`, filled up with what the server says; raises HubError, before any download, where the two differ."""
+    remote = client.look_up(source.repo, expected.path, revision=commit, patience=patience)
+    for name, want, offer in (("size", expected.size, remote.size), ("sha256", expected.sha256, remote.sha256)):
+        if None not in (want, offer) and want != offer:
+            raise HubError(
+                f"the server's {expected.path} of {source.repo} is not the one expected: its {name} is {offer}, not {want};"
+                f" {_remedy(source, commit)}"
+            )
+    return File(path=expected.path, size=expected.size or remote.size, sha256=expected.sha256 or remote.sha256)
+
+
+def _check(path: Path, expected: File) -> tuple[str, File]:
+    """What is wrong with a file, "" if nothing; and its true size and checksum."""
+    client.check_inside(path)
+    size = path.stat().st_size
+    if expected.size not in (None, size):
+        return f"{size:,} bytes instead of {expected.size:,}", expected
+    found = File(path=expected.path, size=size, sha256=sha256(path))
+    if expected.sha256 not in (None, found.sha256):
+        return f"its sha256 is {found.sha256}, not {expected.sha256}", found
+    return "", found
+
+
+def _remedy(source: OnHub, commit: str) -> str:
+    if source.verified:
+        return "do not use it; try another mirror (HF_ENDPOINT)"
+    return (
+        "what the card expects is stated by third parties and may be wrong: if you trust this server,"
+        f" `ditzoo pull hf:{source.repo}@{commit}` takes what it has"
+    )
+
+
+def _root(paths: dict[str, Path]) -> Path:
+    """The folder below which every file lies at its path."""
+    path, local = next(iter(paths.items()))
+    return local.parents[path.count("/")]

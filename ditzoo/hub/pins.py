@@ -1,0 +1,81 @@
+"""What the first pull found out and every later one is held to: revisions and checksums that no card states.
+
+One JSON file for each repository, in ditzoo's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock
+
+from ditzoo.card import File
+from ditzoo.errors import HubError
+from ditzoo.files import cache_dir, replacing
+from ditzoo.specs import Data
+
+
+class Pins(Data, frozen=True, kw_only=True):
+    """The commit that "the newest revision" was on the first pull, and the files that were seen, by commit and path."""
+
+    newest: str | None = None
+    files: dict[str, dict[str, File]] = msgspec.field(default_factory=dict)
+
+    def file(self, commit: str, path: str) -> File:
+        """What is known of a file."""
+        return self.files.get(commit, {}).get(path, File(path=path))
+
+    def adding(self, commit: str, file: File, *, newest: bool) -> Pins:
+        """The same with one file more; `newest`: its commit is what the newest revision was found to be."""
+        files = {**self.files, commit: {**self.files.get(commit, {}), file.path: file}}
+        return Pins(newest=commit if newest else self.newest, files=files)
+
+
+def read(repo: str) -> Pins:
+    """The pins of a repository; raises HubError where their file is damaged."""
+    path = _path(repo)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Pins)
+    except FileNotFoundError:
+        return Pins()
+    except msgspec.DecodeError as error:
+        raise HubError(f"{path} is damaged: {error}; delete it, and the next pull writes it anew") from error
+
+
+def write(repo: str, pins: Pins) -> None:
+    """Writes the pins of a repository, whole or not at all."""
+    path = _path(repo)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        scratch.write_bytes(msgspec.json.format(msgspec.json.encode(pins), indent=1))
+
+
+def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
+    """Records a file that was verified."""
+    with locked(f"pins {repo}"):
+        pins = read(repo)
+        updated = pins.adding(commit, file, newest=newest)
+        if updated != pins:
+            write(repo, updated)
+
+
+def forget_newest(repo: str) -> None:
+    """Makes the next pull resolve the newest revision again."""
+    with locked(f"pins {repo}"):
+        write(repo, msgspec.structs.replace(read(repo), newest=None))
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Holds the lock of that name among all processes that share ditzoo's cache; the system frees it when one is killed."""
+    locks = cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{name.replace('/', '--').replace(' ', '-')}.lock"):
+        yield
+
+
+def _path(repo: str) -> Path:
+    return cache_dir() / "pins" / f"{repo.replace('/', '--')}.json"

@@ -1,0 +1,66 @@
+"""Plots, drawn by matplotlib without its global state."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(
+    series: Mapping[str, Points], *, title: str, x_label: str, y_label: str, log_x: bool = False, log_y: bool = False
+) -> Figure:
+    """Lines with a legend; `series` maps a name to its points. Raises MissingPackageError without matplotlib."""
+    figure = _figure()
+    axes = figure.add_subplot(
+        title=title, xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear"
+    )
+    for name, points in series.items():
+        axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=name)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bins: int = 50) -> Figure:
+    """How often each size of value occurs, on a logarithmic scale."""
+    figure = _figure()
+    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="how many", yscale="log")
+    axes.hist(values, bins=bins)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element, the same text every time."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "ditzoo", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def check_matplotlib() -> None:
+    """Raises MissingPackageError, with the pip line, where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'")
+
+
+def _figure() -> Figure:
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6.4, 3.6), layout="constrained")

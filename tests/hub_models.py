@@ -1,0 +1,189 @@
+"""Small networks in every published layout, a zoo file that names them, and `ditzoo` as a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import hub_server
+import torch
+from safetensors.torch import save, save_file
+from torch import Tensor
+
+from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
+from ditzoo.checkpoint.layouts import to_diffusers
+from ditzoo.cli import run
+from ditzoo.nets import build
+
+ROOT = Path(__file__).parent.parent
+
+TINY = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=96, depth=3, num_heads=4, num_classes=10)
+TINY_UVIT = UViTConfig(img_size=8, patch_size=2, in_chans=4, embed_dim=32, depth=2, num_heads=4, num_classes=11, conv=False)
+
+FILE = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def state(config: BackboneConfig, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights of a network, every one of them different from zero; canonical keys."""
+    torch.manual_seed(seed)
+    fixed = {"pos_embed"} if isinstance(config, DiTConfig) else set()
+    return {key: value if key in fixed else torch.randn_like(value) * 0.05 for key, value in build(config).state_dict().items()}
+
+
+def diffusers(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Canonical weights in diffusers' layout."""
+    return {key: value.clone() for key, value in to_diffusers(weights, depth)}
+
+
+def training_checkpoint(weights: dict[str, Tensor], path: Path) -> Path:
+    """What DiT's training script saves, from a run on several GPUs."""
+    wrapped = {f"module.{key}": value for key, value in weights.items()}
+    other = {key: value + 1 for key, value in wrapped.items()}
+    torch.save({"model": other, "ema": wrapped, "opt": {"state": {}}, "args": Namespace(model="DiT-B/2", lr=1e-4)}, path)
+    return path
+
+
+def dcae(weights: dict[str, Tensor], path: Path) -> Path:
+    """A U-ViT with its autoencoder in one file, as the DC-AE authors publish it."""
+    named = {key.replace("label_emb.", "label_emb.embedding_table."): value for key, value in weights.items()}
+    autoencoder = {"decoder.conv.weight": torch.ones(2, 3), "encoder.conv.weight": torch.zeros(2, 3)}
+    save_file(
+        {f"diffusion_model.{key}": value for key, value in named.items()}
+        | {f"autoencoder.{key}": value for key, value in autoencoder.items()},
+        path,
+    )
+    return path
+
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli", "rich.console", "rich.table"])
+
+
+class Command:
+    """The command line in a process of its own, forked from one that has loaded torch, which saves seconds each time."""
+
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
+        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder))
+        self._process.start()
+
+    def wait(self) -> int:
+        self._process.join(100)
+        assert self._process.exitcode is not None, "it hangs"
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    @property
+    def stdout(self) -> str:
+        return self._folder.joinpath("1").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._folder.joinpath("2").read_text()
+
+
+def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
+    """What such a process does; the Hub's client is not loaded yet, so that it reads this environment."""
+    assert "huggingface_hub" not in sys.modules
+    for stream in (1, 2):
+        os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.clear()
+    os.environ.update(env)
+    warnings.resetwarnings()
+    torch.set_num_threads(1)
+    sys.exit(run(arguments))
+
+
+@dataclass
+class Desk:
+    """A user's machine: caches, a zoo file, and a Hub to pull from."""
+
+    home: Path
+    hub: hub_server.Hub
+
+    def env(self, **more: str) -> dict[str, str]:
+        drop = {"HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE"}
+        return {
+            **{key: value for key, value in os.environ.items() if key not in drop},
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'export'}",
+            "OMP_NUM_THREADS": "1",
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.home / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DITZOO_CACHE": str(self.home / "ditzoo"),
+            "DITZOO_ZOO": str(self.home / "zoo.toml"),
+            **more,
+        }
+
+    def start(self, *arguments: str, **env: str) -> Command:
+        return Command(arguments, self.env(**env))
+
+    def run(self, *arguments: str, **env: str) -> Command:
+        process = self.start(*arguments, **env)
+        process.wait()
+        assert "Traceback" not in process.stderr, process.stderr
+        return process
+
+    def fails(self, *arguments: str, **env: str) -> str:
+        """The one line of a command that must fail; earlier lines may say what was tried."""
+        done = self.run(*arguments, **env)
+        assert done.returncode in (1, 2), done.stderr
+        assert not done.stdout
+        lines = done.stderr.strip().splitlines()
+        assert [line.startswith("error: ") for line in lines] == [False] * (len(lines) - 1) + [True], done.stderr
+        return lines[-1]
+
+    def offers(self, weights: Mapping[str, Tensor], **pins: str | int) -> str:
+        """Puts a model on the Hub and a card `tiny` of it into the zoo file; returns the commit."""
+        commit = self.hub.commit("team/tiny", {FILE: save(dict(weights))})
+        self.describes(**pins)
+        return commit
+
+    def describes(self, *, revision: str = "", **file: str | int) -> None:
+        """Writes the card `tiny`, with what is pinned of its file."""
+        pins = "".join(f", {key} = {value!r}" for key, value in file.items()).replace("'", '"')
+        pinned = f'revision = "{revision}"\n' if revision else ""
+        self.home.joinpath("zoo.toml").write_text(
+            f"""[tiny]
+base = "dit-s-2"
+null_label = 10
+[tiny.backbone]
+input_size = 8
+hidden_size = {TINY.hidden_size}
+depth = {TINY.depth}
+num_heads = {TINY.num_heads}
+num_classes = 10
+[tiny.weights]
+kind = "hub"
+repo = "team/tiny"
+files = [{{path = "{FILE}"{pins}}}]
+{pinned}
+[tiny-uvit]
+base = "uvit-s-dcae-f32-512"
+null_label = 10
+[tiny-uvit.backbone]
+img_size = 8
+patch_size = 2
+in_chans = 4
+embed_dim = 32
+depth = 2
+num_heads = 4
+num_classes = 11
+""",
+            encoding="utf-8",
+        )

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import ditzoo
+from ditzoo.backends import open_backend
+from ditzoo.bench import Bench, ceilings, run
+from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
+from ditzoo.cli import run as cli
+from ditzoo.errors import UsageError
+from ditzoo.flops import multiply_adds
+from ditzoo.plan import make_plan
+from ditzoo_export import cached_bundle
+
+CARD = ditzoo.card("uvit-digits")
+PLAN = make_plan(CARD, steps=3)
+BUNDLE = partial(cached_bundle, CARD)
+
+PAPERS: dict[
+    str, tuple[BackboneConfig, float]
+] = {  # Gflops of arXiv 2212.09748, table 4 and section 5, and arXiv 2209.12152, table 9
+    "DiT-S/2": (DiTConfig(hidden_size=384, depth=12, num_heads=6), 6.06),
+    "DiT-B/2": (DiTConfig(hidden_size=768, depth=12, num_heads=12), 23.01),
+    "DiT-L/2": (DiTConfig(hidden_size=1024, depth=24, num_heads=16), 80.71),
+    "DiT-XL/2": (DiTConfig(), 118.64),
+    "DiT-XL/2 at 512": (DiTConfig(input_size=64), 524.60),
+    "U-ViT-H/2": (UViTConfig(num_classes=1001, conv=False), 133.25),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_count_is_that_of_the_papers(name: str) -> None:
+    config, gflops = PAPERS[name]
+    assert multiply_adds(config) / 1e9 == pytest.approx(gflops, rel=1e-3)
+    assert multiply_adds(config, batch=3) == pytest.approx(3 * multiply_adds(config))
+
+
+def openers(*names: str) -> list[partial]:  # type: ignore[type-arg]
+    return [partial(open_backend, name, BUNDLE()) for name in names]
+
+
+def test_every_backend_is_measured_at_every_batch() -> None:
+    rounds = []
+    result = run(openers("torch", "onnxruntime"), PLAN, batches=[1, 3], repeats=4, warmup=1, advance=lambda: rounds.append(1))
+    assert [(entry.backend, entry.batch) for entry in result.measurements] == [
+        (f"{name} fp32 cpu", batch) for batch in (1, 3) for name in ("torch", "onnxruntime")
+    ]
+    assert len(rounds) == 2 * (4 + 1)
+    for entry in result.measurements:
+        assert 0 < entry.evaluation.low <= entry.evaluation.median <= entry.evaluation.high
+        assert entry.evaluation.repeats == 4
+        assert entry.images_per_second == pytest.approx(entry.batch / (3 * entry.evaluation.median))
+        assert entry.load > 0
+        assert entry.first_image > 0
+        assert entry.speed is None
+    assert msgspec.json.decode(msgspec.json.encode(result), type=Bench) == result
+
+
+def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+    from ditzoo.backends.torch import TorchBackend
+
+    calls: list[tuple[str, int]] = []
+    for kind in (TorchBackend, OnnxRuntimeBackend):
+        original = kind.__call__
+
+        def recorded(self: object, inputs: Mapping[str, object], *, _call: object = original) -> object:
+            calls.append((type(self).__name__, len(inputs["x"])))  # type: ignore[arg-type]
+            return _call(self, inputs)  # type: ignore[operator]
+
+        monkeypatch.setattr(kind, "__call__", recorded)
+    run(openers("torch", "onnxruntime"), PLAN, batches=[2], repeats=2, warmup=1)
+    turns = [call for call in calls if call[1] == 4]  # both halves of guidance on two images; the first image is smaller
+    assert turns == [("TorchBackend", 4), ("OnnxRuntimeBackend", 4)] * 3
+
+
+def test_the_share_of_the_limit_is_work_over_time() -> None:
+    work = multiply_adds(CARD.backbone)
+    (entry,) = run(openers("onnxruntime"), PLAN, batches=[2], repeats=2, multiply_adds=work).measurements
+    assert entry.speed == pytest.approx(2 * 2 * work / entry.evaluation.median)
+    (entry,) = run(
+        openers("onnxruntime"), make_plan(CARD, steps=3, guidance=1.0), batches=[2], repeats=2, multiply_adds=work
+    ).measurements
+    assert entry.speed == pytest.approx(2 * work / entry.evaluation.median)
+
+
+def test_memory_of_what_a_backend_holds_is_seen() -> None:
+    class Hoarder:
+        def __enter__(self) -> object:
+            self.hoard = np.ones(2**25)  # 256 MB
+            self.backend = open_backend("onnxruntime", BUNDLE())
+            return self.backend
+
+        def __exit__(self, *_: object) -> None:
+            del self.hoard
+
+    (entry,) = run([Hoarder], PLAN, batches=[1], repeats=1).measurements  # type: ignore[list-item]
+    if entry.host_memory is None:
+        pytest.skip("this system does not tell the peak of a process's memory")
+    assert 250e6 < entry.host_memory < 900e6
+
+
+def test_ceilings_are_positive_and_finite() -> None:
+    found = ceilings(side=256, repeats=2)
+    assert 0 < found.multiply_adds < np.inf
+    assert 0 < found.copy < np.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": [0]}, "batch must be 1 or more, not 0"),
+        ({"repeats": 0}, "repeats must be 1 or more"),
+        ({"warmup": -1}, "warmup must be 0 or more"),
+    ],
+)
+def test_impossible_benchmarks_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(openers("torch"), PLAN, **{"batches": [1], **change})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="at least one backend"):
+        run([], PLAN, batches=[1])
+
+
+def test_different_models_are_not_compared() -> None:
+    other = partial(open_backend, "torch", ditzoo.card("dit-digits"))
+    with pytest.raises(UsageError, match="different models"):
+        run([*openers("torch"), other], PLAN, batches=[1])
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = "bench uvit-digits --batch 1,2 --steps 2 --repeats 2 --plot speed.svg"
+    assert cli(typed.split()) == 0
+    out, err = capfd.readouterr()
+    assert out.count("onnxruntime fp32 cpu") == 2
+    assert "1.00x" in out
+    assert "GMAC/s in a float32 matrix product" in err
+    assert ET.parse("speed.svg").getroot().tag.endswith("svg")  # noqa: S314
+    assert cli([*typed.split()[:-2], "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["model"] == "uvit-digits"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("bench uvit-digits --batch 0", "batch must be 1 or more"),
+        ("bench uvit-digits --batch 8-4", "in --batch runs backwards"),
+        ("bench uvit-digits --repeats 0", "repeats must be 1 or more"),
+        ("bench uvit-digits --plot speed.png", "--plot writes an .svg file"),
+        ("bench uvit-digits --plot missing/speed.svg", "--plot: there is no folder missing"),
+        ("bench uvit-digits --backends torch,jax", "unknown backend 'jax'"),
+    ],
+)
+def test_a_wrong_request_is_one_clear_line(typed: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli(typed.split()) == 2
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,273 @@
+"""Pulling from a real HTTP server, through the real client, in processes of their own; and everything that can go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+import hub_server
+import pytest
+import torch
+from hub_models import FILE, TINY, Command, Desk, diffusers, state
+from safetensors.torch import load_file, save
+
+WEIGHTS = state(TINY)
+PUBLISHED = diffusers(WEIGHTS, TINY.depth)
+CONTENT = save(PUBLISHED)
+
+as_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="needs root to mount a tmpfs")
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with hub_server.serving() as hub:
+        desk = Desk(tmp_path, hub)
+        desk.offers(PUBLISHED)
+        yield desk
+
+
+def assert_pulled(path: str) -> None:
+    """The file at `path` is the model, number for number."""
+    found = load_file(path.strip())
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[key], WEIGHTS[key]) for key in WEIGHTS)
+
+
+def stored(desk: Desk) -> list[Path]:
+    return sorted((desk.home / "ditzoo" / "weights").glob("[!.]*"))
+
+
+def test_once_and_never_again(desk: Desk) -> None:
+    command = [sys.executable, "-m", "ditzoo.cli", "pull", "tiny"]
+    first = subprocess.run(command, env=desk.env(), capture_output=True, text=True)
+    assert_pulled(first.stdout)
+    commit = next(iter(desk.hub.repos["team/tiny"]))
+    assert commit in first.stderr
+    assert "recorded" in first.stderr
+    asked = len(desk.hub.log)
+    again = desk.run("pull", "tiny")
+    assert again.stdout == first.stdout
+    assert "here already" in again.stderr
+    assert desk.run("pull", "tiny", HF_HUB_OFFLINE="1").stdout == first.stdout
+    assert len(desk.hub.log) == asked
+    # the newest revision moves: what was recorded stays, until an update is asked for
+    moved = state(TINY, seed=1)
+    newer = desk.hub.commit("team/tiny", {FILE: save(diffusers(moved, TINY.depth))})
+    assert desk.run("cache", "rm", "tiny", "--yes").returncode == 0
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    updated = desk.run("pull", "tiny", "--update")
+    assert newer in updated.stderr
+    assert torch.equal(load_file(updated.stdout.strip())["pos_embed"], moved["pos_embed"])
+    assert not torch.equal(load_file(updated.stdout.strip())["t_embedder.mlp.0.weight"], WEIGHTS["t_embedder.mlp.0.weight"])
+
+
+def test_a_pin_holds_before_anything_is_downloaded(desk: Desk) -> None:
+    desk.describes(sha256="0" * 64)
+    line = desk.fails("pull", "tiny")
+    assert "0" * 64 in line
+    assert hashlib.sha256(CONTENT).hexdigest() in line
+    assert "`ditzoo pull hf:team/tiny@" in line
+    desk.describes(size=12)
+    assert "size" in desk.fails("pull", "tiny")
+    assert desk.hub.downloads() == 0
+
+
+def test_damage_of_the_same_size_is_fetched_again_once(desk: Desk) -> None:
+    desk.hub.faults.garbles = 9
+    line = desk.fails("pull", "tiny")
+    assert "damaged twice" in line
+    assert desk.hub.downloads() == 2
+    assert not stored(desk)
+    desk.hub.faults.garbles = 0
+    done = desk.run("pull", "tiny")  # the bad copy lies in the Hub's cache, where its client would take it as it is
+    assert "fetching it again" in done.stderr
+    assert_pulled(done.stdout)
+
+
+def test_a_truncated_answer(desk: Desk) -> None:
+    desk.hub.faults.truncates = 1
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    shutil.rmtree(desk.home / "hf")
+    shutil.rmtree(desk.home / "ditzoo")
+    desk.hub.faults.truncates = 1_000
+    assert "Consistency check" in desk.fails("pull", "tiny", "--timeout", "2")
+    assert not stored(desk)
+
+
+def test_a_copy_damaged_later(desk: Desk) -> None:
+    model = Path(desk.run("pull", "tiny").stdout.strip())
+    asked = len(desk.hub.log)
+    damaged = bytearray(model.read_bytes())
+    damaged[-1] ^= 1
+    model.write_bytes(damaged)
+    assert "`ditzoo pull tiny`" in desk.fails("where", "tiny")
+    assert desk.run("cache", "verify").returncode == 1
+    repaired = desk.run("pull", "tiny", HF_HUB_OFFLINE="1")  # from the original in the Hub's cache
+    assert_pulled(repaired.stdout)
+    model.unlink()
+    model.symlink_to("/etc/hostname")
+    assert "link out of the cache" in desk.fails("where", "tiny")
+    blob = next((desk.home / "hf/hub").glob("models--*/blobs/*"))
+    os.truncate(blob, 1_000)
+    assert "HF_HUB_OFFLINE" in desk.fails("pull", "tiny", HF_HUB_OFFLINE="1")
+    assert len(desk.hub.log) == asked
+    assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+def test_a_link_out_of_the_hubs_cache(desk: Desk) -> None:
+    desk.run("pull", "tiny")
+    shutil.rmtree(desk.home / "ditzoo" / "weights")
+    pointer = next((desk.home / "hf/hub").glob(f"models--*/snapshots/*/{FILE}"))
+    pointer.unlink()
+    pointer.symlink_to("/etc/hostname")
+    assert "outside of the Hub's cache" in desk.fails("pull", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("repo", "no repository"), ("file", "no such file"), ("gated", "accept its terms"), ("revision", "no longer has")],
+)
+def test_what_the_server_refuses(desk: Desk, setting: str, expected: str) -> None:
+    if setting == "repo":
+        desk.hub.repos.clear()
+    elif setting == "file":
+        desk.hub.commit("team/tiny", {"README.md": b""})
+    elif setting == "revision":
+        desk.describes(revision="f" * 40)
+    desk.hub.faults.gated = setting == "gated"
+    line = desk.fails("pull", "tiny")
+    assert expected in line
+    assert "team/tiny" in line
+
+
+def test_a_token_opens_what_is_gated(desk: Desk) -> None:
+    desk.hub.faults.gated = True
+    assert "accept its terms" in desk.fails("pull", "tiny", HF_TOKEN="hf_stranger")
+    assert_pulled(desk.run("pull", "tiny", HF_TOKEN="hf_member").stdout)
+
+
+def test_errors_then_recovery(desk: Desk) -> None:
+    desk.hub.faults.errors, desk.hub.faults.dies = 3, 1
+    assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+def test_a_server_that_always_dies_and_ignores_ranges(desk: Desk) -> None:
+    desk.hub.faults.dies, desk.hub.faults.ignores_range = 10_000, True
+    started = time.monotonic()
+    assert "nothing came" in desk.fails("pull", "tiny", "--timeout", "3")
+    assert time.monotonic() - started < 15
+    desk.hub.faults.dies = 1
+    assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+def test_a_server_that_falls_silent(desk: Desk) -> None:
+    desk.hub.faults.stalls = Event()
+    started = time.monotonic()
+    line = desk.fails("pull", "tiny", "--timeout", "1.5")
+    assert time.monotonic() - started < 12
+    assert "--timeout" in line
+    desk.hub.faults.stalls.set()
+
+
+def test_no_server_at_all(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never answers
+        for endpoint in (f"http://127.0.0.1:{mute.getsockname()[1]}", "http://127.0.0.1:9"):
+            started = time.monotonic()
+            assert endpoint in desk.fails("pull", "tiny", "--timeout", "1.5", HF_ENDPOINT=endpoint)
+            assert time.monotonic() - started < 12
+    assert "HF_HUB_OFFLINE" in desk.fails("pull", "tiny", HF_HUB_OFFLINE="1")
+
+
+def test_killed_at_ten_points_and_again(desk: Desk) -> None:
+    chance = random.Random(0)  # noqa: S311 - no secret
+    desk.hub.faults.per_chunk = 0.02
+    scratch = desk.home / "ditzoo" / "weights"
+    downloading = [lambda asked=asked: desk.hub.downloads() > asked for asked in range(6)]
+    converting = [lambda: any(scratch.glob(".*"))] * 4
+    killed = 0
+    for reached in (*downloading, *converting):
+        process = desk.start("pull", "tiny")
+        wait_for(process, reached)
+        time.sleep(chance.uniform(0, 0.6 if reached in downloading else 0.1))
+        process.kill()
+        killed += process.returncode == -signal.SIGKILL
+        for path in stored(desk):
+            assert_pulled(str(path / "model.safetensors"))
+            shutil.rmtree(path)
+    assert killed >= 8
+    desk.hub.faults.per_chunk = 0
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert not list(scratch.glob(".*"))
+
+
+def wait_for(process: Command, reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while process.returncode is None and not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_eight_at_once_download_once(desk: Desk) -> None:
+    pulls = [desk.start("pull", "tiny") for _ in range(8)]
+    assert [process.wait() for process in pulls] == [0] * 8
+    assert len({process.stdout for process in pulls}) == 1
+    assert_pulled(pulls[0].stdout)
+    assert desk.hub.downloads() == 1
+
+
+@contextmanager
+def mounted(path: Path, *options: str) -> Iterator[Path]:
+    """A mount that ends with the block; skips the test where the machine allows none."""
+    path.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@as_root
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_disk(desk: Desk) -> None:
+    with mounted(desk.home / "small", "-t", "tmpfs", "-o", "size=1m", "tmpfs") as small:
+        line = desk.fails("pull", "tiny", HF_HOME=str(small))
+        assert "the disk is full" in line
+        assert "HF_HOME" in line
+        shutil.rmtree(small / "hub")
+        line = desk.fails("pull", "tiny", DITZOO_CACHE=str(small))
+        assert "the disk is full" in line
+        assert "DITZOO_CACHE" in line
+        assert not list((small / "weights").iterdir())
+    asked = desk.hub.downloads()
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert desk.hub.downloads() == asked  # what was downloaded is not lost
+
+
+@as_root
+def test_read_only_caches(desk: Desk) -> None:
+    ours, hubs = desk.home / "ditzoo", desk.home / "hf"
+    ours.mkdir()
+    hubs.mkdir()
+    with mounted(hubs, "--bind", "-o", "ro", str(hubs)):
+        assert "HF_HOME" in desk.fails("pull", "tiny")
+    shutil.rmtree(ours)
+    ours.mkdir()
+    with mounted(ours, "--bind", "-o", "ro", str(ours)):
+        assert "read-only" in desk.fails("pull", "tiny")
+    pulled = desk.run("pull", "tiny")
+    with mounted(ours, "--bind", "-o", "ro", str(ours)):
+        assert desk.run("pull", "tiny").stdout == pulled.stdout
+        assert desk.run("where", "tiny").stdout == pulled.stdout
