@@ -29,7 +29,7 @@ STEPS = {
     "dpm-fast": (10, 20, 50),
     "euler-maruyama": (100,),
     "ode-euler": (20, 50),
-    "ode-heun": (11, 21),
+    "ode-heun": (11, 21, 51),
     "diffusers:UniPCMultistepScheduler": (5, 10, 20),
 }
 
