@@ -5,8 +5,7 @@ Every solver moves by linear combinations of earlier states x, earlier predictio
     x[i+1] = Σ_l states[l] · x[i−l] + Σ_l predictions[l] · e[i−l] + noise · z[i]
 
 e[i] is the guided prediction for x[i] at row i's time; x[0] is `initial` times a draw of noise; the last x is the image.
-So a solver is run once on unit vectors, one for each draw and each prediction, and each x that it hands to the network is a row
-of numbers. Those rows are then rewritten over the smallest window of recent states and predictions, and checked.
+So a solver is run once on unit vectors (see `ditzoo.tracing`), and nothing but the table is needed afterwards.
 """
 
 from __future__ import annotations
@@ -15,18 +14,17 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
 from ditzoo.card import Card
 from ditzoo.errors import PlanError, UsageError, unknown
-from ditzoo.schedules import SPACINGS, Point, Spacing, grid
-from ditzoo.solvers import SOLVERS, Solver
-from ditzoo.specs import Array, Data, from_json, to_json
+from ditzoo.schedules import SPACINGS, Point, check_steps, grid
+from ditzoo.solvers import SOLVERS, Solver, read_options
+from ditzoo.specs import Data, from_json, to_json
+from ditzoo.tracing import Move, Tracer, trace
 
-Vector = npt.NDArray[np.float64]
-
-_EXACT = 1e-11  # how far a compact row may be from its dense form, relative to the row's largest number
+DIFFUSERS = "diffusers:"
+"""What stands before the name of a scheduler of diffusers."""
 
 
 class Row(Data, frozen=True, kw_only=True):
@@ -95,132 +93,98 @@ def make_plan(
     solver: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    guided_channels: int | None = None,
 ) -> Plan:
-    """The plan that samples `card`; what is not given is the card's default.
+    """The plan that samples `card` with `steps` evaluations of the network. What is not given is the card's default; the number
+    of steps for another solver than the card's is the one recommended for that solver.
 
-    `solver` is "NAME" or "NAME:option=value,...", for example "ddim:eta=0.5" or "dpmpp:order=3,spacing=linspace"; `guidance`
-    is s in uncond + s · (cond − uncond). Raises UsageError for a solver, option or number of steps that there is not.
+    `solver` is "NAME" or "NAME:option=value,...", for example "ddim:eta=0.5" or "dpmpp:order=3,spacing=karras";
+    "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
+    in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
+    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for what there is not, PlanError for a
+    scheduler that no table can say.
     """
     default = card.sampling
     text = default.solver if solver is None else solver
-    chosen, spacing, options = parse_solver(text)
     scale = default.guidance if guidance is None else guidance
+    low, high = guidance_interval or (-math.inf, math.inf)
+    channels = card.backbone.latent_shape[0]
+    guided = default.guided_channels if guided_channels is None else guided_channels
+    _check_guidance(card, scale, low, high, guided)
+    tracer, moves = trace_solver(card, text, _default_steps(card, text) if steps is None else steps)
+    rows = tuple(
+        Row(
+            time=point.time,
+            guidance=scale if low < point.noise_level <= high else 1.0,
+            **msgspec.structs.asdict(move),
+        )
+        for point, move in zip(tracer.points, moves, strict=True)
+    )
+    return Plan(solver=text, channels=channels, guided_channels=guided, initial=float(tracer.inputs[0][0]), rows=rows)
+
+
+def _default_steps(card: Card, text: str) -> int:
+    """The card's own number for its own solver, otherwise the one that is recommended for the solver."""
+    name = text.partition(":")[0]
+    own = name == card.sampling.solver.partition(":")[0] or name not in SOLVERS
+    return card.sampling.steps if own else SOLVERS[name].steps
+
+
+def _check_guidance(card: Card, scale: float, low: float, high: float, guided_channels: int) -> None:
     if not math.isfinite(scale):
         raise UsageError(f"guidance must be a finite number, not {scale}")
-    if scale != 1 and card.null_label is None:
+    if scale != 1 and card.null_label is None and card.text is None:
         raise UsageError(f"{card.name} has no null label, so guidance must be 1, not {scale}")
-    points = grid(card, spacing, default.steps if steps is None else steps)
-    tracer = trace(chosen, points, options, learns_variance=card.learns_variance)
-    return tracer.plan(
-        solver=text,
-        guidance=scale,
-        channels=card.backbone.latent_shape[0],
-        guided_channels=default.guided_channels,
-    )
+    if not low < high:
+        raise UsageError(f"the guidance interval must be two noise levels, the lower one first, not {low:g}, {high:g}")
+    channels = card.backbone.latent_shape[0]
+    if not 0 <= guided_channels <= channels:
+        raise UsageError(f"guided channels must be 0 to {channels}, not {guided_channels}")
 
 
-def parse_solver(text: str) -> tuple[Solver, Spacing, dict[str, Any]]:
-    """The solver, spacing and options of "NAME" or "NAME:option=value,..."; raises UsageError for what there is not."""
+def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]:
+    """The dense and the compact table of the solver that `text` names."""
+    if text.startswith(DIFFUSERS):
+        from ditzoo.solvers.diffusers import EXACT, trace_scheduler
+
+        tracer = trace_scheduler(card, text.removeprefix(DIFFUSERS), steps)
+        return tracer, tracer.moves(exact=EXACT)
+    chosen = parse_solver(text)
+    tracer = trace(card, chosen.solver.run, chosen.grid(card, steps), steps, chosen.options)
+    return tracer, tracer.moves()
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """A solver with its options, and what its grid is made of."""
+
+    name: str
+    solver: Solver
+    spacing: str
+    end: float
+    options: dict[str, Any]
+
+    def grid(self, card: Card, steps: int) -> tuple[Point, ...]:
+        """The points that the solver walks over on the card's schedule in `steps` evaluations."""
+        if not isinstance(card.schedule, self.solver.schedules):
+            fitting = [name for name, solver in SOLVERS.items() if isinstance(card.schedule, solver.schedules)]
+            raise UsageError(f"{self.name} is not for the schedule of {card.name}; use {', '.join(fitting)}")
+        check_steps(card, steps)
+        parts = self.solver.parts(steps, self.options)
+        return grid(card, self.spacing, parts, end=self.end, stops=self.solver.stops)
+
+
+def parse_solver(text: str) -> Chosen:
+    """The solver of "NAME" or "NAME:option=value,..."; raises UsageError for what there is not."""
     name, _, given = text.partition(":")
     if name not in SOLVERS:
-        raise unknown("solver", name, SOLVERS)
+        raise unknown("solver", name, [*SOLVERS, f"{DIFFUSERS}CLASS"])
     solver = SOLVERS[name]
-    values: dict[str, Any] = {**solver.options, "spacing": solver.spacing}
-    for item in filter(None, given.split(",")):
-        option, _, value = item.partition("=")
-        if option not in values:
-            raise unknown(f"option of {name}", option, values)
-        try:
-            values[option] = type(values[option])(value)
-        except ValueError:
-            raise UsageError(f"option {option} of {name} takes a {type(values[option]).__name__}, not {value!r}") from None
-    spacing = values.pop("spacing")
-    if spacing not in SPACINGS:
-        raise unknown("spacing", spacing, SPACINGS)
-    return solver, spacing, values
-
-
-class Tracer:
-    """Runs a solver on vectors over the basis (initial noise, every prediction, every draw), and writes down what it does.
-
-    The basis must be as long as the run has predictions and draws: a first run, on vectors of length 0, counts them.
-    """
-
-    def __init__(self, *, evaluations: int, draws: int, learns_variance: bool) -> None:
-        self.learns_variance = learns_variance
-        self.evaluations, self.draws = evaluations, draws
-        self.times: list[float] = []
-        self.inputs: list[Vector] = []  # the x of each evaluation, over the basis
-        self.drawn_in: list[int] = []  # the evaluation after which each draw was made
-        self.log_variances: dict[int, tuple[float, float]] = {}
-
-    def unit(self, index: int) -> Vector:
-        """The basis vector `index`: 0 is the initial noise, 1 + k prediction k, then the draws."""
-        size = 1 + self.evaluations + self.draws
-        return np.eye(1, size, index)[0] if size > index else np.zeros(size)
-
-    def denoise(self, x: Array, point: Point) -> Array:
-        """The unit vector of this prediction."""
-        self.times.append(point.time)
-        self.inputs.append(np.array(x))
-        return self.unit(len(self.times))
-
-    def noise(self, *, log_variance: tuple[float, float] | None = None) -> Array:
-        """The unit vector of this draw."""
-        if log_variance is not None:
-            self.log_variances[len(self.times) - 1] = log_variance
-        self.drawn_in.append(len(self.times) - 1)
-        return self.unit(self.evaluations + len(self.drawn_in))
-
-    def run(self, solver: Solver, points: tuple[Point, ...], options: dict[str, Any]) -> None:
-        """Runs `solver`, and takes its last x as one more input."""
-        self.inputs.append(np.array(solver.run(self, self.unit(0), points, **options)))
-
-    def plan(self, *, solver: str, guidance: float, channels: int, guided_channels: int) -> Plan:
-        """What was traced, as compact rows; raises PlanError where a step needs two fresh draws."""
-        if len(set(self.drawn_in)) != len(self.drawn_in):
-            raise PlanError(f"{solver} draws noise twice in one step, which a plan cannot say")
-        rows = tuple(self._row(i, guidance) for i in range(self.evaluations))
-        initial = float(self.inputs[0][0])
-        return Plan(solver=solver, channels=channels, guided_channels=guided_channels, initial=initial, rows=rows)
-
-    def _row(self, i: int, guidance: float) -> Row:
-        """x[i + 1] over the shortest window of states and predictions that expresses it, and its own draw."""
-        target, fresh = self.inputs[i + 1], self._fresh(i)
-        for predictions, states in ((p, s) for p in range(1, i + 2) for s in range(1, p + 1)):
-            free = [*range(1 + i, 1 + i - predictions, -1), *fresh]  # what predictions and the draw make up for
-            rest = np.delete(np.arange(len(target)), free)
-            recent = np.stack(self.inputs[i + 1 - states : i + 1][::-1], axis=1)
-            weights = np.linalg.lstsq(recent[rest], target[rest], rcond=None)[0]
-            remainder = target - recent @ weights
-            if np.abs(remainder[rest]).max(initial=0.0) <= _EXACT * np.abs(target).max():
-                break
-        else:
-            raise PlanError(f"step {i} is no combination of earlier states and predictions")
-        drawn, learned = float(remainder[fresh].sum()), self.log_variances.get(i)
-        if learned and abs(drawn - 1) > _EXACT:
-            raise PlanError(f"step {i} scales a draw of learned variance, which a plan cannot say")
-        return Row(
-            time=self.times[i],
-            guidance=guidance,
-            states=tuple(map(float, weights)),
-            predictions=tuple(map(float, remainder[free[:predictions]])),
-            noise=0.0 if learned else drawn,
-            log_variance=learned,
-        )
-
-    def _fresh(self, i: int) -> list[int]:
-        """The basis index of the draw that was made in step i, if there was one."""
-        return [1 + self.evaluations + self.drawn_in.index(i)] if i in self.drawn_in else []
-
-
-def trace(solver: Solver, points: tuple[Point, ...], options: dict[str, Any], *, learns_variance: bool) -> Tracer:
-    """A tracer in which `solver` has run over `points`."""
-    counter = Tracer(evaluations=0, draws=0, learns_variance=learns_variance)
-    counter.run(solver, points, options)
-    tracer = Tracer(evaluations=len(counter.times), draws=len(counter.drawn_in), learns_variance=learns_variance)
-    tracer.run(solver, points, options)
-    return tracer
+    values: dict[str, Any] = {**solver.options, "spacing": solver.spacing, "end": solver.end}
+    values |= read_options(name, given, values)
+    if values["spacing"] not in SPACINGS:
+        raise unknown("spacing", values["spacing"], SPACINGS)
+    return Chosen(name=name, solver=solver, spacing=values.pop("spacing"), end=values.pop("end"), options=values)
 
 
 def load_plan(path: Path) -> Plan:

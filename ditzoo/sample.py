@@ -126,10 +126,11 @@ def sample_steps(
     condition: Condition | None = None,
     seed: int = 0,
     batch: int | None = None,
+    first: int = 0,
 ) -> Iterator[Step]:
     """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
 
-    Image i gets its noise from (seed, i) alone: neither the batch size nor the backend changes it.
+    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it.
     Raises UsageError for a count or batch below 1, or a seed that is none.
     """
     batch = count if batch is None else batch
@@ -139,7 +140,7 @@ def sample_steps(
         images = range(start, min(start + batch, count))
 
         def noise(draw: int, images: range = images) -> Array:
-            return backend.asarray(np.stack([gaussian(seed, image, draw, shape) for image in images]))
+            return backend.asarray(np.stack([gaussian(seed, first + image, draw, shape) for image in images]))
 
         part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
         for done, x in enumerate(trajectory(plan, predictor(backend, plan, part), noise)):

@@ -29,7 +29,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of every record: immutable, and read back from JSON or TOML with every field checked."""
 
 
-def to_json(record: msgspec.Struct) -> bytes:
+def to_json(record: object) -> bytes:
     """A record as readable JSON, the same bytes every time."""
     return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from ditzoo.card import Card
 
 Model: TypeAlias = Annotated[
     str,
@@ -15,15 +18,24 @@ Model: TypeAlias = Annotated[
 ]
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's name; see `ditzoo list`.", show_default=False)]
 Classes: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Classes to draw, one image each: 0-9 or 1,3,5-7. [default: the first ten]")
+    str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or ImageNet names. [default: the first ten]")
 ]
 Solver: TypeAlias = Annotated[
     str | None,
-    typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="ddpm, ddim or dpmpp, e.g. ddim:eta=0.5. [default: the model's]"),
+    typer.Option(
+        metavar="NAME[:OPTION=VALUE,...]",
+        help="E.g. ddim:eta=0.5 or diffusers:UniPCMultistepScheduler; see docs/samplers.md. [default: the model's]",
+    ),
 ]
 Steps: TypeAlias = Annotated[int | None, typer.Option(help="Evaluations of the network. [default: the model's]")]
 Guidance: TypeAlias = Annotated[
     float | None, typer.Option(help="Scale s in uncond + s (cond - uncond); 1 is none. [default: the model's]")
+]
+GuidanceInterval: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW < sigma/alpha <= HIGH. [default: everywhere]")
+]
+GuidedChannels: TypeAlias = Annotated[
+    int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Image i gets its noise from (seed, i) alone.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
@@ -44,3 +56,33 @@ def parse_numbers(text: str, *, option: str = "--classes") -> list[int]:
             raise UsageError(f"the range {part.strip()!r} in {option} runs backwards; write {last}-{first}")
         numbers.extend(range(int(first), int(last or first) + 1))
     return numbers
+
+
+def parse_classes(card: Card, text: str) -> list[int]:
+    """The classes of a list like "0-9", "1,3,5-7" or "golden retriever,7"; raises UsageError for the part that is none."""
+    numbers: list[int] = []
+    for part in map(str.strip, text.split(",")):
+        named = card.classes == "imagenet" and not part[:1].isdecimal()
+        numbers.extend([_by_name(card, part)] if named else parse_numbers(part))
+    return numbers
+
+
+def _by_name(card: Card, name: str) -> int:
+    from ditzoo.classes import class_names
+
+    known = [known.lower() for known in class_names(card)]
+    numbers = [str(number) for number, each in enumerate(known) if each == name.lower()]
+    if not numbers:
+        raise unknown("class", name, known)
+    if len(numbers) > 1:
+        raise UsageError(f"{name!r} in --classes is the name of several classes; write one of {', '.join(numbers)}")
+    return int(numbers[0])
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """The two noise levels of "0.28,2.9"; raises UsageError for anything else."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--guidance-interval takes two noise levels like 0.28,2.9, not {text!r}") from None
+    return low, high

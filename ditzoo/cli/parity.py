@@ -44,15 +44,15 @@ def parity(
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.sample import choose_classes
+    from ditzoo.cli.request import choose_classes
     from ditzoo.parity import TOLERANCES, compare
     from ditzoo.plan import make_plan
     from ditzoo.sample import class_condition
 
     found = find(model)
     card = card_of(found)
-    chosen = choose_classes(card, classes)
-    class_condition(card, chosen)
+    chosen = choose_classes(card, classes) or None
+    class_condition(card, chosen or [])
     plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
     names = [parse_backend(name) for name in backends.split(",")]
     if len(names) < 2:

@@ -9,28 +9,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Seed, Solver, Steps, Threads, parse_numbers
-from ditzoo.errors import UsageError
+from ditzoo.cli.options import (
+    Classes,
+    Device,
+    Guidance,
+    GuidanceInterval,
+    Json,
+    Seed,
+    Solver,
+    Steps,
+    Threads,
+)
+from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
+from ditzoo.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
+    from ditzoo.bundle import Bundle
     from ditzoo.card import Card
+    from ditzoo.drawing import Drawing
     from ditzoo.plan import Plan
-    from ditzoo.sample import Floats
-
-DEFAULT_IMAGES, SHEET_COLUMNS = 10, 10
+    from ditzoo.sample import Condition, Floats
 
 
 def sample(
-    model: Model,
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME|DIR", help="A model's name (see `ditzoo list`), or a bundle's folder.", show_default=False
+        ),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="torch or onnxruntime. [default: torch for a name, onnxruntime for a bundle]")
     ] = None,
     classes: Classes = None,
+    num: Annotated[
+        int | None, typer.Option(help="How many images; classes and prompts take turns. [default: one each, or 10]")
+    ] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="What to draw, for models of text; may be repeated.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the four above.")] = None,
     seed: Seed = 0,
+    like: Annotated[Path | None, typer.Option(help="Repeat what made this PNG file of ours.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images at a time; changes no image. [default: all at once]")] = None,
     out: Annotated[
         Path | None,
@@ -39,6 +64,8 @@ def sample(
     save_latents: Annotated[
         Path | None, typer.Option(help="Also save the latents [N, C, H, W], float32, as this .npy file.")
     ] = None,
+    preview: Annotated[int | None, typer.Option(help="Also save the first batch after every so many steps.")] = None,
+    animate: Annotated[Path | None, typer.Option(help="Also save the first batch's way as this .webp or .gif.")] = None,
     device: Device = "cpu",
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (torch).")] = "fp32",
     threads: Threads = None,
@@ -47,46 +74,45 @@ def sample(
     """Draw images with a model, on any backend."""
     from ditzoo.bundle import Bundle
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.plan import make_plan
-    from ditzoo.sample import check_request, class_condition
+    from ditzoo.cli.pictures import check_targets
+    from ditzoo.drawing import read_drawing
+    from ditzoo.sample import check_request
 
-    found = find(model)
+    if like is not None:
+        check_alone(context)
+        drawing = read_drawing(like)
+        found = find(model or drawing.model)
+        if card_of(found).name != drawing.model:
+            raise UsageError(f"{like} shows {drawing.model}, not {card_of(found).name}")
+    else:
+        if model is None:
+            raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
+        found = find(model)
+        wanted = shown(card_of(found), classes, num, prompt, prompts)
+        made = chosen_plan(card_of(found), solver, steps, guidance, guidance_interval, plan)
+        drawing = new_drawing(card_of(found), made, seed, *wanted)
     card = card_of(found)
-    chosen = choose_classes(card, classes)
-    class_condition(card, chosen)
-    check_request(count=len(chosen), batch=len(chosen) if batch is None else batch, seed=seed)
-    plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
+    condition = condition_of(found, drawing)
+    check_request(count=drawing.count, batch=drawing.count if batch is None else batch, seed=drawing.seed)
     target = Path(f"{card.name}.png") if out is None else out
-    _check_out(target, save_latents)
+    check_targets(target, latents=save_latents, preview=preview, animate=animate)
     backend = backend or ("onnxruntime" if isinstance(found, Bundle) else "torch")
     with open_on(found, backend, device=device, precision=precision, threads=threads) as opened:
         started = time.perf_counter()
-        latents = draw(opened, plan, chosen, seed=seed, batch=batch)
+        written = _draw(
+            opened,
+            found,
+            drawing,
+            condition,
+            batch=batch,
+            target=target,
+            latents=save_latents,
+            preview=preview,
+            animate=animate,
+        )
         seconds = time.perf_counter() - started
         name = opened.name
-    written = _write(target, card, chosen, latents)
-    if save_latents is not None:
-        _save_latents(save_latents, latents)
-        written.append(save_latents)
-    summary = {
-        "model": card.name,
-        "backend": name,
-        "solver": plan.solver,
-        "steps": len(plan.rows),
-        "seed": seed,
-        "classes": chosen,
-    }
-    if json:
-        output.json({**summary, "seconds": seconds, "files": [str(path) for path in written]})
-        return
-    output.talk(f"{len(chosen)} images of {card.name}, {plan.solver} in {len(plan.rows)} steps, {name}: {seconds:.1f} s")
-    for path in written:
-        output.data(str(path))
-
-
-def choose_classes(card: Card, text: str | None) -> list[int]:
-    """The classes that `--classes` names, or the model's first ten."""
-    return list(range(min(DEFAULT_IMAGES, card.number_of_classes))) if text is None else parse_numbers(text)
+    _tell(drawing, card, name, written, seconds, json=json)
 
 
 def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: int | None) -> Floats:
@@ -106,43 +132,85 @@ def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: 
     return np.concatenate(finished)
 
 
-def _check_out(target: Path, latents: Path | None) -> None:
-    """Everything that could go wrong with the files, before the work."""
-    from ditzoo.decode import check_picture_path
-    from ditzoo.files import check_writable
+def _draw(
+    backend: Backend,
+    model: Card | Bundle,
+    drawing: Drawing,
+    condition: Condition | None,
+    *,
+    batch: int | None,
+    target: Path,
+    latents: Path | None,
+    preview: int | None,
+    animate: Path | None,
+) -> list[Path]:
+    """Samples, decodes and writes, batch by batch; returns what was written."""
+    from ditzoo.cli.pictures import Folder, Trajectory
+    from ditzoo.decode import decode, open_decoder
+    from ditzoo.memory import batch_that_fits, is_out_of_memory
+    from ditzoo.sample import sample_steps
 
-    check_writable(target if target.is_dir() else target.parent)
-    if not _is_folder(target):
-        check_picture_path(target)
-    if latents is not None:
-        check_writable(latents.parent, "--save-latents")
-        if latents.suffix != ".npy" or latents.is_dir():
-            raise UsageError(f"--save-latents writes a .npy file, not {latents}")
+    plan, size, decoder = drawing.plan, batch or drawing.count, open_decoder(model)
+    folder, way, finished = (
+        Folder(target, drawing),
+        Trajectory(target, steps=len(plan.rows), preview=preview, animate=animate),
+        [],
+    )
+    states = sample_steps(
+        backend, plan, count=drawing.count, condition=condition, seed=drawing.seed, batch=batch, first=drawing.first
+    )
+    try:
+        with output.progress(f"{backend.card.name} on {backend.name}", -(-drawing.count // size) * len(plan.rows)) as advance:
+            for step in states:
+                if step.done:
+                    advance()
+                if step.images.start == 0 and way.wants(step.done):
+                    way.take(step.done, decode(model, backend.numpy(step.x), decoder=decoder))
+                if step.done == len(plan.rows):
+                    finished.append(backend.numpy(step.x))
+                    folder.take(decode(model, finished[-1], decoder=decoder))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = batch_that_fits(backend, plan, batch=min(size, drawing.count), condition=condition)
+        remedy = f"--batch {fits} fits" if fits else "not even one image fits; use another device or precision"
+        raise BackendError(
+            f"out of memory with {min(size, drawing.count)} images at a time on {backend.name}: {remedy}"
+        ) from error
+    folder.finish()
+    way.finish()
+    return [*folder.written, *way.written, *_save_latents(latents, finished)]
 
 
-def _is_folder(target: Path) -> bool:
-    return target.is_dir() or not target.suffix
+def _tell(drawing: Drawing, card: Card, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
+    if json:
+        summary = {
+            "model": card.name,
+            "backend": backend,
+            "solver": drawing.plan.solver,
+            "steps": len(drawing.plan.rows),
+            "seed": drawing.seed,
+            **({"first": drawing.first} if drawing.first else {}),
+            **({"classes": drawing.classes} if drawing.prompts is None else {"prompts": drawing.prompts}),
+        }
+        output.json({**summary, "seconds": seconds, "files": [str(path) for path in written]})
+        return
+    last = drawing.first + drawing.count - 1
+    output.talk(
+        f"{drawing.count} images of {card.name}, {drawing.plan.solver} in {len(drawing.plan.rows)} steps, {backend}:"
+        f" {seconds:.1f} s; seed {drawing.seed}, images {drawing.first} to {last}"
+    )
+    for path in written:
+        output.data(str(path))
 
 
-def _write(target: Path, card: Card, classes: list[int], latents: Floats) -> list[Path]:
-    """The pictures, on one sheet or each in its own file; returns what was written."""
-    from ditzoo.decode import contact_sheet, decode, save_picture, to_image
-
-    pictures = decode(card, latents)
-    if not _is_folder(target):
-        save_picture(contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS)), target)
-        return [target]
-    target.mkdir(exist_ok=True)
-    paths = [target / f"{i:04d}-class{number}.png" for i, number in enumerate(classes)]
-    for path, picture in zip(paths, pictures, strict=True):
-        save_picture(to_image(picture), path)
-    return paths
-
-
-def _save_latents(path: Path, latents: Floats) -> None:
+def _save_latents(path: Path | None, latents: list[Floats]) -> list[Path]:
     import numpy as np
 
     from ditzoo.files import replacing
 
+    if path is None:
+        return []
     with replacing(path) as scratch:
-        np.save(scratch, latents)
+        np.save(scratch, np.concatenate(latents))
+    return [path]

@@ -42,6 +42,9 @@ from ditzoo.parity import TOLERANCES, forward_error
 from ditzoo.plan import make_plan
 from ditzoo.sample import class_condition, evaluation_inputs, sample_steps
 from ditzoo.specs import to_json
+from ditzoo.text import prompt_condition
+from ditzoo_export.decoder import export_decoder
+from ditzoo_export.text import export_text
 
 OPSET = 20
 """The newest opset whose attention TensorRT builds as it is: from 23 on it is one op that needs its own handling there."""
@@ -89,11 +92,12 @@ def _fill(folder: Path, card: Card) -> None:
     net = nets.load(card)
     _trace(net, folder / _GRAPH)
     graph = Graph(file=_GRAPH, precision="fp32", opset=OPSET, inputs=net.inputs, outputs=net.outputs)
+    graphs = {"backbone": graph, **export_decoder(card, folder, opset=OPSET), **export_text(card, folder, opset=OPSET)}
     (folder / PLAN).write_bytes(make_plan(card).to_json())
     (folder / CARD).write_bytes(to_json(card))
     manifest = Manifest(
         model=card.name,
-        graphs={"backbone": graph},
+        graphs=graphs,
         files=record_files(folder),
         made_by=_made_by(),
         verified=_verify(folder, graph, card, net),
@@ -194,9 +198,11 @@ def _trajectory_probes(backend: TorchBackend) -> Iterator[_Inputs]:
     card = backend.card
     plan = make_plan(card, steps=_CHECKED_STEPS)
     for batch in _CHECKED_BATCHES:
-        condition = (
-            class_condition(card, [i % card.number_of_classes for i in range(batch)]) if card.number_of_classes else None
-        )
+        condition = None
+        if card.number_of_classes:
+            condition = class_condition(card, [i % card.number_of_classes for i in range(batch)])
+        elif card.text is not None:
+            condition = prompt_condition(card, [f"prompt {i}" for i in range(batch)])
         for step in sample_steps(backend, plan, count=batch, condition=condition):
             if step.done < len(plan.rows):
                 yield evaluation_inputs(backend.numpy(step.x), plan.rows[step.done], condition)

@@ -1,0 +1,92 @@
+"""`ditzoo plan`: the sampler as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditzoo.cli import output
+from ditzoo.cli.options import Guidance, GuidanceInterval, GuidedChannels, Json, Model, Solver, Steps, parse_interval
+from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.plan import Plan
+
+app = typer.Typer(help="Show or save the exact sampler, as a table of numbers.", no_args_is_help=True)
+
+
+@app.command("show")
+def show(
+    model: Model,
+    solver: Solver = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    guided_channels: GuidedChannels = None,
+    json: Json = False,
+) -> None:
+    """Print the table of a sampler: x[i+1] = sum of states and predictions, the newest first, and noise."""
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guided_channels)
+    if json:
+        output.data(plan.to_json().decode().rstrip())
+        return
+    output.talk(
+        f"{plan.solver}: x[0] = {plan.initial:.6g} z; guidance on {plan.guided_channels} of {plan.channels} channels;"
+        f" {sum(1 if row.guidance == 1 else 2 for row in plan.rows)} forward passes an image where guidance is not 1"
+    )
+    rows = [
+        (
+            str(i),
+            f"{row.time:.6g}",
+            f"{row.guidance:g}",
+            _numbers(row.states),
+            _numbers(row.predictions),
+            "exp ½[{:.4g}, {:.4g}]".format(*row.log_variance) if row.log_variance else f"{row.noise:.6g}",
+        )
+        for i, row in enumerate(plan.rows)
+    ]
+    output.table([">row", ">time", ">guidance", "states", "predictions", "noise"], rows)
+
+
+@app.command("save")
+def save(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="The JSON file to write.")] = Path("plan.json"),
+    solver: Solver = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    guided_channels: GuidedChannels = None,
+) -> None:
+    """Write the table of a sampler as JSON, for `sample --plan` or a client of your own."""
+    from ditzoo.files import check_writable, replacing
+
+    check_writable(out.parent)
+    if out.suffix != ".json" or out.is_dir():
+        raise UsageError(f"--out writes a .json file, not {out}")
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guided_channels)
+    with replacing(out) as scratch:
+        scratch.write_bytes(plan.to_json())
+    output.data(str(out))
+
+
+def _plan(
+    model: str, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, channels: int | None
+) -> Plan:
+    from ditzoo.cli.models import card_of, find
+    from ditzoo.plan import make_plan
+
+    return make_plan(
+        card_of(find(model)),
+        solver=solver,
+        steps=steps,
+        guidance=guidance,
+        guidance_interval=None if interval is None else parse_interval(interval),
+        guided_channels=channels,
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "  ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,38 @@
+"""The decoder of latent models as ONNX, so that a bundle gives images without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ditzoo import autoencoders
+from ditzoo.bundle import Graph
+from ditzoo.card import Autoencoder, Card
+from ditzoo.specs import TensorSpec
+from ditzoo_export.graph import write_graph
+
+
+def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
+    """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
+
+    Returns what the manifest says of it; nothing for models of pixels. The size of the latents is the card's own.
+    """
+    if not isinstance(card.decoder, Autoencoder):
+        return {}
+    channels, height, width = card.backbone.latent_shape
+    factor = card.decoder.factor
+    graph = Graph(
+        file="decoder.onnx",
+        precision="fp32",
+        opset=opset,
+        inputs=(TensorSpec(name="latents", shape=("batch", channels, height, width)),),
+        outputs=(TensorSpec(name="images", shape=("batch", 3, height * factor, width * factor)),),
+    )
+    rng, scale = np.random.default_rng(0), card.decoder.scale
+
+    def example(batch: int) -> np.ndarray:
+        return (scale * rng.standard_normal((batch, channels, height, width))).astype(np.float32)
+
+    write_graph(autoencoders.load(card), graph, folder, example)
+    return {"decoder": graph}

@@ -1,0 +1,131 @@
+"""Recipes, and the client that needs nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+import ditzoo
+from ditzoo.cli import run
+from ditzoo.parity import relative_l2
+from ditzoo.recipe import Recipe
+from ditzoo.solvers import SOLVERS
+from ditzoo_export import cached_bundle
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = """
+model = "dit-digits"
+[[steps]]
+name = "list"
+command = ["list"]
+[[steps]]
+name = "sample"
+command = ["sample", "dit-digits", "--classes", "CLASSES", "--steps", "2"]
+[[steps]]
+name = "version"
+command = ["info", "dit-digits"]
+[expected]
+fid = 1.5
+images = 10
+settings = "none"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL.replace("CLASSES", "0-3"))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_one(path: Path) -> None:
+    recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    assert recipe.model == path.stem
+    assert all(recipe.model in step.command or "bundle" in step.command for step in recipe.steps)
+    (sample,) = [step.command for step in recipe.steps if step.command[0] == "sample"]
+    assert sample[sample.index("--solver") + 1].partition(":")[0] in SOLVERS
+    if recipe.expected is not None:
+        assert sample[sample.index("--num") + 1] == str(recipe.expected.images)
+
+
+def test_the_recipe_of_the_digits_runs_and_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["run", str(RECIPES / "dit-digits.toml")]) == 0
+    told = capfd.readouterr()
+    assert told.out.count("done") == 3
+    record = json.loads(Path("runs/dit-digits/run.json").read_text())
+    assert [(name, outcome["status"]) for name, outcome in record.items()] == [("export", 0), ("parity", 0), ("sample", 0)]
+    assert len(list(Path("runs/dit-digits/samples").glob("*.png"))) == 20
+    assert "pass" in Path("runs/dit-digits/parity.log").read_text()
+    assert run(["run", str(RECIPES / "dit-digits.toml")]) == 0
+    assert json.loads(Path("runs/dit-digits/run.json").read_text()) == record
+
+
+def test_a_recipe_stops_at_a_failure_and_goes_on_from_there(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    small.write_text(SMALL.replace("CLASSES", "99"))
+    assert run(["run", "small.toml", "--dir", "work"]) == 1
+    out, err = capfd.readouterr()
+    assert [line.split()[:2] for line in out.splitlines()[3:6]] == [["list", "done"], ["sample", "failed"], ["version", "not"]]
+    assert "FID 1.5 over 10 images" in err
+    assert "class 99 is out of range" in Path("work/sample.log").read_text()
+    before = json.loads(Path("work/run.json").read_text())["list"]
+    small.write_text(SMALL.replace("CLASSES", "0-3"))
+    assert run(["run", "small.toml", "--dir", "work"]) == 0
+    record = json.loads(Path("work/run.json").read_text())
+    assert record["list"] == before
+    assert {outcome["status"] for outcome in record.values()} == {0}
+
+
+def test_one_step_alone(small: Path) -> None:
+    assert run(["run", "small.toml", "--only", "list", "--dir", "work"]) == 0
+    assert list(json.loads(Path("work/run.json").read_text())) == ["list"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "typed", "message"),
+    [
+        ("dit-digits", "dit-digit", "run small.toml", "unknown model 'dit-digit'; did you mean dit-digits"),
+        ('["list"]', '["lits"]', "run small.toml", "unknown command 'lits'; did you mean list"),
+        ('"version"', '"list"', "run small.toml", "each of a name of its own"),
+        ("name =", "nam =", "run small.toml", "small.toml is no recipe"),
+        ("[[steps]]", "[steps", "run small.toml", "small.toml is no recipe"),
+        ("", "", "run missing.toml", "cannot read the recipe missing.toml"),
+        ("", "", "run small.toml --only build", "unknown step 'build'"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_line(
+    old: str, new: str, typed: str, message: str, small: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.write_text(small.read_text().replace(old, new))
+    assert run(typed.split()) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
+    """In a process that cannot import ditzoo."""
+    client = RECIPES / "numpy_client.py"
+    assert len(client.read_text().splitlines()) <= 60
+    card = ditzoo.card("dit-digits")
+    bundle = shutil.copytree(cached_bundle(card).path, tmp_path / "bundle")
+    plan = ditzoo.make_plan(card, solver="ddpm", steps=6, guidance_interval=(0.5, 3.0))
+    (bundle / "plan.json").write_bytes(plan.to_json())
+    code = f"import sys, runpy; sys.modules['ditzoo'] = None; runpy.run_path({str(client)!r}, run_name='__main__')"
+    arguments = [str(bundle), "3", "1", "4", "--seed", "7", "--out", str(tmp_path / "latents.npy")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with ditzoo.open_backend("torch", card) as backend:
+        expected = ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=7)
+    assert relative_l2(np.load(tmp_path / "latents.npy"), expected) <= 1e-5

@@ -1,0 +1,186 @@
+"""Prompts, decoders and bundles that bring both: with torch, and in an environment that has none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from latents_models import TOKENS, WIDTH, autoencoder, text_to_image
+from PIL import Image
+
+import ditzoo
+from ditzoo import autoencoders, hub, text
+from ditzoo.card import Card
+from ditzoo.cli import run
+from ditzoo.decode import SLICE, open_decoder, pixel_values
+from ditzoo.errors import CheckpointError, UsageError
+from ditzoo.parity import psnr, relative_l2
+from ditzoo.sample import sample_steps
+from ditzoo.text import open_encoder, prompt_condition, tokenize
+from ditzoo_export import export_onnx
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+PROMPTS = ["a red cat", "a much longer prompt than fits"]
+
+
+@pytest.fixture(scope="module", params=["AutoencoderKL", "AutoencoderDC"])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Card, Path]]:
+    """A card with its files in a folder, and, as "bundle" in there, its export."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DITZOO_CACHE", str(folder / "cache"))
+        card = text_to_image(folder, patch, architecture=request.param)
+        export_onnx(card, folder / "bundle")
+        yield card, folder
+
+
+@pytest.fixture
+def card(world: tuple[Card, Path]) -> Card:
+    return world[0]
+
+
+@pytest.fixture
+def folder(world: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(world[1])
+    return world[1]
+
+
+def test_tokens_are_those_of_transformers(card: Card, folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "clip/tokenizer.json"), pad_token="<|endoftext|>")
+    expected = theirs([*PROMPTS, ""], truncation=True, max_length=TOKENS, padding="max_length", return_tensors="np")
+    assert card.text is not None
+    ours = tokenize(folder / "clip/tokenizer.json", card.text, [*PROMPTS, ""])
+    assert ours.shape == (3, TOKENS)
+    assert np.array_equal(ours, expected["input_ids"])
+
+
+def test_embeddings_are_cached(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prompt_condition(card, PROMPTS)
+    monkeypatch.setattr(text, "open_encoder", lambda model: pytest.fail("encoded again"))
+    again = prompt_condition(card, PROMPTS[::-1])
+    assert first.values.shape == (2, TOKENS, WIDTH)
+    assert np.array_equal(first.values, again.values[::-1])
+    assert first.null is not None
+    assert np.array_equal(first.null, again.null)  # type: ignore[arg-type]
+
+
+def test_decoders_agree_with_their_class(card: Card) -> None:
+    import torch
+
+    latents = np.random.default_rng(0).standard_normal((3, 4, 8, 8)).astype(np.float32)
+    expected = autoencoder(card.decoder.architecture).decode(torch.from_numpy(latents) / 0.2301).sample.detach().numpy()  # type: ignore[union-attr]
+    assert relative_l2(open_decoder(card)(latents), expected) <= 1e-6
+    values = pixel_values(card, latents)
+    assert values.shape == (3, 32, 32, 3)
+    assert np.array_equal(values, np.clip(127.5 * open_decoder(card)(latents).transpose(0, 2, 3, 1) + 128, 0, 255))
+
+
+def test_large_batches_are_decoded_in_slices(card: Card) -> None:
+    """So that the memory that it takes does not grow with the number of images."""
+    net, sizes = autoencoders.load(card), list[int]()
+    hook = net.register_forward_hook(lambda module, args, output: sizes.append(output.numel() // 3))
+    count = SLICE // (32 * 32) + 5
+    images = open_decoder(card)(np.zeros((count, 4, 8, 8), dtype=np.float32))
+    hook.remove()
+    assert len(images) == count
+    assert len(sizes) == 2
+    assert max(sizes) <= SLICE
+
+
+def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, folder: Path) -> None:
+    bundle = ditzoo.open_bundle(folder / "bundle")
+    assert set(bundle.manifest.graphs) == {"backbone", "decoder", "text_encoder"}
+    assert relative_l2(open_encoder(bundle)(PROMPTS), open_encoder(card)(PROMPTS)) <= 1e-5
+    latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    assert relative_l2(open_decoder(bundle)(latents), open_decoder(card)(latents)) <= 1e-5
+
+    with ditzoo.open_backend("torch", card) as backend:
+        steps = sample_steps(backend, bundle.plan, count=2, condition=prompt_condition(card, PROMPTS), seed=3)
+        (*_, last) = steps
+        expected = pixel_values(card, backend.numpy(last.x))
+    prompts = [option for prompt in PROMPTS for option in ("--prompt", prompt)]
+    typed = ["sample", "bundle", *prompts, "--seed", "3", "--out", "pictures"]
+    done = without_torch(["-m", "ditzoo.cli", *typed], folder)
+    assert done.returncode == 0, done.stderr
+    pictures = [np.asarray(Image.open(folder / path), dtype=np.float32) for path in done.stdout.split()]
+    assert (psnr(np.stack(pictures), np.floor(expected)) or np.inf) >= 50
+
+
+def without_torch(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs Python with every installed package but torch and what needs it."""
+    site, packages = folder / "site", Path(sysconfig.get_path("purelib"))
+    site.mkdir()
+    for item in packages.iterdir():
+        if not item.name.startswith(
+            ("torch", "functorch", "diffusers", "transformers", "onnxscript", "__editable__", "_editable")
+        ):
+            (site / item.name).symlink_to(item)
+    code = Path(ditzoo.__file__).parents[1]
+    (site / "ditzoo").unlink(missing_ok=True)
+    (site / "ditzoo").symlink_to(code / "ditzoo")
+    start = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(site)!r}]; import runpy; "
+    check = "import importlib.util; assert importlib.util.find_spec('torch') is None; "
+    module = f"sys.argv = {arguments[1:]!r}; runpy.run_module({arguments[1]!r}, run_name='__main__', alter_sys=True)"
+    return subprocess.run(
+        [sys.executable, "-I", "-S", "-c", start + check + module], cwd=folder, capture_output=True, text=True
+    )
+
+
+def test_the_command_line_draws_from_a_file_of_prompts(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("a red cat\n\nétoile\n", encoding="utf-8")
+    assert run(["sample", "bundle", "--prompts", "prompts.txt", "--num", "3", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["prompts"] == ["a red cat", "étoile", "a red cat"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("sample bundle", "draws from text: say --prompt"),
+        ("sample bundle --classes 3", "draws from text"),
+        ("sample bundle --prompts missing.txt", "--prompts: cannot read missing.txt"),
+        ("sample dit-digits --prompt cat", "dit-digits takes no prompt; choose --classes"),
+    ],
+)
+def test_wrong_prompts_are_one_clear_line(typed: str, message: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(typed.split()) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_model_without_text_takes_no_prompt() -> None:
+    with pytest.raises(UsageError, match="takes no prompt"):
+        prompt_condition(ditzoo.card("dit-digits"), ["a cat"])
+
+
+def test_a_damaged_decoder_is_one_clear_error(
+    card: Card, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder / "vae", tmp_path / "vae")
+    (tmp_path / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(hub, "fetch", lambda source: tmp_path / "vae")
+    autoencoders.load.cache_clear()
+    with pytest.raises(CheckpointError, match="does not load"):
+        open_decoder(card)
+
+
+def test_decoders_inside_checkpoints_have_the_published_factors() -> None:
+    """The shapes of the published DC-AEs, without their numbers."""
+    import torch
+    from diffusers import AutoencoderDC
+
+    for channels, factor in ((32, 32), (128, 64)):
+        with torch.device("meta"):
+            net = AutoencoderDC(**autoencoders.DC_AE[channels])
+            images = net.decode(torch.zeros(1, channels, 2, 2, device="meta")).sample
+        assert images.shape == (1, 3, 2 * factor, 2 * factor)
