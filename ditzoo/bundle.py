@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from filelock import FileLock
 
 from ditzoo.card import Card
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import cache_dir, check_writable, digest, disk_errors
+from ditzoo.files import cache_dir, check_writable, digest, disk_errors, replacing
 from ditzoo.plan import Plan, load_plan
 from ditzoo.specs import Data, Flavour, Precision, Profile, TensorSpec
 
@@ -86,14 +87,14 @@ class Verification(Data, frozen=True, kw_only=True):
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are those of the export, to read."""
+    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are the export's, to read."""
 
     format: Literal["ditzoo-bundle/2"] = "ditzoo-bundle/2"
     model: str
     key: str
     settings: dict[str, str]
     graphs: dict[str, Graph]
-    engines: dict[str, Engine] = {}
+    engines: dict[str, Engine] = msgspec.field(default_factory=dict)
     files: dict[str, FileRecord]
     made_by: dict[str, str]
     verified: Verification
@@ -124,7 +125,9 @@ def open_bundle(path: Path, *, again: bool = False) -> Bundle:
         raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` makes one")
     manifest = _read(path / MANIFEST, Manifest)
     for name, record in manifest.files.items():
-        _check_file(path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` makes it again", again=again)
+        _check_file(
+            path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` makes it again", again=again
+        )
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=load_plan(path / PLAN))
 
 
@@ -153,6 +156,35 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
         with disk_errors(target), _appearing(target.absolute()) as folder:
             fill(folder)
         return open_bundle(target), False
+
+
+@contextmanager
+def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
+    check_writable(target.parent)
+    with _lock(target.absolute()):
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
+        with disk_errors(target), _appearing(target.absolute()) as folder:
+            yield folder
+
+
+def pack(bundle: Bundle, archive: Path) -> None:
+    """Writes a bundle as a tar archive, whole or not at all; the same bytes for the same bundle."""
+    if archive.suffix != ".tar":
+        raise UsageError(f"--tar writes a .tar file, not {archive}")
+    check_writable(archive.parent, "--tar")
+    names = sorted([MANIFEST, *bundle.manifest.files])
+    with disk_errors(archive), replacing(archive) as scratch, tarfile.open(scratch, "w") as tar:
+        for name in names:
+            tar.add(bundle.path / name, arcname=f"{archive.stem}/{name}", filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
 
 
 def find_bundle(target: Path, key: str) -> Bundle | None:

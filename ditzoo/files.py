@@ -63,7 +63,7 @@ def disk_errors(target: Path) -> Iterator[None]:
             raise
         free = shutil.disk_usage(target.parent).free
         raise UsageError(
-            f"{target} was not written: {error.strerror} ({free:,} bytes are free on its disk); make room, or choose another --out"
+            f"{target} was not written: {error.strerror} ({free:,} bytes are free there); make room, or choose another --out"
         ) from error
 
 

@@ -19,8 +19,8 @@ Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
 what they are multiplied with; all else stays in float32."""
 
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
-"""What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, CPUs) or
-carries scales measured beforehand (tensorrt)."""
+"""What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
+CPUs) or carries scales measured beforehand (tensorrt)."""
 
 Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
 """Where a network runs. The last two are for ONNX Runtime: a GPU, through its execution provider of that TensorRT."""
@@ -74,7 +74,7 @@ class Range(Data, frozen=True, kw_only=True):
 
 
 class Profile(Data, frozen=True, kw_only=True):
-    """The sizes that an engine is built for: a range for each symbolic axis of its inputs. Axes that it does not name are free."""
+    """The sizes that an engine is built for: a range for each symbolic axis of its inputs. Others are free."""
 
     axes: dict[str, Range]
 

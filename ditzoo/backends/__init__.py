@@ -43,7 +43,9 @@ def open_backend(
     if name in FLAVOURS:
         return module.open_engines(model, flavour=name, precision=precision)  # type: ignore[no-any-return]
     if "backbone" not in model.manifest.graphs:
-        raise BackendError(f"the bundle {model.path} has no ONNX graph; `ditzoo export onnx {model.card.name} --out DIR` makes one")
+        raise BackendError(
+            f"the bundle {model.path} has no ONNX graph; `ditzoo export onnx {model.card.name} --out DIR` makes one"
+        )
     graphs = model.manifest.graphs
     if precision != graphs["backbone"].precision:
         exported = graphs["backbone"].precision

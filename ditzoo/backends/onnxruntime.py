@@ -49,7 +49,9 @@ class OnnxRuntimeBackend:
     ) -> None:
         graph, conditioning = graphs["backbone"], graphs.get("conditioning")
         if device == "cpu" and graph.precision in _NOT_ON_CPU:
-            raise BackendError(f"ONNX Runtime has no {graph.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8")
+            raise BackendError(
+                f"ONNX Runtime has no {graph.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
+            )
         self.card = card
         self.precision = graph.precision
         self.name = f"onnxruntime {graph.precision} {device}"
@@ -57,11 +59,13 @@ class OnnxRuntimeBackend:
         self._graph, self._conditioning = graph, conditioning
         self.inputs: tuple[TensorSpec, ...] = (graph.inputs[:1] + conditioning.inputs) if conditioning else graph.inputs
         self._sessions = {
-            part.file: _session(folder / part.file, part.precision, device, threads, provider_options(device, part.inputs, profiles))
+            part.file: _session(
+                folder / part.file, part.precision, device, threads, provider_options(device, part.inputs, profiles)
+            )
             for part in (graph, conditioning)
             if part is not None
         }
-        self._hoisted = None if conditioning is None else Hoisted(self._condition, row_bytes=row_bytes(conditioning.outputs))
+        self._hoisted = None if conditioning is None else self._hoist(conditioning)
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.Hoisting`."""
@@ -73,7 +77,7 @@ class OnnxRuntimeBackend:
         return self._run(self._graph, self.backbone_inputs(inputs))[0]
 
     def backbone_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What the backbone's graph takes, for the inputs of the network: modulations in place of time and label, if it is split."""
+        """What the backbone's graph takes, for the inputs of the network: modulations for time and label, if it is split."""
         check_inputs(self.inputs, inputs)
         if self._hoisted is None or self._conditioning is None:
             return dict(inputs)
@@ -94,9 +98,8 @@ class OnnxRuntimeBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._sessions = {}
 
-    def _condition(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> list[Array]:
-        assert self._conditioning is not None
-        return self._run(self._conditioning, {"t": t, "y": y})
+    def _hoist(self, graph: Graph) -> Hoisted:
+        return Hoisted(lambda t, y: self._run(graph, {"t": t, "y": y}), row_bytes=row_bytes(graph.outputs))
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._sessions:
@@ -147,7 +150,7 @@ def _session(
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
-    if precision == "fp8":  # whose products ONNX Runtime would fuse into an op that takes integers only
+    if precision in ("int8", "fp8"):  # Q/DQ pairs stay what they are: fused for a CPU, int8 would saturate and fp8 is refused
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = ort.InferenceSession(path, options, providers=[(provider, provider_options)])

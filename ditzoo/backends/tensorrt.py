@@ -24,7 +24,7 @@ from ditzoo.specs import Array, Data, Flavour, Precision, Profile, TensorSpec, c
 
 
 def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> TensorRTBackend:
-    """The backend of a bundle's engines; raises BackendError, with the command that rebuilds them, where they do not run here."""
+    """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
     trt = import_module(flavour)
     engines = check_engines(bundle, flavour=flavour, version=trt.__version__, precision=precision, gpu=cuda.gpu())
     return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)
@@ -37,14 +37,15 @@ def check_engines(
     engines = tuple(bundle.manifest.engines.values())
     rebuild = f"`{bundle.manifest.settings['command']} --out {bundle.path} --overwrite` builds them again"
     if not engines:
-        raise BackendError(
-            f"the bundle {bundle.path} has no engines; `ditzoo export tensorrt {bundle.card.name} --flavour {flavour} --out DIR` builds some"
-        )
+        command = f"ditzoo export tensorrt {bundle.card.name} --flavour {flavour} --out DIR"
+        raise BackendError(f"the bundle {bundle.path} has no engines; `{command}` builds some")
     first = engines[0]
     if first.flavour != flavour:
         raise BackendError(f"the engines in {bundle.path} are of {first.flavour}; use --backend {first.flavour}")
     if first.version != version and "version_compatible" not in first.options:
-        raise BackendError(f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}")
+        raise BackendError(
+            f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}"
+        )
     backbone = next(engine for engine in engines if engine.graph == "backbone")
     if backbone.precision != precision:
         raise BackendError(f"the engines in {bundle.path} are {backbone.precision}; add --precision {backbone.precision}")
@@ -90,11 +91,11 @@ def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[Chunk]
 
 
 class Slot:
-    """One profile of a loaded engine: its context, device memory for its largest shapes, and a CUDA graph for each batch size."""
+    """One profile of a loaded engine: its context, memory for its largest shapes, and a CUDA graph for each batch size."""
 
-    def __init__(self, trt: Any, engine: Any, spec: Engine, index: int, stream: cuda.Stream, config: Any) -> None:
+    def __init__(self, trt: Any, loaded: Any, spec: Engine, index: int, stream: cuda.Stream, config: Any) -> None:
         self.spec, self.profile, self._stream, self._trt = spec, spec.profiles[index], stream, trt
-        self._context = present(engine.create_execution_context(config), "an execution context")
+        self._context = present(loaded.create_execution_context(config), "an execution context")
         accept(self._context.set_optimization_profile_async(index, stream.handle), f"optimization profile {index}")
         tensors = (*spec.inputs, *spec.outputs)
         self.memory = {tensor.name: cuda.Buffer(_bytes(tensor, self.profile.shapes(tensor)[2])) for tensor in tensors}
@@ -139,13 +140,17 @@ class TensorRTBackend:
         self.name = f"{backbone.flavour} {backbone.precision} cuda"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
-        self.inputs: tuple[TensorSpec, ...] = backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
+        self.inputs: tuple[TensorSpec, ...] = (
+            backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
+        )
         self._trt, self._open = trt, True
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = present(trt.Runtime(self._logger), "a runtime")
         self._stream = cuda.Stream()
         self._caches: list[tuple[Path, Any]] = []
-        self._slots = {name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()}
+        self._slots = {
+            name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
+        }
         self._modulations: dict[str, cuda.Buffer] = {}
         self._hoisted = None if conditioning is None else Hoisted(self._condition, row_bytes=row_bytes(conditioning.outputs))
 
@@ -160,7 +165,7 @@ class TensorRTBackend:
         if not self._open:
             raise BackendError(f"{self.name} is closed; open the backend again")
         batch, _, height, width = inputs["x"].shape
-        slots, places = self._slots["backbone"], self._hoisted(inputs["t"], inputs["y"])[1] if self._hoisted else None
+        slots, places = self._slots["backbone"], self._hoisted(inputs["t"], inputs["y"])[1] if self._hoisted else []
         parts = []
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
             given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
@@ -193,12 +198,12 @@ class TensorRTBackend:
         self._stream.free()
 
     def _run(
-        self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int] | None
+        self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int]
     ) -> dict[str, npt.NDArray[np.float32]]:
         """Runs a chunk; rows that it does not fill repeat its last one. Modulations come from the device, at `places`."""
         rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
         host = {name: np.ascontiguousarray(value[rows]) for name, value in inputs.items()}
-        shapes = {name: value.shape for name, value in host.items()}
+        shapes: dict[str, tuple[int, ...]] = {name: value.shape for name, value in host.items()}
         for name, value in host.items():
             self._stream.upload(slot.memory[name].address, value)
         for spec in slot.spec.inputs:
@@ -207,10 +212,9 @@ class TensorRTBackend:
             shapes[spec.name] = spec.concrete(batch=chunk.rows)
             size, buffer = row_bytes([spec]), self._modulations[spec.name]
             for i, row in enumerate(rows):
-                assert places is not None, "an engine with modulations has a conditioning engine beside it"
                 self._stream.copy(slot.memory[spec.name].address + i * size, buffer.address + places[row] * size, size)
         slot.run(shapes)
-        axes = {"batch": chunk.rows, **dict(zip(("height", "width"), next(iter(host.values())).shape[2:], strict=False))}
+        axes = {"batch": chunk.rows, **dict(zip(("height", "width"), shapes["x"][2:], strict=True))}
         results = {spec.name: np.empty(spec.concrete(**axes), np.float32) for spec in slot.spec.outputs}
         for name, value in results.items():
             self._stream.download(value, slot.memory[name].address)
@@ -227,27 +231,31 @@ class TensorRTBackend:
         for chunk in chunks([slot.profile for slot in slots], {"batch": len(t)}):
             slot = slots[chunk.profile]
             rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
-            host = {"t": np.ascontiguousarray(t[rows]), "y": np.ascontiguousarray(y[rows])}
+            host: dict[str, npt.NDArray[Any]] = {"t": np.ascontiguousarray(t[rows]), "y": np.ascontiguousarray(y[rows])}
             for name, value in host.items():
                 self._stream.upload(slot.memory[name].address, value)
             slot.run({name: value.shape for name, value in host.items()})
             for spec in slot.spec.outputs:
                 size, target = row_bytes([spec]), self._modulations[spec.name].address
-                self._stream.copy(target + chunk.start * size, slot.memory[spec.name].address, (chunk.stop - chunk.start) * size)
+                self._stream.copy(
+                    target + chunk.start * size, slot.memory[spec.name].address, (chunk.stop - chunk.start) * size
+                )
             self._stream.wait()
 
     def _load(self, folder: Path, spec: Engine) -> list[Slot]:
         """The slots of an engine, one a profile."""
-        engine = self._runtime.deserialize_cuda_engine((folder / spec.file).read_bytes())
-        if engine is None:
-            raise BundleError(f"{spec.flavour} refuses {folder / spec.file}; `ditzoo inspect {folder}` says what it was built for")
+        loaded = self._runtime.deserialize_cuda_engine((folder / spec.file).read_bytes())
+        if loaded is None:
+            raise BundleError(
+                f"{spec.flavour} refuses {folder / spec.file}; `ditzoo inspect {folder}` says what it was built for"
+            )
         if "stripped" in spec.options:
-            refitter = self._trt.OnnxParserRefitter(self._trt.Refitter(engine, self._logger), self._logger)
+            refitter = self._trt.OnnxParserRefitter(self._trt.Refitter(loaded, self._logger), self._logger)
             accept(refitter.refit_from_file(str(folder / f"{spec.graph}.onnx")), f"the weights of {spec.file}")
-        config = present(engine.create_runtime_config(), "a runtime configuration")
+        config = present(loaded.create_runtime_config(), "a runtime configuration")
         if hasattr(self._trt, "CudaGraphStrategy"):
             self._configure_rtx(config, spec)
-        return [Slot(self._trt, engine, spec, i, self._stream, config) for i in range(len(spec.profiles))]
+        return [Slot(self._trt, loaded, spec, i, self._stream, config) for i in range(len(spec.profiles))]
 
     def _configure_rtx(self, config: Any, spec: Engine) -> None:
         """CUDA graphs for whole engines, and the kernels that were compiled for this GPU before."""

@@ -71,7 +71,9 @@ class TorchBackend:
 
 def _check_device(device: Device, precision: Precision) -> None:
     if precision not in DTYPES:
-        raise BackendError(f"torch computes in {', '.join(DTYPES)}, not in {precision}; use --backend onnxruntime for {precision}")
+        raise BackendError(
+            f"torch computes in {', '.join(DTYPES)}, not in {precision}; use --backend onnxruntime for {precision}"
+        )
     if device not in ("cpu", "cuda"):
         raise BackendError(f"torch runs on cpu and cuda, not on {device}; use --backend onnxruntime for {device}")
     if device == "cuda" and not torch.cuda.is_available():

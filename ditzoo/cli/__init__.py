@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import demo, export, output, parity, sample, zoo
+from ditzoo.cli import demo, export, inspect, output, parity, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -22,7 +22,9 @@ app.command("info")(zoo.info)
 app.command("sample")(sample.sample)
 app.command("parity")(parity.parity)
 app.command("demo")(demo.demo)
+app.command("inspect")(inspect.inspect)
 app.add_typer(export.app, name="export")
+app.add_typer(inspect.app, name="cache")
 
 
 def _version(asked: bool) -> None:

@@ -135,7 +135,7 @@ class DiT(nn.Module):
         return blocks, self.final_layer.adaLN_modulation(c)
 
     def denoise(self, x: Tensor, blocks: Tensor, final: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` overrides the net's own."""
+        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replaces its own."""
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
             raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is no multiple of the patch size {patch}")

@@ -32,7 +32,7 @@ def sincos_axis(count: int, width: int, device: torch.device | None = None) -> T
 
 
 def grid_positions(axis: Tensor, rows: int, columns: int) -> Tensor:
-    """The positions of a grid of patches, [1, rows · columns, width], from the `axis` table [at least max(rows, columns), width / 2]."""
+    """The positions of a grid, [1, rows · columns, width], from the table `axis` [max(rows, columns) or more, width / 2]."""
     column, row = axis[:columns].expand(rows, -1, -1), axis[:rows, None].expand(-1, columns, -1)  # each: h w D/2
     return torch.cat([column, row], dim=2).flatten(0, 1)[None]  # 1 T D
 

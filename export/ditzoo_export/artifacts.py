@@ -114,7 +114,7 @@ def _weights_digest(card: Card, net: Net | None) -> str:
     if net is None:
         return digest(hub.weights(card))
     state = net.state_dict()
-    return _hash({name: hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest() for name, value in state.items()})
+    return _hash({name: hashlib.sha256(value.contiguous().numpy()).hexdigest() for name, value in state.items()})
 
 
 def _hash(*parts: object) -> str:

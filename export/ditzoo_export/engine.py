@@ -26,7 +26,7 @@ _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible":
 
 
 def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
-    """Fills `folder` with the engines of a bundle's graphs; raises ExportError, with all that TensorRT said, where one fails."""
+    """Fills `folder` with the engines of a bundle's graphs; raises ExportError, with all that TensorRT said, if one fails."""
     trt = load(settings.flavour)
     gpus = targets(settings)
     graphs = {name: graph for name, graph in source.manifest.graphs.items() if name in ("backbone", "conditioning")}
@@ -64,18 +64,26 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
     """The GPUs to build for; raises UsageError where this flavour cannot build that here, and says what can."""
     here, flavour = cuda.gpu(), settings.flavour
     if settings.gpus is None and here is None:
-        hint = "name one, such as --gpu sm89" if flavour == "tensorrt_rtx" else "build on the GPU that will run it, or use tensorrt_rtx"
+        hint = (
+            "name one, such as --gpu sm89"
+            if flavour == "tensorrt_rtx"
+            else "build on the GPU that will run it, or use tensorrt_rtx"
+        )
         raise UsageError(f"--gpu current: no GPU here; {hint}")
     gpus = settings.gpus or (here or "",)
     if flavour == "tensorrt" and gpus != (here,):
-        raise UsageError(f"tensorrt builds only for the GPU it runs on ({here or 'there is none here'}); use --flavour tensorrt_rtx")
+        raise UsageError(
+            f"tensorrt builds only for the GPU it runs on ({here or 'there is none here'}); use --flavour tensorrt_rtx"
+        )
     for gpu in gpus:
         check_precision(gpu, settings.onnx.precision)
     _check_options(settings, here)
     return gpus
 
 
-def build(trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]) -> bytes:
+def build(
+    trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
+) -> bytes:
     """A serialised engine of the ONNX graph at `path`; raises ExportError with all that the parser or the builder said."""
     heard: list[str] = []
     logger = _logger(trt, heard)
@@ -149,9 +157,13 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
     """Raises UsageError for an option that the flavour has not, or not on a machine without a GPU."""
     rtx, options = settings.flavour == "tensorrt_rtx", settings.options
     if rtx and "version_compatible" in options:
-        raise UsageError("tensorrt_rtx has no version-compatible engines; build again for each version, or use --flavour tensorrt")
+        raise UsageError(
+            "tensorrt_rtx has no version-compatible engines; build again for each version, or use --flavour tensorrt"
+        )
     if rtx and "hardware_compatible" in options:
-        raise UsageError("tensorrt_rtx engines run on the GPUs that they were built for; name all of them: --gpu sm86,sm89,sm120")
+        raise UsageError(
+            "tensorrt_rtx engines run on the GPUs that they were built for; name all of them: --gpu sm86,sm89,sm120"
+        )
     for option in ("stripped", "refittable"):
         if rtx and here is None and option in options:
             raise UsageError(f"tensorrt_rtx builds {option} engines only on a machine with a GPU, and there is none here")
@@ -174,10 +186,10 @@ def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str
 
 
 def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
-    profile = builder.create_optimization_profile()
+    optimization = builder.create_optimization_profile()
     for spec in graph.inputs:
-        profile.set_shape(spec.name, *sizes.shapes(spec))
-    return profile
+        optimization.set_shape(spec.name, *sizes.shapes(spec))
+    return optimization
 
 
 def _decompose_attention(trt: Any, network: Any) -> None:

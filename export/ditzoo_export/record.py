@@ -56,10 +56,10 @@ class Recorder:
         """Leaves the other open: it is not this one's."""
 
 
-def record(backend: Backend, *, steps: int, images: int) -> list[Evaluation]:
+def record(backend: Backend, *, steps: int, images: int, seed: int = 0) -> list[Evaluation]:
     """Every evaluation of a run of the card's own plan in `steps` steps, with both halves of guidance where there are two."""
     recorder, plan = Recorder(backend), make_plan(backend.card, steps=steps)
-    for _ in sample_steps(recorder, plan, count=images, condition=some_condition(backend, images)):
+    for _ in sample_steps(recorder, plan, count=images, condition=some_condition(backend, images), seed=seed):
         pass
     return recorder.evaluations
 

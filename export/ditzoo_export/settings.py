@@ -26,6 +26,11 @@ class Settings(Data, frozen=True, kw_only=True):
     guided: bool = False
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the graphs carry scales that were measured beforehand."""
+        return self.precision in ("int8", "fp8") and self.target == "tensorrt"
+
+    @property
     def opset(self) -> int:
         """The opset of the graphs."""
         return OPSETS[self.target]
@@ -83,7 +88,7 @@ _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 class EngineSettings(Data, frozen=True, kw_only=True):
     """One build of TensorRT engines, from the ONNX export `onnx`.
 
-    `profiles` are those of the backbone; `merged`: all in one engine, else an engine each. `gpus` None: the one of this machine.
+    `profiles` are those of the backbone; `merged`: all in one engine, else an engine each. `gpus` None: this machine's.
     `options` are "stripped" (weights left out, to be filled in from the ONNX file), "refittable", "hardware_compatible" and
     "version_compatible".
     """
@@ -141,7 +146,7 @@ def make_engine_settings(
     ]
     return EngineSettings(
         onnx=onnx,
-        flavour=flavour,  # type: ignore[arg-type]  # checked above
+        flavour=flavour,
         gpus=None if gpu == CURRENT else _parse_gpus(gpu, onnx.precision),
         profiles=tuple(profiles),
         merged=merged,
@@ -214,7 +219,7 @@ def parse_resolutions(card: Card, text: str | None) -> list[Size]:
 
 
 def parse_batches(text: str) -> list[Range]:
-    """The ranges of a list like "1,4,8-16,2-8-32": a number, smallest-largest (best at the largest), or smallest-best-largest."""
+    """The ranges of a list like "1,4,8-16,2-8-32": a number, smallest-largest (best at that), or smallest-best-largest."""
     return [_parse_range(part.strip()) for part in text.split(",")]
 
 

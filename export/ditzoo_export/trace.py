@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -44,7 +44,9 @@ class Positioned(nn.Module):
     def denoise(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
         """As `DiT.denoise`."""
         patch = self.net.config.patch_size
-        return self.net.denoise(x, blocks, final, grid_positions(self.axis, x.shape[2] // patch, x.shape[3] // patch))  # B C H W
+        return self.net.denoise(
+            x, blocks, final, grid_positions(self.axis, x.shape[2] // patch, x.shape[3] // patch)
+        )  # B C H W
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """As `DiT.forward`."""
@@ -99,7 +101,7 @@ def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *,
     specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
     parts: dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]] = {"backbone": (sized, inputs, outputs)}
-    if settings.split and isinstance(net, nets.DiT):
+    if settings.split and isinstance(net, nets.DiT) and not isinstance(sized, nets.UViT):
         modulations = list(net.modulations)
         parts["backbone"] = (Backbone(sized), [specs["x"], *modulations], outputs)
         parts["conditioning"] = (Conditioning(net), [specs["t"], specs["y"]], modulations)
@@ -108,9 +110,7 @@ def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *,
         parts["guided"] = (_guided(sized, card), [*inputs, scale], outputs)
     graphs = {}
     for name, (module, taken, given) in parts.items():
-        graph = Graph(
-            file=f"{name}.onnx", precision=precision, opset=settings.opset, inputs=tuple(taken), outputs=tuple(given)
-        )
+        graph = Graph(file=f"{name}.onnx", precision=precision, opset=settings.opset, inputs=tuple(taken), outputs=tuple(given))
         _trace(module, card, graph, folder / graph.file, settings)
         graphs[name] = graph
     return graphs
@@ -132,8 +132,8 @@ class Narrow(nn.Module):
 def in_precision(net: nets.Net, precision: Precision) -> nets.Net:
     """The net itself in fp32, or a copy of it in another precision. Its sinusoids stay in float32, as its layers say.
 
-    bf16 keeps its eight bits for the big products: attention, MLPs and skips. Sums, norms and conditioning stay in float32, where
-    a network all in bfloat16 is five to ten times as far off.
+    bf16 is for the big products: attention, MLPs and skips. Sums, norms and conditioning stay in float32; a network all in
+    bfloat16 is five to ten times as far off.
     """
     if precision == "fp32":
         return net.eval()
@@ -178,9 +178,7 @@ def _trace(module: nn.Module, card: Card, graph: Graph, path: Path, settings: Se
     height, width = own_size(card)
     sizes = {"batch": _TRACED_BATCH, "height": height, "width": width + card.backbone.patch_size}
     example = random_inputs(graph.inputs, card, np.random.default_rng(0), **sizes)
-    axes: Mapping[str, dict[int, str]] = {
-        spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs
-    }
+    axes = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
