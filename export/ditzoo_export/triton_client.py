@@ -35,6 +35,7 @@ class TritonBackend:
     def __init__(self, url: str, model: Card) -> None:
         self.card, self.name = model, f"triton {url}"
         self._client = triton.InferenceServerClient(url)
+        self._largest: dict[str, int] = {}
         self._specs = {name: self._describe(name) for name in ("backbone", "conditioning") if self._serves(name)}
         self.inputs, self.outputs = self._specs["backbone"]
         self._hoisted = None
@@ -78,10 +79,20 @@ class TritonBackend:
     def _describe(self, graph: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """The inputs and outputs of a served graph; an axis of −1 is any number, a vector of one a scalar for each sample."""
         config = self._client.get_model_config(f"{self.card.name}-{graph}").config
+        self._largest[graph] = config.max_batch_size
         given, taken = (tuple(_spec(tensor) for tensor in side) for side in (config.output, config.input))
         return taken, given
 
     def _infer(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
+        """All outputs of a served graph, asked for in batches that its server takes."""
+        size, step = len(next(iter(inputs.values()))), self._largest[graph]
+        parts = [
+            self._request(graph, {name: value[start : start + step] for name, value in inputs.items()})
+            for start in range(0, size, step)
+        ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _request(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
         specs, outputs = self._specs[graph]
         tensors = []
         for spec in specs:
