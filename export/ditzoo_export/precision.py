@@ -38,8 +38,9 @@ _INT8_LARGEST, _FP8_LARGEST = 127.0, 448.0
 _WHOLE_FILE = 2**31 - 2**20  # what protobuf can hold, less a margin for what is not weights
 
 
-EXTENTS = ("all products", "all but the second product of each MLP", "attention and skips")
-"""What is quantized. Where an extent fails its verification the next one is tried: what comes out of a GELU is the hardest."""
+EXTENTS = ("all products", "all but the second product of each MLP", "attention")
+"""What is quantized. Where an extent fails its verification the next one is tried: what comes out of a GELU is the
+hardest, then what no norm has been over."""
 
 
 def quantize(
@@ -140,7 +141,10 @@ def _products(model: ModelProto, extent: str) -> list[NodeProto]:
     before = {name for node in model.graph.node if node.op_type == "Gelu" for name in node.input}
     before |= {name for node in model.graph.node if node.op_type == "Add" and node.output[0] in before for name in node.input}
     products = [node for node in products if node.input[0] not in behind]
-    return products if extent == EXTENTS[1] else [node for node in products if node.output[0] not in before]
+    if extent == EXTENTS[1]:
+        return products
+    skips = {name for node in model.graph.node if node.op_type == "Concat" for name in node.output}
+    return [node for node in products if node.output[0] not in before and node.input[0] not in skips]
 
 
 def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str, np.ndarray], extent: str) -> None:
