@@ -1,16 +1,18 @@
 """A bundle: the folder that an export leaves, with a manifest of all that is in it; and the cache of such folders.
 
-backbone.onnx (and its external data)   plan.json   card.json   manifest.json
+ONNX graphs and their external data, or TensorRT engines   plan.json   card.json   manifest.json
 """
 
 from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Literal
@@ -20,11 +22,13 @@ from filelock import FileLock
 
 from ditzoo.card import Card
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import cache_dir, check_writable, sha256
+from ditzoo.files import cache_dir, check_writable, digest, disk_errors, replacing
 from ditzoo.plan import Plan, load_plan
-from ditzoo.specs import Data, Precision, T, TensorSpec, from_json
+from ditzoo.specs import Data, Flavour, Precision, Profile, T, TensorSpec, from_json
 
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
+
+log = logging.getLogger(__name__)
 
 
 class FileRecord(Data, frozen=True, kw_only=True):
@@ -35,7 +39,11 @@ class FileRecord(Data, frozen=True, kw_only=True):
 
 
 class Graph(Data, frozen=True, kw_only=True):
-    """An ONNX graph of a bundle: its file, how it computes, and what goes in and out."""
+    """An ONNX graph of a bundle: its file, how it computes, and what goes in and out.
+
+    "backbone" takes latents, times and condition; or, where there is a graph "conditioning", which takes times and condition,
+    latents and what that one gives. "guided" has guidance inside it.
+    """
 
     file: str
     precision: Precision
@@ -44,21 +52,47 @@ class Graph(Data, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
 
 
+class Engine(Data, frozen=True, kw_only=True):
+    """A TensorRT engine of a bundle: the graph that it was built from, where it runs, and for which sizes."""
+
+    file: str
+    graph: str
+    flavour: Flavour
+    version: str
+    gpus: tuple[str, ...]
+    precision: Precision
+    profiles: tuple[Profile, ...]
+    options: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    seconds: float
+
+
 class Verification(Data, frozen=True, kw_only=True):
-    """How far ONNX Runtime was from PyTorch when the export was checked: the largest relative L2 error of an output."""
+    """How far the export was from PyTorch in fp32 when it was checked: the largest relative L2 error of an output.
+
+    `sizes` are latents' heights and widths, `times` those along the trajectory. `rounded`: the CPU has no such arithmetic, so
+    every node ran in float32 and its result was rounded.
+    """
 
     batches: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    times: tuple[float, ...]
     random: float
     trajectory: float
     tolerance: float
+    rounded: bool = False
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a bundle holds and what made it."""
+    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are the export's, to read."""
 
-    format: Literal["ditzoo-bundle/1"] = "ditzoo-bundle/1"
+    format: Literal["ditzoo-bundle/2"] = "ditzoo-bundle/2"
     model: str
+    key: str
+    settings: dict[str, str]
     graphs: dict[str, Graph]
+    engines: dict[str, Engine] = msgspec.field(default_factory=dict)
     files: dict[str, FileRecord]
     made_by: dict[str, str]
     verified: Verification
@@ -78,15 +112,20 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Opens and checks the bundle at `path`; raises BundleError naming the first file that is missing, changed or truncated."""
+def open_bundle(path: Path, *, again: bool = False) -> Bundle:
+    """Opens and checks the bundle at `path`; raises BundleError naming the first file that is missing, changed or truncated.
+
+    Sizes are compared every time; checksums on first use and after any change, or, if they have to be, `again`.
+    """
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` makes one")
     if not is_bundle(path):
         raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` makes one")
     manifest = _read(path / MANIFEST, Manifest)
     for name, record in manifest.files.items():
-        _check_file(path, name, record, remedy=f"`ditzoo export onnx {manifest.model} --out {path} --overwrite` makes it again")
+        _check_file(
+            path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` makes it again", again=again
+        )
     for graph in manifest.graphs.values():
         if graph.file not in manifest.files:
             raise BundleError(
@@ -98,35 +137,79 @@ def open_bundle(path: Path) -> Bundle:
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """A record of every file in `folder`, by name."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: FileRecord(size=path.stat().st_size, sha256=sha256(path)) for path in files}
+    return {path.name: FileRecord(size=path.stat().st_size, sha256=digest(path)) for path in files}
+
+
+def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
+    """The bundle of that `key` at `target`, and whether it was there already. If not, `fill` makes it in a new folder.
+
+    That folder becomes `target` at once and whole when all is well, or vanishes. Another process with the same target waits.
+    Raises UsageError where something else is at `target`, the disk is full, or `target` cannot be written.
+    """
+    check_writable(target.parent)
+    with _lock(target.absolute()):
+        if bundle := find_bundle(target, key):
+            return bundle, True
+        _check_replaceable(target, overwrite=overwrite)
+        with disk_errors(target), _appearing(target.absolute()) as folder:
+            fill(folder)
+        return open_bundle(target), False
 
 
 @contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that becomes `target` when the block ends well, at once and whole, or vanishes.
-
-    Another process doing the same waits. A bundle that was at `target` is replaced; anything else there is an error.
-    """
-    target, prefix = target.absolute(), f".{target.name}."
-    with _lock(target):
-        _check_replaceable(target)
-        for stale in target.parent.glob(f"{glob.escape(prefix)}*.partial"):  # of a process that was killed
-            shutil.rmtree(stale)
-        with tempfile.TemporaryDirectory(prefix=prefix, suffix=".partial", dir=target.parent) as scratch:
-            fresh = Path(scratch) / "new"
-            fresh.mkdir()
-            yield fresh
-            if target.exists():
-                target.rename(Path(scratch) / "old")
-            fresh.rename(target)
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Raises UsageError unless a bundle can be written to `target`: its parent is there and writable, and nothing is lost."""
+def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
     check_writable(target.parent)
-    _check_replaceable(target)
-    if target.exists() and any(target.iterdir()) and not overwrite:
-        raise UsageError(f"there is a bundle at {target} already; add --overwrite to replace it, or choose another folder")
+    with _lock(target.absolute()):
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
+        with disk_errors(target), _appearing(target.absolute()) as folder:
+            yield folder
+
+
+def pack(bundle: Bundle, archive: Path) -> None:
+    """Writes a bundle as a tar archive, whole or not at all; the same bytes for the same bundle."""
+    if archive.suffix != ".tar":
+        raise UsageError(f"--tar writes a .tar file, not {archive}")
+    check_writable(archive.parent, "--tar")
+    names = sorted([MANIFEST, *bundle.manifest.files])
+    with disk_errors(archive), replacing(archive) as scratch, tarfile.open(scratch, "w") as tar:
+        for name in names:
+            tar.add(bundle.path / name, arcname=f"{archive.stem}/{name}", filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
+
+
+def find_bundle(target: Path, key: str) -> Bundle | None:
+    """The bundle at `target`, if there is one of that key and it is sound."""
+    if not is_bundle(target):
+        return None
+    try:
+        bundle = open_bundle(target)
+    except BundleError as error:
+        log.warning("%s", error)
+        return None
+    return bundle if bundle.manifest.key == key else None
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that becomes `target` when the block ends well, or vanishes."""
+    prefix = f".{target.name}."
+    for stale in target.parent.glob(f"{glob.escape(prefix)}*.partial"):  # of a process that was killed
+        shutil.rmtree(stale)
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".partial", dir=target.parent) as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        fresh.rename(target)
 
 
 def _lock(target: Path) -> FileLock:
@@ -136,12 +219,16 @@ def _lock(target: Path) -> FileLock:
     return FileLock(locks / f"{hashlib.sha256(os.fsencode(target)).hexdigest()}.lock")
 
 
-def _check_replaceable(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir()))):
+def _check_replaceable(target: Path, *, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not target.is_dir() or not is_bundle(target):
         raise UsageError(f"{target} is there already and is no bundle; choose another --out")
+    if not overwrite:
+        raise UsageError(f"there is another bundle at {target}; add --overwrite to replace it, or choose another folder")
 
 
-def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str) -> None:
+def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, again: bool) -> None:
     if PurePath(name).name != name or name == "..":
         raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
     path = folder / name
@@ -151,7 +238,7 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str) -> 
         raise BundleError(
             f"{path} has {path.stat().st_size:,} bytes instead of {record.size:,}: truncated or changed; {remedy}"
         )
-    if sha256(path) != record.sha256:
+    if digest(path, again=again) != record.sha256:
         raise BundleError(f"{path} was changed or damaged (its sha256 is not the manifest's); {remedy}")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import platformdirs
 
 from ditzoo.errors import UsageError
@@ -18,6 +21,50 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path, *, again: bool = False) -> str:
+    """The SHA-256 of a file, read only where nothing is remembered of the file as it is now, or if it has to be `again`.
+
+    Remembered with size, inode and both times of change: what was written to since is read anew. Only a disk that changes bytes
+    by itself goes unnoticed, until `again`.
+    """
+    memo = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
+    state = _state(path)
+    if not again and (known := _remembered(memo, state)):
+        return known
+    value = sha256(path)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(memo) as scratch:
+        scratch.write_bytes(msgspec.json.encode([*state, value]))
+    return value
+
+
+def _state(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _remembered(memo: Path, state: list[int]) -> str | None:
+    try:
+        *known, value = msgspec.json.decode(memo.read_bytes(), type=list[int | str])
+    except (OSError, ValueError):
+        return None
+    return value if known == state and isinstance(value, str) else None
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turns a full disk, or a limit of the same effect, into a UsageError that says so; `target` is what was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise UsageError(
+            f"{target} was not written: {error.strerror} ({free:,} bytes are free there); make room, or choose another --out"
+        ) from error
 
 
 def cache_dir() -> Path:

@@ -28,6 +28,8 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
     "bf16": Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
     "fp16": Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
+    "int8": Tolerance(forward=3e-2, sample=2e-1, psnr=20.0),
+    "fp8": Tolerance(forward=1e-1, sample=4e-1, psnr=15.0),
 }
 
 

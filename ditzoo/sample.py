@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from ditzoo.backends.base import Backend
+from ditzoo.backends.base import Backend, Hoisting
 from ditzoo.card import Card
 from ditzoo.errors import UsageError
 from ditzoo.plan import Plan, Row
@@ -90,6 +90,9 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     cond, both = (
         {name: backend.asarray(value) for name, value in _tokens(condition, halves=both).items()} for both in (False, halves)
     )
+
+    if condition is not None and condition.name == "y" and isinstance(backend, Hoisting):
+        backend.prepare([row.time for row in plan.rows], _tokens(condition, halves=halves)["y"].tolist())
 
     def predict(x: Array, row: Row) -> Array:
         size, xp = len(x), array_namespace(x)

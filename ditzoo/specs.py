@@ -16,11 +16,22 @@ T = TypeVar("T")
 
 DType: TypeAlias = Literal["float32", "float16", "bfloat16", "int64"]
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-"""What a network computes in; its inputs and outputs are float32 whatever that is."""
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
+"""What a network computes in; its inputs and outputs are float32 whatever that is. Eight bits are those of the weights, and of
+what they are multiplied with; all else stays in float32."""
 
-Device: TypeAlias = Literal["cpu", "cuda"]
+Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
+"""What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
+CPUs) or carries scales measured beforehand (tensorrt)."""
 
+Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
+"""Where a network runs. The last two are for ONNX Runtime: a GPU, through its execution provider of that TensorRT."""
+
+Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
+"""The two TensorRTs: the one for data centres and the one for RTX cards. Each is a Python module of that name."""
+
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+TARGETS: tuple[Target, ...] = get_args(Target)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEVICES: tuple[Device, ...] = get_args(Device)
 
@@ -59,6 +70,42 @@ class TensorSpec(Data, frozen=True, kw_only=True):
     def concrete(self, **axes: int) -> tuple[int, ...]:
         """The shape with every symbolic axis replaced by its number in `axes`; raises KeyError where one is missing."""
         return tuple(axis if isinstance(axis, int) else axes[axis] for axis in self.shape)
+
+
+class Range(Data, frozen=True, kw_only=True):
+    """The numbers that an axis takes, and the one to be fastest at."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise ValueError(f"{self} is no range: it needs 1 <= min <= opt <= max")
+
+    def __str__(self) -> str:
+        numbers = (self.min, self.opt, self.max)
+        return str(self.min) if self.min == self.max else "-".join(map(str, numbers if self.opt != self.max else numbers[::2]))
+
+
+class Profile(Data, frozen=True, kw_only=True):
+    """The sizes that an engine is built for: a range for each symbolic axis of its inputs. Others are free."""
+
+    axes: dict[str, Range]
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={sizes}" for name, sizes in sorted(self.axes.items()))
+
+    def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """The smallest, the best and the largest shape of an input; raises KeyError for an axis without a range."""
+        low, best, high = (
+            spec.concrete(**{name: getattr(sizes, end) for name, sizes in self.axes.items()}) for end in ("min", "opt", "max")
+        )
+        return low, best, high
+
+    def fits(self, sizes: Mapping[str, int]) -> bool:
+        """Whether every size that this profile has a range for is in it."""
+        return all(self.axes[name].min <= size <= self.axes[name].max for name, size in sizes.items() if name in self.axes)
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:

@@ -17,7 +17,7 @@ from ditzoo.sample import class_condition, evaluation_inputs, gaussian
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
 from ditzoo_export.bisect import bisect
-from ditzoo_export.trace import SCOPE
+from ditzoo_export.graph import SCOPE
 
 CARDS = list(digits.CARDS)
 

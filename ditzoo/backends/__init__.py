@@ -9,9 +9,9 @@ from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
-from ditzoo.specs import DEVICES, PRECISIONS, Device, Precision
+from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Precision
 
-EXTRAS = {"torch": "torch", "onnxruntime": "onnx"}
+EXTRAS = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 """The backends, and the extra of the distribution that installs what each one needs."""
 
 
@@ -23,7 +23,8 @@ def open_backend(
     precision: Precision = "fp32",
     threads: int | None = None,
 ) -> Backend:
-    """Opens the backend called `name` on a model: onnxruntime a bundle, torch the weights of a card or of a bundle's card.
+    """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, onnxruntime a bundle's
+    graphs, tensorrt and tensorrt_rtx a bundle's engines.
 
     Raises UsageError for a name, device, precision or number of threads that there is not, MissingPackageError where the
     backend's package is not installed, and BackendError where it cannot run as asked.
@@ -37,11 +38,19 @@ def open_backend(
         card = model.card if isinstance(model, Bundle) else model
         return module.TorchBackend(card, device=device, precision=precision, threads=threads)  # type: ignore[no-any-return]
     if isinstance(model, Card):
-        raise BackendError(f"onnxruntime runs bundles; `ditzoo export onnx {model.name} --out DIR` makes one")
-    graph = model.manifest.graphs["backbone"]
-    if precision != graph.precision:
-        raise BackendError(f"the bundle {model.path} was exported in {graph.precision}, not {precision}")
-    return module.OnnxRuntimeBackend(model.path, graph, model.card, device=device, threads=threads)  # type: ignore[no-any-return]
+        command = "onnx" if name == "onnxruntime" else f"tensorrt --flavour {name}"
+        raise BackendError(f"{name} runs bundles; `ditzoo export {command} {model.name} --out DIR` makes one")
+    if name in FLAVOURS:
+        return module.open_engines(model, flavour=name, precision=precision)  # type: ignore[no-any-return]
+    if "backbone" not in model.manifest.graphs:
+        raise BackendError(
+            f"the bundle {model.path} has no ONNX graph; `ditzoo export onnx {model.card.name} --out DIR` makes one"
+        )
+    graphs = model.manifest.graphs
+    if precision != graphs["backbone"].precision:
+        exported = graphs["backbone"].precision
+        raise BackendError(f"the bundle {model.path} was exported in {exported}, not {precision}; add --precision {exported}")
+    return module.OnnxRuntimeBackend(model.path, graphs, model.card, device=device, threads=threads)  # type: ignore[no-any-return]
 
 
 def load_module(name: str) -> ModuleType:
@@ -49,9 +58,11 @@ def load_module(name: str) -> ModuleType:
     if name not in EXTRAS:
         raise unknown("backend", name, EXTRAS)
     try:
-        return import_module(f"ditzoo.backends.{name}")
+        if name in FLAVOURS:
+            import_module(name)
+        return import_module(f"ditzoo.backends.{'tensorrt' if name in FLAVOURS else name}")
     except ModuleNotFoundError as error:
-        if error.name != name:
+        if error.name not in (name, "cuda"):
             raise
         raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{EXTRAS[name]}]'") from error
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,3 +51,11 @@ class Backend(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+@runtime_checkable
+class Hoisting(Protocol):
+    """A backend that can compute ahead of need what depends on time and label alone."""
+
+    def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
+        """Announces the times of the coming evaluations, in their order, and the labels that each of them will have."""

@@ -70,6 +70,12 @@ class TorchBackend:
 
 
 def _check_device(device: Device, precision: Precision) -> None:
+    if precision not in DTYPES:
+        raise BackendError(
+            f"torch computes in {', '.join(DTYPES)}, not in {precision}; use --backend onnxruntime for {precision}"
+        )
+    if device not in ("cpu", "cuda"):
+        raise BackendError(f"torch runs on cpu and cuda, not on {device}; use --backend onnxruntime for {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             "torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch on a machine with a GPU"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import bench, cache, demo, export, output, parity, plan, pull, recipes, sample, zoo
+from ditzoo.cli import bench, cache, demo, export, inspect, output, parity, plan, pull, recipes, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("run")(recipes.run_recipe)
+app.command("inspect")(inspect.inspect)
 app.add_typer(export.app, name="export")
 app.add_typer(plan.app, name="plan")
 

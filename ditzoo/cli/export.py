@@ -2,32 +2,190 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Name, OutFolder, Overwrite
+from ditzoo.cli.options import Json, Model, Name, OutFolder, Overwrite
+from ditzoo.errors import UsageError
 
-app = typer.Typer(help="Export a model for deployment.", no_args_is_help=True)
+app = typer.Typer(help="Export a model for deployment.", invoke_without_command=True)
+
+Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")]
+Split: TypeAlias = Annotated[
+    bool | None,
+    typer.Option(
+        "--split/--single", help="Conditioning in a graph of its own, or all in one. [default: split where it can be]"
+    ),
+]
 
 
 @app.callback()
-def _group() -> None:
-    """Keeps `onnx` a command of its own while there is no other."""
+def matrix(
+    context: typer.Context,
+    matrix: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Make all that this TOML file asks for; see recipes/.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Export a model for deployment, or a whole matrix of exports."""
+    if matrix is None:
+        if context.invoked_subcommand is None:
+            output.data(context.get_help())
+        return
+    if context.invoked_subcommand is not None:
+        raise UsageError(f"--matrix FILE stands alone: leave out {context.invoked_subcommand}")
+    from ditzoo.cli.models import exporter
+
+    exporter()
+    from ditzoo_export.matrix import cells, read_matrix, run_matrix
+
+    asked = read_matrix(matrix)
+    outcomes = []
+    with output.progress(str(matrix), len(cells(asked))) as advance:
+        for outcome in run_matrix(asked, matrix.parent):
+            outcomes.append(outcome)
+            advance()
+    if json:
+        output.json(outcomes)
+    else:
+        rows = [(o.cell, o.state, f"{o.seconds:.1f}", f"{o.size:,}", o.message) for o in outcomes]
+        output.table(["export", "state", ">seconds", ">bytes", "why"], rows)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
 
 
 @app.command("onnx")
-def onnx(name: Name, out: OutFolder, overwrite: Overwrite = False) -> None:
-    """Export a model to a bundle: ONNX graph, plan, card and manifest, verified against torch."""
+def onnx(
+    name: Name,
+    out: OutFolder,
+    precision: Precision = "fp32",
+    target: Annotated[str, typer.Option(help="onnxruntime or tensorrt: what the graphs are for.")] = "onnxruntime",
+    resolution: Annotated[
+        str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. [default: the model's]")
+    ] = None,
+    split: Split = None,
+    guided: Annotated[bool, typer.Option("--guided", help="Also a graph with guidance inside, one label an image.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Export a model to a bundle: ONNX graphs, plan, card and manifest, verified against torch."""
     from ditzoo.cli.models import exporter
     from ditzoo.zoo import card
 
     chosen = card(name)
     export = exporter()
-    with output.status(f"exporting {name}"):
-        bundle = export.export_onnx(chosen, out, overwrite=overwrite)
+    settings = export.make_settings(
+        chosen, precision=precision, target=target, resolution=resolution, split=split, guided=guided
+    )
+    with output.status(f"exporting {name}, if it is not there"):
+        bundle = export.export_onnx(chosen, out, settings=settings, overwrite=overwrite)
     checked = bundle.manifest.verified
     output.talk(
-        f"verified against torch: error {checked.random:.1e} on random inputs, {checked.trajectory:.1e} along a trajectory"
-        f" (tolerance {checked.tolerance:.0e})"
+        f"verified against torch in fp32: off by {checked.random:.1e} on random inputs, {checked.trajectory:.1e} in sampling"
+        f" (tolerance {checked.tolerance:.1e})"
     )
     output.data(str(bundle.path))
+
+
+@app.command("tensorrt")
+def tensorrt(
+    name: Name,
+    out: OutFolder,
+    resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. [default: the model's]")] = None,
+    batch: Annotated[str, typer.Option(help="Rows of the network (guidance takes two an image): 1,4,8-16 or 2-8-16.")] = "1-4",
+    precision: Precision = "fp16",
+    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
+    gpu: Annotated[str, typer.Option(help="sm89,sm120, or current: the GPU of this machine.")] = "current",
+    profiles: Annotated[str, typer.Option(help="separate: an engine each; merged: all in one.")] = "separate",
+    split: Split = None,
+    stripped: Annotated[
+        bool, typer.Option("--stripped", help="Without weights: they come from the ONNX file beside it.")
+    ] = False,
+    refittable: Annotated[bool, typer.Option("--refittable", help="Weights can be replaced.")] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="Runs on sm80 and newer (tensorrt).")
+    ] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Runs on newer TensorRTs (tensorrt).")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Build TensorRT engines, for each resolution and batch size, from a verified ONNX export."""
+    from ditzoo.cli.models import exporter
+    from ditzoo.zoo import card
+
+    if profiles not in ("separate", "merged"):
+        raise UsageError(f"--profiles is separate or merged, not {profiles!r}")
+    chosen = card(name)
+    export = exporter()
+    given = {
+        "stripped": stripped,
+        "refittable": refittable,
+        "hardware_compatible": hardware_compatible,
+        "version_compatible": version_compatible,
+    }
+    settings = export.make_engine_settings(
+        chosen,
+        flavour=flavour,
+        gpu=gpu,
+        resolution=resolution,
+        batch=batch,
+        precision=precision,
+        merged=profiles == "merged",
+        split=split,
+        options=[option for option, on in given.items() if on],
+    )
+    with output.status(f"building engines of {name}, if they are not there"):
+        bundle = export.export_engines(chosen, out, settings=settings, overwrite=overwrite)
+    for engine in bundle.manifest.engines.values():
+        output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
+    output.data(str(bundle.path))
+
+
+@app.command("triton")
+def triton(
+    model: Model,
+    repo: Annotated[
+        Path, typer.Option(metavar="DIR", help="The model repository; other models in it stay.", show_default=False)
+    ],
+    precision: Precision = "fp32",
+    instances: Annotated[int, typer.Option(help="Instances of each model.")] = 1,
+    client: Annotated[
+        bool, typer.Option("--client", help="Also write client.py, which runs the plan against the server.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a Triton model repository: of a name its ONNX graphs, of a bundle its graphs or its engines."""
+    from ditzoo.bundle import Bundle
+    from ditzoo.cli.models import exporter, find
+    from ditzoo.files import check_writable
+
+    found = find(model)
+    check_writable(repo if repo.is_dir() else repo.parent, "--repo")
+    export = exporter()
+    if not isinstance(found, Bundle):
+        with output.status(f"exporting {found.name} to ONNX, if it is not in the cache"):
+            found = export.cached_bundle(found, settings=export.make_settings(found, precision=precision))
+    from ditzoo_export.triton import export_triton
+
+    repo.mkdir(exist_ok=True)
+    for path in export_triton(found, repo, client=client, instances=instances, overwrite=overwrite):
+        output.data(str(path))
+
+
+@app.command("bundle")
+def bundle(
+    model: Model,
+    tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
+) -> None:
+    """Pack a bundle for shipping, checked file by file before."""
+    from ditzoo.bundle import Bundle, pack
+    from ditzoo.cli.models import find
+
+    found = find(model)
+    if not isinstance(found, Bundle):
+        raise UsageError(f"{model} is a name; export it first: `ditzoo export onnx {model} --out DIR`, then pack DIR")
+    pack(found, tar)
+    output.data(str(tar))

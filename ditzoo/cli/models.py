@@ -33,7 +33,8 @@ def card_of(model: Card | Bundle) -> Card:
 
 
 def open_on(model: Card | Bundle, backend: str, *, device: str, precision: str, threads: int | None) -> Backend:
-    """The model on a backend. For onnxruntime, a card is exported first, or its earlier export is found in the cache."""
+    """The model on a backend. For onnxruntime, a card is exported first, or its earlier export is found in the cache; likewise
+    its engines, for the GPU of this machine."""
     from ditzoo.backends import load_module, open_backend
     from ditzoo.bundle import Bundle
 
@@ -41,15 +42,24 @@ def open_on(model: Card | Bundle, backend: str, *, device: str, precision: str, 
     if backend == "onnxruntime" and not isinstance(model, Bundle):
         export = exporter()
         with output.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
-            model = export.cached_bundle(model)
+            model = export.cached_bundle(model, settings=export.make_settings(model, precision=precision))
+    if backend in ("tensorrt", "tensorrt_rtx") and not isinstance(model, Bundle):
+        export = exporter()
+        with output.status(f"building engines of {model.name}, if they are not in the cache"):
+            model = export.cached_engines(
+                model, settings=export.make_engine_settings(model, flavour=backend, precision=precision)
+            )
     with output.status(f"loading {card_of(model).name} on {backend}"):
         return open_backend(backend, model, device=device, precision=precision, threads=threads)  # type: ignore[arg-type]
 
 
 def exporter() -> Any:
-    """The exporter; raises MissingPackageError where what it needs is not installed."""
-    try:
-        import ditzoo_export
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(f"exporting needs the package {error.name}: pip install 'ditzoo[export]'") from error
+    """The exporter; raises MissingPackageError where what it needs is not installed. It loads torch only to make something."""
+    from importlib.util import find_spec
+
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
+        if find_spec(package) is None:
+            raise MissingPackageError(f"exporting needs the package {package}: pip install 'ditzoo[export]'")
+    import ditzoo_export
+
     return ditzoo_export

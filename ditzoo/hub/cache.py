@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from ditzoo.bundle import open_bundle
 from ditzoo.card import Autoencoder, Card, OnHub
-from ditzoo.errors import CheckpointError, DitzooError, UsageError
+from ditzoo.errors import DitzooError, UsageError
 from ditzoo.files import cache_dir, sha256
 from ditzoo.hub import client, pins, store
 from ditzoo.specs import Data
+
+_EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
 
 _ABANDONED = 600.0
 """Seconds after which a partial download that nobody has written to counts as left behind."""
@@ -80,12 +83,9 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
     """Everything that has a checksum, and what is wrong with it ("" for nothing)."""
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
-        try:
-            store.verify(stored)
-        except CheckpointError as error:
-            yield item, str(error)
-        else:
-            yield item, ""
+        yield item, _complaint(lambda stored=stored: store.verify(stored))  # type: ignore[misc]
+    for item in _bundles():
+        yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
     for item, expected in _recorded(cards):
         damaged = expected is not None and sha256(item.path) != expected
         yield (
@@ -94,14 +94,23 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
         )
 
 
+def _complaint(check: Callable[[], object]) -> str:
+    """What a check complains about, "" for nothing."""
+    try:
+        check()
+    except DitzooError as error:
+        return str(error)
+    return ""
+
+
 def _weights() -> list[Item]:
     return [_item(stored.card.name, "ditzoo", "weights", stored.path) for stored in store.everything()]
 
 
 def _bundles() -> list[Item]:
     """Exported bundles: NAME-KEY."""
-    folders = sorted((cache_dir() / "bundles").glob("[!.]*"))
-    return [_item(path.name.rpartition("-")[0], "ditzoo", "ONNX bundle", path) for path in folders if path.is_dir()]
+    folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
+    return [_item(path.name.rpartition("-")[0], "ditzoo", what, path) for what, path in folders if path.is_dir()]
 
 
 def _hub_files(cards: Iterable[Card]) -> list[Item]:

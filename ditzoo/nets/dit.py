@@ -110,6 +110,15 @@ class DiT(nn.Module):
         size = self.config.input_size
         return (TensorSpec(name="prediction", shape=("batch", self.out_channels, size, size)),)
 
+    @property
+    def modulations(self) -> tuple[TensorSpec, ...]:
+        """What `condition` gives and `denoise` takes."""
+        width, depth = self.config.hidden_size, self.config.depth
+        return (
+            TensorSpec(name="blocks", shape=("batch", depth, 6 * width)),
+            TensorSpec(name="final", shape=("batch", 2 * width)),
+        )
+
     def positions(self, rows: int, columns: int) -> Tensor:
         """The positions of a grid of patches, [1, rows · columns, D]; any grid but the training one's is computed anew."""
         side = self.config.input_size // self.config.patch_size
@@ -126,14 +135,15 @@ class DiT(nn.Module):
         blocks = torch.stack([block.adaLN_modulation(c) for block in self._blocks()], dim=1)  # B depth 6·D
         return blocks, self.final_layer.adaLN_modulation(c)
 
-    def denoise(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`."""
+    def denoise(self, x: Tensor, blocks: Tensor, final: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replaces its own."""
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
             raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is no multiple of the patch size {patch}")
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         dtype = x.dtype
-        x = self.x_embedder(x.to(self.pos_embed.dtype)) + self.positions(rows, columns)  # B T D
+        positions = self.positions(rows, columns) if positions is None else positions  # 1 T D
+        x = self.x_embedder(x.to(self.pos_embed.dtype)) + positions  # B T D
         for block, modulation in zip(self._blocks(), blocks.unbind(1), strict=True):
             x = block(x, modulation)  # B T D
         return unpatchify(self.final_layer(x, final), rows, columns, patch).to(dtype)  # B C H W

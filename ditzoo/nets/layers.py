@@ -22,21 +22,27 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
     return F.pad(embedding, (0, width % 2))  # B D
 
 
+def sincos_axis(count: int, width: int, device: torch.device | None = None) -> Tensor:
+    """The sines and cosines of the places 0 ... count − 1 on one axis of a grid, [count, width / 2], as `sincos_positions` has
+    them. Computed in float64, float32 when done."""
+    quarter = width // 4
+    frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    angles = torch.arange(count, dtype=torch.float64, device=device)[:, None] * frequencies  # count D/4
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()  # count D/2
+
+
+def grid_positions(axis: Tensor, rows: int, columns: int) -> Tensor:
+    """The positions of a grid, [1, rows · columns, width], from the table `axis` [max(rows, columns) or more, width / 2]."""
+    column, row = axis[:columns].expand(rows, -1, -1), axis[:rows, None].expand(-1, columns, -1)  # each: h w D/2
+    return torch.cat([column, row], dim=2).flatten(0, 1)[None]  # 1 T D
+
+
 def sincos_positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
     """The fixed two-dimensional sine-cosine positions of a grid of patches, [1, rows · columns, width], float32.
 
-    The first half of the width encodes the column, the second the row, as in DiT's code. Computed in float64.
+    The first half of the width encodes the column, the second the row, as in DiT's code.
     """
-    quarter = width // 4
-    frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
-    row, column = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64, device=device),
-        torch.arange(columns, dtype=torch.float64, device=device),
-        indexing="ij",
-    )  # h w
-    angles = [axis.reshape(-1, 1) * frequencies for axis in (column, row)]  # each: T D/4
-    halves = [torch.cat([angle.sin(), angle.cos()], dim=1) for angle in angles]  # each: T D/2
-    return torch.cat(halves, dim=1)[None].float()  # 1 T D
+    return grid_positions(sincos_axis(max(rows, columns), width, device), rows, columns)
 
 
 def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:

@@ -20,7 +20,7 @@ from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.parity import relative_l2
 from ditzoo.specs import Data
-from ditzoo_export.trace import SCOPE
+from ditzoo_export.graph import SCOPE
 
 Values: TypeAlias = dict[str, npt.NDArray[Any]]
 

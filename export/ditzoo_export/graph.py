@@ -1,14 +1,19 @@
-"""Writing one module as ONNX, and checking it against torch, for the graphs beside the network."""
+"""Writing one module as ONNX, and checking the file."""
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -18,34 +23,84 @@ from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.parity import TOLERANCES, relative_l2
 
-_TRACED_BATCH, _CHECKED_BATCHES = 2, (1, 3)
+Inputs: TypeAlias = dict[str, np.ndarray]
+
+SCOPE = "ditzoo.scope"
+"""The metadata of an ONNX node that says which module of the network it belongs to, such as "blocks.0.attn.qkv"."""
+
+TRACED_BATCH = 2
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_CHECKED_BATCHES = (1, 3)
+
+
+def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
+    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine.
+
+    The module's arguments are named as the graph's inputs; `example` has a value for each.
+    """
+    axes = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module.eval(),
+            kwargs={name: torch.from_numpy(value) for name, value in example.items()},
+            dynamo=True,
+            opset_version=graph.opset,
+            dynamic_shapes=axes,
+            input_names=[spec.name for spec in graph.inputs],
+            output_names=[spec.name for spec in graph.outputs],
+            verbose=False,
+        )
+        assert program is not None, "the dynamo exporter returns a program"
+        _keep_scopes_alone(program.model)
+        program.save(path)
 
 
 def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:
-    """Writes `module`, of one input and one output, as the file of `graph` in `folder`, with a symbolic batch axis.
+    """Writes `module`, of one input and one output, as the file of `graph` in `folder`, and checks it.
 
     `example` makes an input of a batch size. Raises ExportError where ONNX Runtime's output is beyond the fp32 tolerance of
     torch's at one of two other batch sizes.
     """
-    spec, result, path = graph.inputs[0], graph.outputs[0], folder / graph.file
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            (torch.from_numpy(example(_TRACED_BATCH)),),
-            dynamo=True,
-            opset_version=graph.opset,
-            dynamic_shapes=({0: "batch"},),
-            input_names=[spec.name],
-            output_names=[result.name],
-            verbose=False,
-        )
-        assert program is not None, "the dynamo exporter returns a program"
-        ClearMetadataAndDocStringPass()(program.model)  # stack traces hold local paths
-        program.save(path)
-    onnx.checker.check_model(path)
+    path = folder / graph.file
+    write_onnx(module, graph, path, {graph.inputs[0].name: example(TRACED_BATCH)})
+    check_form(path, graph)
     _verify(module, graph, path, example)
+
+
+def check_form(path: Path, graph: Graph) -> None:
+    """Raises ExportError unless the file is valid ONNX of the graph's opset."""
+    model = onnx.load(path, load_external_data=False)
+    opset = {opset.domain: opset.version for opset in model.opset_import}.get("")
+    if opset != graph.opset:
+        raise ExportError(f"{graph.file} was written in opset {opset}, not {graph.opset}; this torch cannot export it")
+    try:
+        onnx.checker.check_model(path)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"{graph.file} is not valid ONNX: {error}; nothing was kept") from error
+
+
+def _keep_scopes_alone(model: ir.Model) -> None:
+    """Strips all metadata, whose stack traces hold local paths, but for the path of the module that each node belongs to."""
+    scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]
+    ClearMetadataAndDocStringPass()(model)
+    for node, modules in scopes:
+        inner = modules[-2] if len(modules) > 1 else ""
+        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # what the exporter has wrapped around it
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what torch's exporter says about itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _verify(module: nn.Module, graph: Graph, path: Path, example: Callable[[int], np.ndarray]) -> None:

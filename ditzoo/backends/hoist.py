@@ -1,0 +1,56 @@
+"""Hoisted conditioning: what depends on time and label alone is computed once for all steps of a plan, in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.specs import Array, TensorSpec
+
+Pair = tuple[float, int]
+
+WINDOW_BYTES = 256 * 2**20
+"""How much one window of modulations may take: 342 rows of DiT-XL/2."""
+
+
+class Hoisted:
+    """The modulations of distinct (time, label) pairs. `run` computes them for t [K] and y [K]; a row takes `row_bytes`.
+
+    What `prepare` announced is computed ahead of need, as many rows as a window holds; a pair that was not announced is
+    computed when it comes. `run` gives an array, or one for each output, and rows of it are picked by position.
+    """
+
+    def __init__(self, run: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Array], *, row_bytes: int) -> None:
+        self._run = run
+        self._window = max(1, WINDOW_BYTES // row_bytes)
+        self._coming: list[Pair] = []
+        self._places: dict[Pair, int] = {}
+        self._rows: Array = None
+
+    def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
+        """Announces that the labels will be asked for at each of the times, in this order."""
+        pairs = product((float(np.float32(time)) for time in times), map(int, labels))
+        self._coming = list(dict.fromkeys(pairs))
+
+    def __call__(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[Array, list[int]]:
+        """The window's modulations, and the row of each (t, y) in them."""
+        pairs = list(zip(map(float, t), map(int, y), strict=True))
+        if any(pair not in self._places for pair in pairs):
+            self._fill(list(dict.fromkeys(pairs)))
+        return self._rows, [self._places[pair] for pair in pairs]
+
+    def _fill(self, needed: list[Pair]) -> None:
+        last = max((i for i, pair in enumerate(self._coming) if pair in needed), default=len(self._coming))
+        ahead = self._coming[last + 1 :][: max(0, self._window - len(needed))]
+        window = list(dict.fromkeys([*needed, *ahead]))
+        times, labels = np.array([pair[0] for pair in window], np.float32), np.array([pair[1] for pair in window], np.int64)
+        self._rows = self._run(times, labels)
+        self._places = {pair: i for i, pair in enumerate(window)}
+
+
+def row_bytes(specs: Sequence[TensorSpec]) -> int:
+    """What one row of some float32 tensors takes."""
+    return sum(4 * int(np.prod(spec.concrete(batch=1))) for spec in specs)

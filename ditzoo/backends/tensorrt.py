@@ -1,0 +1,286 @@
+"""TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch. The module is a value, `trt` here.
+
+Latents come and go with each evaluation (a few hundred kilobytes); modulations stay on the device, for all steps of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo import cuda
+from ditzoo.backends.hoist import Hoisted, row_bytes
+from ditzoo.bundle import Bundle, Engine
+from ditzoo.card import Card
+from ditzoo.errors import BackendError, BundleError
+from ditzoo.files import cache_dir, replacing
+from ditzoo.specs import Array, Data, Flavour, Precision, Profile, TensorSpec, check_inputs
+
+
+def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> TensorRTBackend:
+    """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
+    trt = import_module(flavour)
+    engines = check_engines(bundle, flavour=flavour, version=trt.__version__, precision=precision, gpu=cuda.gpu())
+    return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)
+
+
+def check_engines(
+    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision, gpu: str | None
+) -> tuple[Engine, ...]:
+    """The engines of a bundle, if they run with this `version` of a flavour on this `gpu`; raises BackendError if not."""
+    engines = tuple(bundle.manifest.engines.values())
+    rebuild = f"`{bundle.manifest.settings['command']} --out {bundle.path} --overwrite` builds them again"
+    if not engines:
+        command = f"ditzoo export tensorrt {bundle.card.name} --flavour {flavour} --out DIR"
+        raise BackendError(f"the bundle {bundle.path} has no engines; `{command}` builds some")
+    first = engines[0]
+    if first.flavour != flavour:
+        raise BackendError(f"the engines in {bundle.path} are of {first.flavour}; use --backend {first.flavour}")
+    if first.version != version and "version_compatible" not in first.options:
+        raise BackendError(
+            f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}"
+        )
+    backbone = next(engine for engine in engines if engine.graph == "backbone")
+    if backbone.precision != precision:
+        raise BackendError(f"the engines in {bundle.path} are {backbone.precision}; add --precision {backbone.precision}")
+    if gpu is None:
+        raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend onnxruntime or torch")
+    if gpu not in first.gpus and "hardware_compatible" not in first.options:
+        raise BackendError(f"the engines in {bundle.path} are for {', '.join(first.gpus)}, this GPU is {gpu}; {rebuild}")
+    return engines
+
+
+class Chunk(Data, frozen=True, kw_only=True):
+    """A part of a batch: which rows of it, which profile (a number over all engines of a graph), and how many rows it runs."""
+
+    start: int
+    stop: int
+    profile: int
+    rows: int
+
+
+def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[Chunk]:
+    """How a batch is run: in one profile that it fits, or split over the largest; what is too small for any is padded.
+
+    `sizes` are those of the axes, "batch" among them. Raises BackendError where no profile takes such latents.
+    """
+    rest = {axis: size for axis, size in sizes.items() if axis != "batch"}
+    usable = [i for i, profile in enumerate(profiles) if profile.fits(rest)]
+    if not usable:
+        wanted = " ".join(f"{axis}={size}" for axis, size in rest.items())
+        raise BackendError(f"no engine was built for {wanted}; there are: {'; '.join(map(str, profiles))}")
+    parts, start = [], 0
+    while start < sizes["batch"]:
+        left = sizes["batch"] - start
+        holding = [i for i in usable if profiles[i].axes["batch"].max >= left]
+        if holding:
+            best = min(holding, key=lambda i: (max(left, profiles[i].axes["batch"].min), profiles[i].axes["batch"].max))
+        else:
+            best = max(usable, key=lambda i: profiles[i].axes["batch"].max)
+        batch = profiles[best].axes["batch"]
+        stop = start + min(left, batch.max)
+        parts.append(Chunk(start=start, stop=stop, profile=best, rows=max(stop - start, batch.min)))
+        start = stop
+    return parts
+
+
+class Slot:
+    """One profile of a loaded engine: its context, memory for its largest shapes, and a CUDA graph for each batch size."""
+
+    def __init__(self, trt: Any, loaded: Any, spec: Engine, index: int, stream: cuda.Stream, config: Any) -> None:
+        self.spec, self.profile, self._stream, self._trt = spec, spec.profiles[index], stream, trt
+        self._context = present(loaded.create_execution_context(config), "an execution context")
+        accept(self._context.set_optimization_profile_async(index, stream.handle), f"optimization profile {index}")
+        tensors = (*spec.inputs, *spec.outputs)
+        self.memory = {tensor.name: cuda.Buffer(_bytes(tensor, self.profile.shapes(tensor)[2])) for tensor in tensors}
+        for name, buffer in self.memory.items():
+            accept(self._context.set_tensor_address(name, buffer.address), f"the address of {name}")
+        self._graphs: dict[tuple[tuple[int, ...], ...], Any] = {}
+
+    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Queues one execution for inputs of these shapes, which lie in `memory`."""
+        for name, shape in shapes.items():
+            accept(self._context.set_input_shape(name, shape), f"the shape {shape} of {name}")
+        if hasattr(self._trt, "CudaGraphStrategy"):  # TensorRT-RTX captures graphs by itself
+            self._enqueue()
+            return
+        key = tuple(shapes.values())
+        if key not in self._graphs:
+            self._enqueue()  # the first execution of a shape may allocate, which a capture must not
+            self._stream.wait()
+            self._graphs[key] = self._stream.capture(self._enqueue)
+        self._stream.launch(self._graphs[key])
+
+    def free(self) -> None:
+        """Gives the device memory back."""
+        for buffer in self.memory.values():
+            buffer.free()
+
+    def _enqueue(self) -> None:
+        accept(self._context.execute_async_v3(self._stream.handle), f"the execution of {self.spec.file}")
+
+
+class TensorRTBackend:
+    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are numpy's.
+
+    A batch that no profile holds is split, one that is too small padded. What TensorRT-RTX compiled for this GPU is kept in
+    ditzoo's cache. Raises BackendError where TensorRT refuses an engine.
+    """
+
+    def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
+        graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
+        backbone = graphs["backbone"][0]
+        self.card, self.precision = card, backbone.precision
+        self.name = f"{backbone.flavour} {backbone.precision} cuda"
+        self.outputs: tuple[TensorSpec, ...] = backbone.outputs
+        conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
+        self.inputs: tuple[TensorSpec, ...] = (
+            backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
+        )
+        self._trt, self._open = trt, True
+        self._logger = trt.Logger(trt.Logger.ERROR)
+        self._runtime = present(trt.Runtime(self._logger), "a runtime")
+        self._stream = cuda.Stream()
+        self._caches: list[tuple[Path, Any]] = []
+        self._slots = {
+            name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
+        }
+        self._modulations: dict[str, cuda.Buffer] = {}
+        self._hoisted = None if conditioning is None else Hoisted(self._condition, row_bytes=row_bytes(conditioning.outputs))
+
+    def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
+        """See `ditzoo.backends.base.Hoisting`."""
+        if self._hoisted is not None:
+            self._hoisted.prepare(times, labels)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """The network's output for numpy arrays."""
+        check_inputs(self.inputs, inputs)
+        if not self._open:
+            raise BackendError(f"{self.name} is closed; open the backend again")
+        batch, _, height, width = inputs["x"].shape
+        slots, places = self._slots["backbone"], self._hoisted(inputs["t"], inputs["y"])[1] if self._hoisted else []
+        parts = []
+        for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
+            given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
+            parts.append(self._run(slots[chunk.profile], chunk, given, places)[self.outputs[0].name])
+        return np.concatenate(parts)
+
+    def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The array itself."""
+        return array
+
+    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+        """The array itself."""
+        return np.asarray(array, dtype=np.float32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._open:
+            return
+        self._open = False
+        for path, cache in self._caches:
+            with replacing(path) as scratch:
+                scratch.write_bytes(bytes(present(cache.serialize(), "a runtime cache")))
+        for slot in [slot for group in self._slots.values() for slot in group]:
+            slot.free()
+        for buffer in self._modulations.values():
+            buffer.free()
+        self._slots = {}
+        self._stream.free()
+
+    def _run(
+        self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Runs a chunk; rows that it does not fill repeat its last one. Modulations come from the device, at `places`."""
+        rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
+        host = {name: np.ascontiguousarray(value[rows]) for name, value in inputs.items()}
+        shapes: dict[str, tuple[int, ...]] = {name: value.shape for name, value in host.items()}
+        for name, value in host.items():
+            self._stream.upload(slot.memory[name].address, value)
+        for spec in slot.spec.inputs:
+            if spec.name in host:
+                continue
+            shapes[spec.name] = spec.concrete(batch=chunk.rows)
+            size, buffer = row_bytes([spec]), self._modulations[spec.name]
+            for i, row in enumerate(rows):
+                self._stream.copy(slot.memory[spec.name].address + i * size, buffer.address + places[row] * size, size)
+        slot.run(shapes)
+        axes = {"batch": chunk.rows, **dict(zip(("height", "width"), shapes["x"][2:], strict=True))}
+        results = {spec.name: np.empty(spec.concrete(**axes), np.float32) for spec in slot.spec.outputs}
+        for name, value in results.items():
+            self._stream.download(value, slot.memory[name].address)
+        self._stream.wait()
+        return {name: value[: chunk.stop - chunk.start] for name, value in results.items()}
+
+    def _condition(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
+        """Computes a window of modulations into `_modulations`, on the device."""
+        slots = self._slots["conditioning"]
+        for spec in slots[0].spec.outputs:
+            if spec.name in self._modulations:
+                self._modulations.pop(spec.name).free()
+            self._modulations[spec.name] = cuda.Buffer(len(t) * row_bytes([spec]))
+        for chunk in chunks([slot.profile for slot in slots], {"batch": len(t)}):
+            slot = slots[chunk.profile]
+            rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
+            host: dict[str, npt.NDArray[Any]] = {"t": np.ascontiguousarray(t[rows]), "y": np.ascontiguousarray(y[rows])}
+            for name, value in host.items():
+                self._stream.upload(slot.memory[name].address, value)
+            slot.run({name: value.shape for name, value in host.items()})
+            for spec in slot.spec.outputs:
+                size, target = row_bytes([spec]), self._modulations[spec.name].address
+                self._stream.copy(
+                    target + chunk.start * size, slot.memory[spec.name].address, (chunk.stop - chunk.start) * size
+                )
+            self._stream.wait()
+
+    def _load(self, folder: Path, spec: Engine) -> list[Slot]:
+        """The slots of an engine, one a profile."""
+        loaded = self._runtime.deserialize_cuda_engine((folder / spec.file).read_bytes())
+        if loaded is None:
+            raise BundleError(
+                f"{spec.flavour} refuses {folder / spec.file}; `ditzoo inspect {folder}` says what it was built for"
+            )
+        if "stripped" in spec.options:
+            refitter = self._trt.OnnxParserRefitter(self._trt.Refitter(loaded, self._logger), self._logger)
+            accept(refitter.refit_from_file(str(folder / f"{spec.graph}.onnx")), f"the weights of {spec.file}")
+        config = present(loaded.create_runtime_config(), "a runtime configuration")
+        if hasattr(self._trt, "CudaGraphStrategy"):
+            self._configure_rtx(config, spec)
+        return [Slot(self._trt, loaded, spec, i, self._stream, config) for i in range(len(spec.profiles))]
+
+    def _configure_rtx(self, config: Any, spec: Engine) -> None:
+        """CUDA graphs for whole engines, and the kernels that were compiled for this GPU before."""
+        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        cache = present(config.create_runtime_cache(), "a runtime cache")
+        path = cache_dir() / "runtime" / f"{spec.flavour}-{spec.version}-{cuda.gpu()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            cache.deserialize(path.read_bytes())
+        accept(config.set_runtime_cache(cache), "the runtime cache")
+        self._caches.append((path, cache))
+
+
+def accept(status: bool | None, what: str) -> None:
+    """Raises BackendError where TensorRT said no. (Some members say nothing in one version and True in another.)"""
+    if status is False:
+        raise BackendError(f"TensorRT refused {what}")
+
+
+def present(value: Any, what: str) -> Any:
+    """The value, unless TensorRT gave None for it."""
+    if value is None:
+        raise BackendError(f"TensorRT did not give {what}")
+    return value
+
+
+def _bytes(spec: TensorSpec, shape: Sequence[int]) -> int:
+    return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize

@@ -1,0 +1,93 @@
+"""What is in an exported file: inputs, profiles, dtypes, ops, sizes, where it runs, and what made it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from ditzoo.bundle import MANIFEST, Bundle, Engine, is_bundle, open_bundle
+from ditzoo.errors import BundleError
+
+Facts = dict[str, Any]
+
+
+def inspect(path: Path) -> Facts:
+    """The facts of a bundle's folder, an ONNX file or an engine of a bundle; raises BundleError for what is none of them."""
+    if path.is_dir():
+        return _bundle(open_bundle(path))
+    if not path.is_file():
+        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or a .plan file")
+    return _engine_file(path) if path.suffix == ".plan" else _onnx(path)
+
+
+def _bundle(bundle: Bundle) -> Facts:
+    manifest = bundle.manifest
+    return {
+        "kind": f"bundle of {manifest.model}",
+        "graphs": {name: f"{graph.precision}, opset {graph.opset}, {graph.file}" for name, graph in manifest.graphs.items()},
+        "engines": {name: _runs_on(engine) for name, engine in manifest.engines.items()},
+        "verified": f"{manifest.verified.random:.1e} random, {manifest.verified.trajectory:.1e} along a trajectory,"
+        f" tolerance {manifest.verified.tolerance:.1e}",
+        "plan": f"{bundle.plan.solver}, {len(bundle.plan.rows)} evaluations",
+        "files": {name: record.size for name, record in manifest.files.items()},
+        "made with": manifest.settings["command"],
+        "made by": manifest.made_by,
+    }
+
+
+def _engine_file(path: Path) -> Facts:
+    if not is_bundle(path.parent):
+        raise BundleError(
+            f"{path} has no {MANIFEST} beside it, and TensorRT tells nothing of an engine without its GPU; not one of ours"
+        )
+    engines = {engine.file: engine for engine in open_bundle(path.parent).manifest.engines.values()}
+    if path.name not in engines:
+        raise BundleError(f"{path} is no engine of its bundle; there are: {', '.join(engines) or 'none'}")
+    engine = engines[path.name]
+    return {
+        "kind": f"engine of {engine.graph}",
+        "runs on": _runs_on(engine),
+        "inputs": list(map(str, engine.inputs)),
+        "outputs": list(map(str, engine.outputs)),
+        "profiles": list(map(str, engine.profiles)),
+        "options": list(engine.options),
+        "bytes": path.stat().st_size,
+        "built in": f"{engine.seconds} s",
+    }
+
+
+def _runs_on(engine: Engine) -> str:
+    return f"{engine.flavour} {engine.version} {engine.precision} on {', '.join(engine.gpus)}"
+
+
+def _onnx(path: Path) -> Facts:
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise BundleError(f"{path} is no ONNX file: {error}") from error
+    if not model.graph.node:
+        raise BundleError(f"{path} is no ONNX file: there is no graph in it")
+    ours = is_bundle(path.parent)
+    weights = Counter(onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in model.graph.initializer)
+    return {
+        "kind": f"ONNX graph of a bundle of {open_bundle(path.parent).manifest.model}"
+        if ours
+        else "ONNX graph, not of a bundle of ours",
+        "opset": ", ".join(f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in model.opset_import),
+        "inputs": list(map(_value, model.graph.input)),
+        "outputs": list(map(_value, model.graph.output)),
+        "weights": dict(weights),
+        "ops": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+    }
+
+
+def _value(value: Any) -> str:
+    tensor = value.type.tensor_type
+    shape = ", ".join(axis.dim_param or str(axis.dim_value) for axis in tensor.shape.dim)
+    return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}[{shape}]"

@@ -1,0 +1,69 @@
+"""Making a bundle of ONNX graphs: trace, quantize, verify, and write down what it is."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tempfile
+from pathlib import Path
+
+from ditzoo import nets
+from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification, record_files
+from ditzoo.card import Card
+from ditzoo.errors import ExportError
+from ditzoo.plan import make_plan
+from ditzoo.specs import to_json
+from ditzoo_export.decoder import export_decoder
+from ditzoo_export.precision import EXTENTS, quantize
+from ditzoo_export.settings import Settings
+from ditzoo_export.text import export_text
+from ditzoo_export.trace import trace_graphs
+from ditzoo_export.verify import verify
+
+log = logging.getLogger(__name__)
+
+
+def fill_onnx(folder: Path, card: Card, net: nets.Net | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
+    """Fills `folder` with the bundle of a card's network, or of `net`; raises ExportError where its verification fails."""
+    net = nets.load(card) if net is None else net
+    made = _eight_bits if settings.precision in ("int8", "fp8") else _floats
+    graphs, verified, extent = made(folder, card, net, settings)
+    graphs |= {**export_decoder(card, folder, opset=settings.opset), **export_text(card, folder, opset=settings.opset)}
+    (folder / PLAN).write_bytes(make_plan(card).to_json())
+    (folder / CARD).write_bytes(to_json(card))
+    manifest = Manifest(
+        model=card.name,
+        key=key,
+        settings={
+            "command": settings.command(card),
+            "precision": settings.precision,
+            "target": settings.target,
+            **({"quantized": extent} if extent else {}),
+        },
+        graphs=graphs,
+        files=record_files(folder),
+        made_by=made_by,
+        verified=verified,
+    )
+    (folder / MANIFEST).write_bytes(to_json(manifest))
+
+
+def _floats(folder: Path, card: Card, net: nets.Net, settings: Settings) -> tuple[dict[str, Graph], Verification, str]:
+    graphs = trace_graphs(folder, card, net, settings, precision=settings.precision)
+    gc.collect()  # the tracer's cycles hold copies of the weights
+    return graphs, verify(folder, graphs, card, net, settings), ""
+
+
+def _eight_bits(folder: Path, card: Card, net: nets.Net, settings: Settings) -> tuple[dict[str, Graph], Verification, str]:
+    """Makes eight-bit graphs from float32 ones: as many products as pass the verification."""
+    with tempfile.TemporaryDirectory(dir=folder) as source:
+        floats = trace_graphs(Path(source), card, net, settings, precision="fp32")
+        gc.collect()
+        for extent in EXTENTS:
+            graphs = quantize(Path(source), folder, floats, card, settings, extent=extent)
+            try:
+                return graphs, verify(folder, graphs, card, net, settings), extent
+            except ExportError as error:
+                failure = error
+                log.info("quantizing %s is too much: %s", extent, error)
+    raise failure

@@ -1,0 +1,131 @@
+"""An export matrix: every combination of models, resolutions, batch sizes, precisions and flavours that a TOML file asks for.
+
+    out = "deployed"
+
+    [[export]]
+    models = ["dit-xl-2-256"]
+    flavours = ["onnx", "tensorrt_rtx"]
+    precisions = ["fp16", "bf16"]
+    resolutions = ["256", "512"]
+    batches = ["1", "4", "8-16"]
+    gpus = ["sm89", "sm120"]
+
+What is there already is found, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ditzoo.bundle import Bundle, find_bundle
+from ditzoo.errors import DitzooError, UsageError
+from ditzoo.specs import Data
+from ditzoo.zoo import card
+from ditzoo_export.artifacts import engine_key, export_engines, export_onnx, onnx_key
+from ditzoo_export.settings import EngineSettings, Settings, make_engine_settings, make_settings
+
+
+class Block(Data, frozen=True, kw_only=True):
+    """One [[export]]: all combinations of its lists. `target` is for the flavour "onnx", `gpus` and `profiles` for engines."""
+
+    models: tuple[str, ...]
+    flavours: tuple[str, ...] = ("onnx",)
+    precisions: tuple[str, ...] = ("fp32",)
+    resolutions: tuple[str, ...] = ()
+    batches: tuple[str, ...] = ("1-4",)
+    gpus: tuple[str, ...] = ("current",)
+    target: str = "onnxruntime"
+    profiles: Literal["separate", "merged"] = "separate"
+
+
+class Matrix(Data, frozen=True, kw_only=True):
+    """The file: where to, and what."""
+
+    out: str
+    export: tuple[Block, ...]
+
+
+class Cell(Data, frozen=True, kw_only=True):
+    """One bundle to be made: ONNX of one resolution, or the engines of all resolutions and batch sizes for one GPU."""
+
+    model: str
+    folder: str
+    settings: Settings | EngineSettings
+
+
+class Outcome(Data, frozen=True, kw_only=True):
+    """What became of a cell: "made", "found" or "failed", and why."""
+
+    cell: str
+    state: Literal["made", "found", "failed"]
+    seconds: float
+    size: int
+    message: str = ""
+
+
+def read_matrix(path: Path) -> Matrix:
+    """The matrix in a TOML file; raises UsageError, naming the place, where it is none."""
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), Matrix)
+    except FileNotFoundError as error:
+        raise UsageError(f"--matrix: there is no file {path}") from error
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no export matrix: {error}") from error
+
+
+def cells(matrix: Matrix) -> list[Cell]:
+    """All cells of a matrix; raises UsageError for one that cannot be, before anything is made."""
+    return [cell for block in matrix.export for cell in _block_cells(block)]
+
+
+def run_matrix(matrix: Matrix, folder: Path) -> Iterator[Outcome]:
+    """Makes every cell in `matrix.out`, relative to `folder`, and yields what became of it; a failure stops no other."""
+    planned, out = cells(matrix), folder / matrix.out
+    out.mkdir(parents=True, exist_ok=True)
+    for cell in planned:
+        started = time.perf_counter()
+        try:
+            bundle, found = _make(cell, out / cell.folder)
+        except DitzooError as error:
+            yield Outcome(cell=cell.folder, state="failed", seconds=time.perf_counter() - started, size=0, message=str(error))
+            continue
+        size = sum(record.size for record in bundle.manifest.files.values())
+        yield Outcome(cell=cell.folder, state="found" if found else "made", seconds=time.perf_counter() - started, size=size)
+
+
+def _block_cells(block: Block) -> Iterator[Cell]:
+    for model, flavour, precision in product(block.models, block.flavours, block.precisions):
+        chosen = card(model)
+        if flavour == "onnx":
+            for resolution in block.resolutions or (None,):
+                settings = make_settings(chosen, precision=precision, target=block.target, resolution=resolution)
+                name = f"{model}-onnx-{block.target}-{precision}{f'-{resolution}' if resolution else ''}"
+                yield Cell(model=model, folder=name, settings=settings)
+            continue
+        for gpu in block.gpus:
+            engines = make_engine_settings(
+                chosen,
+                flavour=flavour,
+                gpu=gpu,
+                resolution=",".join(block.resolutions) or None,
+                batch=",".join(block.batches),
+                precision=precision,
+                merged=block.profiles == "merged",
+            )
+            yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpu}", settings=engines)
+
+
+def _make(cell: Cell, target: Path) -> tuple[Bundle, bool]:
+    chosen, settings = card(cell.model), cell.settings
+    if isinstance(settings, Settings):
+        found = find_bundle(target, onnx_key(chosen, settings))
+        return found or export_onnx(chosen, target, settings=settings, overwrite=True), found is not None
+    found = find_bundle(target, engine_key(chosen, settings))
+    return found or export_engines(chosen, target, settings=settings, overwrite=True), found is not None

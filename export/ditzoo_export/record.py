@@ -1,0 +1,75 @@
+"""Watching a network at work: the inputs and outputs of every evaluation of a sampling run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.backends.base import Backend
+from ditzoo.plan import make_plan
+from ditzoo.sample import Condition, class_condition, sample_steps
+from ditzoo.specs import Array
+from ditzoo_export.graph import Inputs
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation of a network: what went in, and what came out."""
+
+    inputs: Inputs
+    output: np.ndarray
+
+
+class Recorder:
+    """A backend that does what another one does, and keeps every evaluation."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.name, self.card, self.precision = backend.name, backend.card, backend.precision
+        self.inputs, self.outputs = backend.inputs, backend.outputs
+        self.evaluations: list[Evaluation] = []
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        """The other's output."""
+        output = self._backend(inputs)
+        given = {name: np.asarray(value) for name, value in inputs.items()}
+        self.evaluations.append(Evaluation(inputs=given, output=self._backend.numpy(output)))
+        return output
+
+    def asarray(self, array: npt.NDArray[Any]) -> Array:
+        """The other's."""
+        return self._backend.asarray(array)
+
+    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+        """The other's."""
+        return self._backend.numpy(array)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Leaves the other open: it is not this one's."""
+
+
+def record(backend: Backend, *, steps: int, images: int, seed: int = 0) -> list[Evaluation]:
+    """Every evaluation of a run of the card's own plan in `steps` steps, with both halves of guidance where there are two."""
+    recorder, plan = Recorder(backend), make_plan(backend.card, steps=steps)
+    for _ in sample_steps(recorder, plan, count=images, condition=some_condition(backend, images), seed=seed):
+        pass
+    return recorder.evaluations
+
+
+def some_condition(backend: Backend, images: int) -> Condition | None:
+    """A condition of the kind that the network takes: the first classes in turn, or random numbers in place of a text."""
+    card = backend.card
+    if card.number_of_classes:
+        return class_condition(card, [i % card.number_of_classes for i in range(images)])
+    texts = [spec for spec in backend.inputs if spec.name == "context"]
+    if not texts:
+        return None
+    values = np.random.default_rng(2).standard_normal(texts[0].concrete(batch=images + 1)).astype(np.float32)
+    return Condition(name="context", values=values[1:], null=values[0])

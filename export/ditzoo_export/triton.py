@@ -1,0 +1,154 @@
+"""A Triton Inference Server repository from a bundle: a model for each of its graphs, or for each of its engines.
+
+<repo>/<model>-<graph>/config.pbtxt   <repo>/<model>-<graph>/1/model.onnx or model.plan   <repo>/<model>.plan.json
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
+from ditzoo.errors import UsageError
+from ditzoo.specs import Data, Profile, TensorSpec
+
+CONFIG, CLIENT = "config.pbtxt", "client.py"
+
+_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "float16": "TYPE_FP16"}
+_LARGEST_BATCH = 64
+_DELAY_MICROSECONDS = 2000
+
+
+class Model(Data, frozen=True, kw_only=True):
+    """One model of a repository: where its file is and how Triton is to serve it. `profiles`: those of its engine."""
+
+    name: str
+    file: str
+    backend: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    largest: int
+    profiles: tuple[Profile, ...] = ()
+
+
+def export_triton(
+    bundle: Bundle, repo: Path, *, client: bool = False, instances: int = 1, overwrite: bool = False
+) -> list[Path]:
+    """Writes the models of a bundle into a Triton model repository; returns their folders.
+
+    Raises UsageError where one of them is there already, unless `overwrite`.
+    """
+    if instances < 1:
+        raise UsageError(f"--instances must be 1 or more, not {instances}")
+    made = []
+    for model in models(bundle):
+        target = repo / model.name
+        with provide_folder(target, overwrite=overwrite) as folder:
+            (folder / CONFIG).write_text(config(model, bundle, instances=instances))
+            (folder / "1").mkdir()
+            _place(bundle, model, folder / "1")
+        made.append(target)
+    (repo / f"{bundle.card.name}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
+    if client:
+        (repo / CLIENT).write_bytes(Path(__file__).with_name("triton_client.py").read_bytes())
+    return made
+
+
+def models(bundle: Bundle) -> list[Model]:
+    """The models that a bundle becomes: its graphs on ONNX Runtime, or its engines on TensorRT."""
+    manifest = bundle.manifest
+    if not manifest.engines:
+        return [_graph_model(bundle, name, graph) for name, graph in manifest.graphs.items()]
+    return [_engine_model(bundle, engine) for engine in manifest.engines.values()]
+
+
+def config(model: Model, bundle: Bundle, *, instances: int) -> str:
+    """The model's config.pbtxt: a protobuf text of the message `ModelConfig`."""
+    gpu = model.backend == "tensorrt" or bundle.manifest.settings.get("target") == "tensorrt"
+    group = f"count: {instances} kind: {'KIND_GPU' if gpu else 'KIND_CPU'}"
+    chosen = " ".join(f'profile: "{i}"' for i in range(len(model.profiles)) if len(model.profiles) > 1)
+    preferred = sorted({profile.axes["batch"].opt for profile in model.profiles} or {model.largest})
+    lines = [
+        f'name: "{model.name}"',
+        f'backend: "{model.backend}"',
+        f"max_batch_size: {model.largest}",
+        *(_tensor("input", spec) for spec in model.inputs),
+        *(_tensor("output", spec) for spec in model.outputs),
+        f"instance_group {{ {group} {chosen} }}",
+        f"dynamic_batching {{ preferred_batch_size: {preferred} max_queue_delay_microseconds: {_DELAY_MICROSECONDS} }}",
+        _warm_up(model, bundle),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
+    return Model(
+        name=f"{bundle.card.name}-{name}",
+        file=graph.file,
+        backend="onnxruntime",
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        largest=_LARGEST_BATCH,
+    )
+
+
+def _engine_model(bundle: Bundle, engine: Engine) -> Model:
+    return Model(
+        name=f"{bundle.card.name}-{engine.file.removesuffix('.plan')}".replace("+", "."),
+        file=engine.file,
+        backend="tensorrt",
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        largest=max(profile.axes["batch"].max for profile in engine.profiles),
+        profiles=engine.profiles,
+    )
+
+
+def _place(bundle: Bundle, model: Model, folder: Path) -> None:
+    """Puts the file, and its external data under the name that it refers to, into the version's folder."""
+    suffix = ".plan" if model.backend == "tensorrt" else ".onnx"
+    shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
+    for name in bundle.manifest.files:
+        if name.startswith(f"{model.file}."):
+            _link(bundle.path / name, folder / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the disks differ."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _dims(spec: TensorSpec) -> list[int]:
+    """The shape without its batch axis; −1 where any number fits."""
+    return [axis if isinstance(axis, int) else -1 for axis in spec.shape[1:]]
+
+
+def _tensor(kind: str, spec: TensorSpec) -> str:
+    """An input or output: a scalar for each sample is a vector of one that Triton takes the axis from."""
+    dims = _dims(spec)
+    shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
+    return f'{kind} {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} {shape} }}'
+
+
+def _warm_up(model: Model, bundle: Bundle) -> str:
+    """One request of zeros, in the batch that the engine is best at, before the model is ready."""
+    batch = model.profiles[0].axes["batch"].opt if model.profiles else 1
+    height, width = _size(model, bundle)
+    tensors = " ".join(_zeros(spec, {"height": height, "width": width}) for spec in model.inputs)
+    return f'model_warmup {{ name: "zeros" batch_size: {batch} {tensors} }}'
+
+
+def _zeros(spec: TensorSpec, sizes: dict[str, int]) -> str:
+    dims = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape[1:]] or [1]
+    return f'inputs {{ key: "{spec.name}" value {{ data_type: {_TYPES[spec.dtype]} dims: {dims} zero_data: true }} }}'
+
+
+def _size(model: Model, bundle: Bundle) -> Sequence[int]:
+    axes = model.profiles[0].axes if model.profiles else {}
+    own = bundle.card.backbone.latent_shape[1:]
+    return [axes[axis].opt if axis in axes else number for axis, number in zip(("height", "width"), own, strict=True)]

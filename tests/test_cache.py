@@ -1,0 +1,193 @@
+"""The artifact cache: found again, never half there, whatever is killed, full, damaged or done twice at once."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from export_models import TINY_DIT, TINY_UVIT, random_model
+
+import ditzoo
+from ditzoo.bundle import Bundle, open_bundle, pack
+from ditzoo.cli import run
+from ditzoo.errors import BundleError, UsageError
+from ditzoo.files import digest, sha256
+from ditzoo_export import cached_bundle, export_onnx, make_engine_settings, make_settings
+from ditzoo_export.artifacts import engine_key, onnx_key
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A copy of a small bundle, to do things to."""
+    card, net = random_model(TINY_UVIT)
+    made = cached_bundle(card, net=net)
+    shutil.copytree(made.path, tmp_path / "copy")
+    return open_bundle(tmp_path / "copy")
+
+
+def _attempt(folder: Path, mode: str, *more: str) -> subprocess.Popen[str]:
+    (folder / "tmp").mkdir(exist_ok=True)
+    (folder / "out").mkdir(exist_ok=True)
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "tests")))
+    environment = {**os.environ, "DITZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": paths}
+    command = [sys.executable, str(ROOT / "tests/export_attempt.py"), mode, str(folder / "out"), *more]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_twenty_kills_leave_the_right_result_and_no_litter(tmp_path: Path) -> None:
+    child = _attempt(tmp_path, "kill", "20")
+    _, errors = child.communicate(timeout=900)
+    assert child.returncode == 0, errors
+    assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith(("ditzoo", "ort"))] == []
+
+
+def test_of_two_at_once_one_works_and_one_waits(tmp_path: Path) -> None:
+    children = [_attempt(tmp_path, "make") for _ in range(2)]
+    said = sorted(child.communicate(timeout=600)[0].strip() for child in children)
+    assert said == ["found", "made"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    card, net = random_model(TINY_DIT)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what is written beyond that fails, as on a full disk
+    try:
+        with pytest.raises(UsageError, match=r"was not written: .* bytes are free there"):
+            export_onnx(card, tmp_path / "b", net=net)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_inputs_are_found_in_under_a_second(tmp_path: Path) -> None:
+    card = ditzoo.card("uvit-digits")
+    export_onnx(card, tmp_path / "b")
+    made = (tmp_path / "b").stat().st_ino
+    started = time.perf_counter()
+    export_onnx(card, tmp_path / "b")
+    assert time.perf_counter() - started < 1
+    assert (tmp_path / "b").stat().st_ino == made
+
+
+def test_finding_imports_no_torch(tmp_path: Path) -> None:
+    export_onnx(ditzoo.card("uvit-digits"), tmp_path / "b")
+    program = (
+        "import sys; from ditzoo.cli import run\n"
+        f"assert run(['export', 'onnx', 'uvit-digits', '--out', {str(tmp_path / 'b')!r}]) == 0\n"
+        "assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
+    )
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "export")))
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_key_depends_on_all_that_matters() -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_settings(card)
+    other = random_model(TINY_DIT)[1]
+    other.get_parameter("x_embedder.proj.bias").data[0] += 1e-3
+    keys = [
+        onnx_key(card, settings, net),
+        onnx_key(card, settings, other),
+        onnx_key(msgspec.structs.replace(card, summary="another"), settings, net),
+        *(onnx_key(card, make_settings(card, **change), net) for change in _CHANGES),
+        *(
+            engine_key(card, make_engine_settings(card, gpu=gpu, batch=batch), net)
+            for gpu in ("sm89", "sm120")
+            for batch in "24"
+        ),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert onnx_key(card, settings, random_model(TINY_DIT)[1]) == keys[0]
+
+
+_CHANGES = [{"precision": "fp16"}, {"target": "tensorrt"}, {"resolution": "dynamic"}, {"split": False}, {"guided": True}]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest"])
+def test_damage_is_named_with_the_command_that_makes_it_again(bundle: Bundle, damage: str) -> None:
+    file = bundle.path / "backbone.onnx"
+    if damage == "flip":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        os.truncate(file, 1000)
+    elif damage == "remove":
+        file.unlink()
+    else:
+        (bundle.path / "manifest.json").write_text("{")
+    with pytest.raises(
+        BundleError, match=r"cannot read" if damage == "manifest" else r"`ditzoo export onnx random-uvit .* --overwrite`"
+    ):
+        open_bundle(bundle.path)
+
+
+def test_a_disk_that_changes_bytes_by_itself_is_found_when_all_is_read_again(bundle: Bundle) -> None:
+    file = bundle.path / "backbone.onnx"
+    remembered = digest(file)
+    memo = next(
+        path
+        for path in (Path(os.environ["DITZOO_CACHE"]) / "digests").iterdir()
+        if path.read_text().startswith(f"[{file.stat().st_size},{file.stat().st_ino},")
+    )
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    stat = file.stat()
+    memo.write_bytes(msgspec.json.encode([stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, remembered]))
+    open_bundle(bundle.path)
+    with pytest.raises(BundleError, match="was changed or damaged"):
+        open_bundle(bundle.path, again=True)
+
+
+def test_cache_verify(capsys: pytest.CaptureFixture[str]) -> None:
+    card, net = random_model(TINY_UVIT)
+    made = cached_bundle(card, settings=make_settings(card, precision="fp16"), net=net)
+    assert run(["cache", "verify"]) == 0
+    assert f"{made.path.name.rpartition('-')[0]}" in capsys.readouterr().out
+    os.truncate(made.path / "backbone.onnx", 10)
+    assert run(["cache", "verify"]) == 1
+    assert f"{made.path / 'backbone.onnx'} has 10 bytes" in capsys.readouterr().out
+    again = cached_bundle(card, settings=make_settings(card, precision="fp16"), net=net)
+    assert again.path == made.path
+    assert run(["cache", "verify"]) == 0
+
+
+def test_nothing_else_is_overwritten(bundle: Bundle, tmp_path: Path) -> None:
+    card = ditzoo.card("uvit-digits")
+    with pytest.raises(UsageError, match="add --overwrite"):
+        export_onnx(card, bundle.path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match=r"is no bundle; choose another --out"):
+        export_onnx(card, tmp_path / "mine", overwrite=True)
+    with pytest.raises(UsageError, match="there is no folder"):
+        export_onnx(card, tmp_path / "nowhere" / "b")
+
+
+def test_a_packed_bundle_opens_and_is_the_same_bytes_each_time(bundle: Bundle, tmp_path: Path) -> None:
+    pack(bundle, tmp_path / "a.tar")
+    first = sha256(tmp_path / "a.tar")
+    pack(bundle, tmp_path / "a.tar")
+    assert sha256(tmp_path / "a.tar") == first
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    with ditzoo.open_backend("onnxruntime", open_bundle(tmp_path / "a")) as backend:
+        inputs = {"x": np.zeros((1, 4, 8, 8), np.float32), "t": np.zeros(1, np.float32), "y": np.zeros(1, np.int64)}
+        assert np.isfinite(backend(inputs)).all()
+    with pytest.raises(UsageError, match=r"writes a .tar file"):
+        pack(bundle, tmp_path / "a.zip")

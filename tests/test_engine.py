@@ -1,0 +1,138 @@
+"""TensorRT-RTX engines, which build with no GPU: every precision and form, for both families, and clear lines for the rest."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from export_models import DIT_S_2, TINY_DIT, TINY_UVIT, UVIT_S_2, random_model
+
+import ditzoo
+from ditzoo import cuda
+from ditzoo.card import BackboneConfig
+from ditzoo.errors import ExportError, UsageError
+from ditzoo.specs import Profile, Range
+from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
+from ditzoo_export.engine import build, load
+
+no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_UVIT], ids=["dit", "uvit"])
+def test_engines_of_every_precision(config: BackboneConfig, precision: str) -> None:
+    card, net = random_model(config)
+    settings = make_engine_settings(card, gpu="sm89", precision=precision, batch="1-4")
+    manifest = cached_engines(card, settings=settings, net=net).manifest
+    engine = manifest.engines["backbone-8x8-b1-4"]
+    assert engine.gpus == ("sm89",)
+    assert engine.precision == precision
+    assert manifest.files[engine.file].size > 10_000
+    assert ("conditioning-b1-64" in manifest.engines) == (config is TINY_DIT)
+
+
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_embedded_models_build(name: str) -> None:
+    card = ditzoo.card(name)
+    settings = make_engine_settings(card, gpu="sm89,sm120", precision="bf16", batch="1,2-4")
+    engines = cached_engines(card, settings=settings).manifest.engines
+    assert {"backbone-8x8-b1", "backbone-8x8-b2-4"} <= set(engines)
+    assert engines["backbone-8x8-b1"].gpus == ("sm89", "sm120")
+
+
+@pytest.mark.parametrize("config", [DIT_S_2, UVIT_S_2], ids=["dit-s-2", "uvit-s-2"])
+def test_s_2_builds(config: BackboneConfig) -> None:
+    card, net = random_model(config)
+    settings = make_engine_settings(card, gpu="sm89", precision="fp16", batch="2")
+    assert "backbone-32x32-b2" in cached_engines(card, settings=settings, net=net).manifest.engines
+
+
+def test_merged_profiles_and_resolutions() -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
+    engines = cached_engines(card, settings=settings, net=net).manifest.engines
+    (name,) = [name for name in engines if name.startswith("backbone")]
+    assert name == "backbone-8x8-b1+8x8-b2-4+16x12-b1+16x12-b2-4"
+    assert [str(profile) for profile in engines[name].profiles] == [
+        "batch=1 height=8 width=8",
+        "batch=2-4 height=8 width=8",
+        "batch=1 height=16 width=12",
+        "batch=2-4 height=16 width=12",
+    ]
+
+
+def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.LogCaptureFixture) -> None:
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    with caplog.at_level(logging.INFO, "ditzoo_export.engine"):
+        first, second = (
+            build(load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"], []) for _ in range(2)
+        )
+    assert first == second
+    assert any(re.search(r"tensorrt_rtx: Building engine \(\d+ steps\)", message) for message in caplog.messages)
+
+
+def test_parser_errors_are_all_shown(tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    node = helper.make_node("NoSuchOp", ["x"], ["y"], name="culprit", domain="nowhere")
+    onnx.save(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])), tmp_path / "bad.onnx")
+    card, net = random_model(TINY_UVIT)
+    graph = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net).manifest.graphs[
+        "backbone"
+    ]
+    with pytest.raises(ExportError, match=r"tensorrt_rtx cannot read bad.onnx: .*culprit.*NoSuchOp"):
+        build(load("tensorrt_rtx"), tmp_path / "bad.onnx", graph, [], ["sm89"], [])
+
+
+def test_what_the_builder_says_is_passed_on() -> None:
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="bf16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    with pytest.raises(ExportError, match=r"cannot build backbone.onnx: .*sm75"):
+        build(load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm75"], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": "0"}, "a batch has 1 or more"),
+        ({"batch": "8-4"}, "runs backwards"),
+        ({"resolution": "7"}, "no multiple of 2"),
+        ({"resolution": "dynamic"}, "resolutions that are numbers"),
+        ({"precision": "int4"}, "unknown precision"),
+        ({"gpu": "sm88"}, "unknown GPU 'sm88'; did you mean"),
+        ({"gpu": "sm75", "precision": "bf16"}, "sm75 has no bf16, which begins with sm80"),
+        ({"gpu": "sm86", "precision": "fp8"}, "sm86 has no fp8, which begins with sm89"),
+        ({"flavour": "tensorflow"}, "unknown flavour"),
+        ({"options": ["fast"]}, "unknown option"),
+    ],
+)
+def test_bad_settings(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_engine_settings(ditzoo.card("dit-digits"), **{"gpu": "sm89", **arguments})  # type: ignore[arg-type]
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"gpu": "current"}, "no GPU here; name one, such as --gpu sm89"),
+        ({"gpu": "sm90"}, r"builds for .*sm89.*, not for sm90"),
+        ({"gpu": "sm89", "options": ["stripped"]}, "stripped engines only on a machine with a GPU"),
+        ({"gpu": "sm89", "options": ["refittable"]}, "refittable engines only on a machine with a GPU"),
+        ({"gpu": "sm89", "options": ["version_compatible"]}, "has no version-compatible engines"),
+        ({"gpu": "sm89", "options": ["hardware_compatible"]}, "name all of them: --gpu"),
+    ],
+)
+def test_what_cannot_be_built_here(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
+    card, net = random_model(TINY_UVIT)
+    settings = make_engine_settings(card, **arguments)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        export_engines(card, tmp_path / "e", settings=settings, net=net)
+    assert list(tmp_path.iterdir()) == []

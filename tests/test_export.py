@@ -1,0 +1,204 @@
+"""ONNX exports: every precision and form verifies, agrees with torch, and says clearly what it cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from export_models import DIT_S_2, TINY_DIT, TINY_UVIT, UVIT_S_2, random_model
+
+import ditzoo
+from ditzoo import nets
+from ditzoo.backends.onnxruntime import OnnxRuntimeBackend, provider_options
+from ditzoo.errors import BackendError, ExportError, UsageError
+from ditzoo.parity import relative_l2
+from ditzoo.specs import Profile, Range, TensorSpec
+from ditzoo_export import cached_bundle, export_onnx, make_settings
+from ditzoo_export.settings import parse_batches, parse_resolution
+
+FORMS = [
+    ("fp32", "onnxruntime"),
+    ("fp16", "onnxruntime"),
+    ("bf16", "tensorrt"),
+    ("int8", "onnxruntime"),
+    ("int8", "tensorrt"),
+    ("fp8", "tensorrt"),
+]
+LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.5e-2, "int8": 3e-2, "fp8": 1e-1}
+
+
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+@pytest.mark.parametrize(("precision", "target"), FORMS)
+def test_embedded_models_export_in_every_precision(name: str, precision: str, target: str) -> None:
+    card = ditzoo.card(name)
+    bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target=target))
+    verified = bundle.manifest.verified
+    assert max(verified.random, verified.trajectory) <= LIMITS[precision]
+    assert len(verified.times) == 5
+    assert len(verified.batches) == 2
+    assert bundle.manifest.graphs["backbone"].precision == precision
+    assert verified.rounded == (precision == "bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_dit_s_2_and_its_error(precision: str) -> None:
+    card, net = random_model(DIT_S_2)
+    bundle = cached_bundle(card, settings=make_settings(card, precision=precision), net=net)
+    assert max(bundle.manifest.verified.random, bundle.manifest.verified.trajectory) <= LIMITS[precision]
+
+
+def test_uvit_s_2_exports() -> None:
+    card, net = random_model(UVIT_S_2)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16"), net=net)
+    assert bundle.manifest.verified.trajectory <= LIMITS["fp16"]
+
+
+def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_settings(card, resolution="dynamic", guided=True)
+    bundle = export_onnx(card, tmp_path / "b", settings=settings, net=net)
+    assert len(bundle.manifest.verified.sizes) == 2
+    rng = np.random.default_rng(0)
+    x, t, y = rng.standard_normal((2, 4, 12, 10)).astype(np.float32), np.float32([3, 900]), np.array([1, 2])
+    with torch.no_grad(), ditzoo.open_backend("onnxruntime", bundle) as backend:
+        expected = net(*map(torch.from_numpy, (x, t, y))).numpy()
+        null = net(*map(torch.from_numpy, (x, t, np.array([10, 10])))).numpy()
+        assert relative_l2(backend({"x": x, "t": t, "y": y}), expected) < 1e-5
+    scale = np.float32([1.5, 4])
+    session = ort.InferenceSession(bundle.path / bundle.manifest.graphs["guided"].file)
+    (guided,) = session.run(None, {"x": x, "t": t, "y": y, "guidance": scale})
+    mixed = null[:, :3] + scale[:, None, None, None] * (expected[:, :3] - null[:, :3])
+    assert relative_l2(guided, np.concatenate([mixed, expected[:, 3:]], axis=1)) < 1e-5
+
+
+def test_the_split_backbone_lacks_the_conditioning_weights_and_draws_the_same() -> None:
+    card = ditzoo.card("dit-digits")
+    split, single = (cached_bundle(card, settings=make_settings(card, split=split)) for split in (True, False))
+    sizes = [bundle.manifest.files["backbone.onnx"].size for bundle in (split, single)]
+    assert sizes[0] < 0.8 * sizes[1]
+    plan = ditzoo.make_plan(card, steps=6)
+    drawn = []
+    for bundle in (split, single):
+        with ditzoo.open_backend("onnxruntime", bundle) as backend:
+            drawn.append(ditzoo.sample(backend, plan, classes=[0, 1, 2], batch=2))
+    assert relative_l2(*drawn) < 1e-4
+
+
+def test_conditioning_runs_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = ditzoo.card("dit-digits")
+    bundle = cached_bundle(card)
+    ran: list[str] = []
+    run = OnnxRuntimeBackend._run
+    monkeypatch.setattr(
+        OnnxRuntimeBackend, "_run", lambda self, graph, inputs: (ran.append(graph.file), run(self, graph, inputs))[1]
+    )
+    with ditzoo.open_backend("onnxruntime", bundle) as backend:
+        ditzoo.sample(backend, ditzoo.make_plan(card, steps=7), classes=[0, 1])
+    assert ran.count("conditioning.onnx") == 1
+    assert ran.count("backbone.onnx") == 7
+
+
+def test_graphs_hold_no_trace_of_this_machine() -> None:
+    for name in ("dit-digits", "uvit-digits"):
+        bundle = cached_bundle(ditzoo.card(name))
+        for graph in bundle.manifest.graphs.values():
+            text = (bundle.path / graph.file).read_bytes()
+            assert str(Path(ditzoo.__file__).parent).encode() not in text
+
+
+def test_opset_goes_by_target() -> None:
+    card = ditzoo.card("uvit-digits")
+    for target, opset, attention in (("onnxruntime", 20, False), ("tensorrt", 23, True)):
+        bundle = cached_bundle(card, settings=make_settings(card, precision="int8", target=target))
+        model = onnx.load(bundle.path / "backbone.onnx")
+        assert bundle.manifest.graphs["backbone"].opset == opset
+        assert any(node.op_type == "Attention" for node in model.graph.node) == attention
+
+
+def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card, net = random_model(TINY_UVIT)
+    other = nets.build(TINY_UVIT).eval()
+    monkeypatch.setattr("ditzoo_export.trace.in_precision", lambda net, precision: other)
+    with pytest.raises(ExportError, match=r"the output prediction of random-uvit in fp32 is off by .* at time"):
+        export_onnx(card, tmp_path / "b", net=net)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bf16_is_refused_on_a_cpu() -> None:
+    bundle = cached_bundle(
+        ditzoo.card("uvit-digits"), settings=make_settings(ditzoo.card("uvit-digits"), precision="bf16", target="tensorrt")
+    )
+    with pytest.raises(BackendError, match="no bf16 arithmetic on CPUs"):
+        ditzoo.open_backend("onnxruntime", bundle, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "fp7"}, "unknown precision 'fp7'"),
+        ({"target": "gpu"}, "unknown target 'gpu'"),
+        ({"precision": "fp8"}, "fp8 is for GPUs; add --target tensorrt"),
+        ({"resolution": "9"}, "a resolution of 9 is no multiple of 2"),
+        ({"resolution": "0"}, "no multiple"),
+        ({"resolution": "big"}, "write 256, 256x384 or dynamic"),
+    ],
+)
+def test_bad_settings(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_settings(ditzoo.card("dit-digits"), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_uvit_takes_no_other_resolution_and_no_split() -> None:
+    card = ditzoo.card("uvit-digits")
+    for resolution in ("dynamic", "16"):
+        with pytest.raises(UsageError, match="learned the positions of 8x8 pixels"):
+            parse_resolution(card, resolution)
+    with pytest.raises(UsageError, match="leave --split out"):
+        make_settings(card, split=True)
+
+
+def test_batches() -> None:
+    assert [str(item) for item in parse_batches("1,4,8-16,2-8-32")] == ["1", "4", "8-16", "2-8-32"]
+    for text, message in (
+        ("0", "1 or more"),
+        ("8-4", "runs backwards; write 4-8"),
+        ("1-2-3-4", "no batch size"),
+        ("x", "no batch size"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_batches(text)
+
+
+def test_provider_options_come_from_profiles() -> None:
+    specs = (TensorSpec(name="x", shape=("batch", 4, "height", "width")), TensorSpec(name="t", shape=("batch",)))
+    size = Range(min=32, opt=32, max=64)
+    profile = Profile(axes={"batch": Range(min=1, opt=2, max=8), "height": size, "width": size})
+    assert provider_options("cuda", specs, [profile]) == {}
+    options = provider_options("tensorrt", specs, [profile])
+    assert options["trt_profile_min_shapes"] == "x:1x4x32x32,t:1"
+    assert options["trt_profile_max_shapes"] == "x:8x4x64x64,t:8"
+    assert options["trt_engine_cache_enable"] == "1"
+    assert provider_options("tensorrt_rtx", specs, [profile])["nv_profile_opt_shapes"] == "x:2x4x32x32,t:2"
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt_rtx"])
+def test_a_missing_provider_is_said(device: str) -> None:
+    bundle = cached_bundle(ditzoo.card("uvit-digits"))
+    if ort.get_available_providers() != ["AzureExecutionProvider", "CPUExecutionProvider"]:
+        pytest.skip("this ONNX Runtime has more providers")
+    with pytest.raises(BackendError, match=r"this ONNX Runtime has no .*ExecutionProvider"):
+        ditzoo.open_backend("onnxruntime", bundle, device=device)  # type: ignore[arg-type]
+
+
+def test_an_engine_bundle_is_no_onnx_bundle() -> None:
+    bundle = cached_bundle(ditzoo.card("uvit-digits"))
+    without = msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, graphs={}))
+    with pytest.raises(BackendError, match="has no ONNX graph"):
+        ditzoo.open_backend("onnxruntime", without)
+    with pytest.raises(BackendError, match="has no engines"):
+        ditzoo.open_backend("tensorrt_rtx", bundle)

@@ -1,0 +1,188 @@
+"""The TensorRT backend: what of it is logic is tested here, and what it calls is held against the API of each flavour."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ditzoo
+from ditzoo import cuda
+from ditzoo.backends.hoist import Hoisted
+from ditzoo.backends.tensorrt import accept, check_engines, chunks, present
+from ditzoo.bundle import Bundle
+from ditzoo.errors import BackendError
+from ditzoo.specs import Profile, Range
+from ditzoo_export import cached_engines, make_engine_settings
+
+ROOT = Path(__file__).parent.parent
+API = json.loads((ROOT / "tests/data/tensorrt-api.json").read_text())
+CLASSES = {
+    "ditzoo/backends/tensorrt.py": {
+        "loaded": "ICudaEngine",
+        "_runtime": "Runtime",
+        "_context": "IExecutionContext",
+        "refitter": "OnnxParserRefitter",
+        "config": "IRuntimeConfig",
+        "cache": "IRuntimeCache",
+    },
+    "export/ditzoo_export/engine.py": {
+        "builder": "Builder",
+        "network": "INetworkDefinition",
+        "parser": "OnnxParser",
+        "config": "IBuilderConfig",
+        "optimization": "IOptimizationProfile",
+        "layer": "ILayer",
+        "attention": "IAttention",
+    },
+}
+"""The sources, the names that they give to TensorRT's objects, and the classes of these."""
+
+ONLY_RTX = {
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "IRuntimeCache",
+    "num_compute_capabilities",
+    "set_compute_capability",
+    "cuda_graph_strategy",
+    "create_runtime_cache",
+    "set_runtime_cache",
+}
+"""What the sources use only after they have seen that the module has it."""
+
+ROWS_1_4_8 = [Profile(axes={"batch": Range(min=low, opt=high, max=high)}) for low, high in ((1, 1), (4, 4), (8, 16))]
+
+
+def _name(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _members(source: str) -> set[tuple[str, str]]:
+    """What a source uses of TensorRT: (class, member), the class "" for the module itself."""
+    used: set[tuple[str, str]] = set()
+    for node in ast.walk(ast.parse((ROOT / source).read_text())):
+        if not isinstance(node, ast.Attribute) or node.attr.startswith("__"):
+            continue
+        owner = _name(node.value)
+        if owner in ("trt", "_trt"):
+            used.add(("", node.attr))
+        elif isinstance(node.value, ast.Attribute) and _name(node.value.value) in ("trt", "_trt"):
+            used.add((owner, node.attr))
+        elif owner in CLASSES[source]:
+            used.add((CLASSES[source][owner], node.attr))
+    return used
+
+
+def test_the_sources_use_tensorrt_at_all() -> None:
+    used = set().union(*map(_members, CLASSES))
+    assert {("Builder", "build_serialized_network"), ("IExecutionContext", "execute_async_v3"), ("", "OnnxParser")} <= used
+    assert len(used) > 40
+
+
+@pytest.mark.parametrize("flavour", sorted(API))
+@pytest.mark.parametrize("source", CLASSES)
+def test_every_member_that_is_used_is_there(source: str, flavour: str) -> None:
+    api = API[flavour]
+    for owner, member in sorted(_members(source)):
+        if "rtx" in flavour or not {owner, member} & ONLY_RTX:
+            known = api[owner] if owner else api
+            known = [*known, *api["IAttentionInputLayer"]] if owner == "ILayer" else known
+            assert member in known, f"{flavour} has no {owner or 'module'}.{member}, which {source} uses"
+
+
+@given(batch=st.integers(1, 100))
+def test_chunks_cover_a_batch_once_and_fit_their_profiles(batch: int) -> None:
+    parts = chunks(ROWS_1_4_8, {"batch": batch})
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(batch))
+    for part in parts:
+        rows = ROWS_1_4_8[part.profile].axes["batch"]
+        assert rows.min <= part.rows <= rows.max
+        assert part.rows >= part.stop - part.start
+
+
+def test_chunks_take_the_profile_that_wastes_least() -> None:
+    assert [(part.profile, part.rows) for part in chunks(ROWS_1_4_8, {"batch": 1})] == [(0, 1)]
+    assert [(part.profile, part.rows) for part in chunks(ROWS_1_4_8, {"batch": 3})] == [(1, 4)]
+    assert [(part.profile, part.rows) for part in chunks(ROWS_1_4_8, {"batch": 5})] == [(2, 8)]
+    assert [(part.profile, part.rows) for part in chunks(ROWS_1_4_8, {"batch": 17})] == [(2, 16), (0, 1)]
+
+
+def test_no_engine_for_such_latents() -> None:
+    size = Range(min=32, opt=32, max=32)
+    profile = Profile(axes={"batch": size, "height": size, "width": size})
+    with pytest.raises(BackendError, match="no engine was built for height=64 width=32"):
+        chunks([profile], {"batch": 1, "height": 64, "width": 32})
+
+
+def test_statuses_and_none_are_errors() -> None:
+    with pytest.raises(BackendError, match="TensorRT refused the shape"):
+        accept(False, "the shape")
+    accept(None, "what says nothing")
+    with pytest.raises(BackendError, match="did not give a runtime"):
+        present(None, "a runtime")
+    with pytest.raises(BackendError, match="CUDA failed"):
+        cuda.call(cuda.runtime().cudaMalloc, 1 << 62)
+
+
+@pytest.fixture(scope="module")
+def engines() -> Bundle:
+    card = ditzoo.card("uvit-digits")
+    return cached_engines(card, settings=make_engine_settings(card, gpu="sm89", precision="fp16", batch="2"))
+
+
+@pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
+def test_without_a_gpu_an_error_says_so(engines: Bundle) -> None:
+    with pytest.raises(BackendError, match="needs an NVIDIA GPU"):
+        ditzoo.open_backend("tensorrt_rtx", engines, precision="fp16")
+
+
+def test_engines_for_something_else_say_how_to_rebuild_them(engines: Bundle) -> None:
+    version = next(iter(engines.manifest.engines.values())).version
+    fitting = {"flavour": "tensorrt_rtx", "version": version, "precision": "fp16", "gpu": "sm89"}
+    assert check_engines(engines, **fitting)  # type: ignore[arg-type]
+    for change, message in (
+        (
+            {"gpu": "sm120"},
+            "are for sm89, this GPU is sm120; `ditzoo export tensorrt uvit-digits .*--overwrite` builds them again",
+        ),
+        ({"version": "1.8"}, "were built with tensorrt_rtx .*, this is 1.8; `ditzoo export"),
+        ({"flavour": "tensorrt"}, "are of tensorrt_rtx; use --backend tensorrt_rtx"),
+        ({"precision": "fp32"}, "add --precision fp16"),
+    ):
+        with pytest.raises(BackendError, match=message):
+            check_engines(engines, **{**fitting, **change})  # type: ignore[arg-type]
+    empty = msgspec.structs.replace(engines, manifest=msgspec.structs.replace(engines.manifest, engines={}))
+    with pytest.raises(BackendError, match="has no engines"):
+        check_engines(empty, **fitting)  # type: ignore[arg-type]
+
+
+@given(
+    times=st.lists(st.integers(0, 1000), min_size=1, max_size=12),
+    labels=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    window=st.integers(1, 40),
+    prepared=st.booleans(),
+)
+def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], window: int, prepared: bool) -> None:
+    ran: list[int] = []
+
+    def run(t: np.ndarray, y: np.ndarray) -> np.ndarray:
+        ran.append(len(t))
+        return np.stack([t, y], axis=1)
+
+    hoisted = Hoisted(run, row_bytes=256 * 2**20 // window)
+    if prepared:
+        hoisted.prepare(times, labels)
+    for time in times:
+        t, y = np.full(len(labels), time, np.float32), np.array(labels)
+        rows, places = hoisted(t, y)
+        np.testing.assert_array_equal(rows[places], np.stack([t, y], axis=1))
+    distinct = len(set(labels)) * len(set(times))
+    assert max(ran) <= max(window, len(set(labels)))
+    if prepared and window >= distinct:
+        assert ran == [distinct]

@@ -1,0 +1,146 @@
+"""Triton repositories: every config against tritonclient's own message, and the client against a server of the protocol."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnxruntime as ort
+import pytest
+from export_models import TINY_DIT, random_model
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+import ditzoo
+from ditzoo.cli import run
+from ditzoo.errors import UsageError
+from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
+from ditzoo_export.triton import export_triton
+
+TYPES = {"FP32": np.float32, "INT64": np.int64}
+
+
+def _configs(repo: Path) -> dict[str, Any]:
+    return {
+        path.parent.name: text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        for path in sorted(repo.glob("*/config.pbtxt"))
+    }
+
+
+def test_a_repository_of_graphs(tmp_path: Path) -> None:
+    export_triton(cached_bundle(ditzoo.card("dit-digits")), tmp_path, instances=2)
+    configs = _configs(tmp_path)
+    assert set(configs) == {"dit-digits-backbone", "dit-digits-conditioning"}
+    for name, config in configs.items():
+        assert config.name == name
+        assert config.backend == "onnxruntime"
+        assert (tmp_path / name / "1" / "model.onnx").is_file()
+        assert config.instance_group[0].count == 2
+        assert config.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+        assert config.dynamic_batching.max_queue_delay_microseconds > 0
+        assert set(config.model_warmup[0].inputs) == {tensor.name for tensor in config.input}
+    t, y = configs["dit-digits-conditioning"].input
+    assert (list(t.dims), list(t.reshape.shape), t.HasField("reshape")) == ([1], [], True)
+    assert y.data_type == model_config_pb2.TYPE_INT64
+    assert [list(tensor.dims) for tensor in configs["dit-digits-backbone"].input] == [[1, 8, 8], [6, 384], [128]]
+
+
+def test_a_repository_of_any_resolution(tmp_path: Path) -> None:
+    card, net = random_model(TINY_DIT)
+    export_triton(cached_bundle(card, settings=make_settings(card, resolution="dynamic"), net=net), tmp_path)
+    config = _configs(tmp_path)["random-dit-backbone"]
+    assert list(config.input[0].dims) == [4, -1, -1]
+    assert list(config.model_warmup[0].inputs["x"].dims) == [4, 8, 8]
+
+
+def test_a_repository_of_engines(tmp_path: Path) -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
+    export_triton(cached_engines(card, settings=settings, net=net), tmp_path)
+    configs = _configs(tmp_path)
+    (name,) = [name for name in configs if "backbone" in name]
+    assert configs[name].backend == "tensorrt"
+    assert configs[name].max_batch_size == 4
+    assert list(configs[name].instance_group[0].profile) == ["0", "1", "2", "3"]
+    assert list(configs[name].dynamic_batching.preferred_batch_size) == [1, 4]
+    assert (tmp_path / name / "1" / "model.plan").is_file()
+
+
+class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """A server that speaks Triton's protocol: it reads a repository, and runs its graphs on ONNX Runtime."""
+
+    def __init__(self, repo: Path) -> None:
+        self.configs = _configs(repo)
+        self.sessions = {name: ort.InferenceSession(repo / name / "1" / "model.onnx") for name in self.configs}
+
+    def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ModelReadyResponse(ready=request.name in self.configs)
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ModelConfigResponse(config=self.configs[request.name])
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        config = self.configs[request.model_name]
+        scalars = {tensor.name for tensor in config.input if tensor.HasField("reshape")}
+        inputs = {}
+        for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+            value = np.frombuffer(raw, TYPES[tensor.datatype]).reshape(tensor.shape)
+            assert value.shape[0] <= config.max_batch_size
+            inputs[tensor.name] = value.reshape(-1) if tensor.name in scalars else value
+        names = [tensor.name for tensor in config.output]
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        for name, value in zip(names, self.sessions[request.model_name].run(names, inputs), strict=True):
+            response.outputs.add(name=name, datatype="FP32", shape=value.shape)
+            response.raw_output_contents.append(value.tobytes())
+        return response
+
+
+@pytest.fixture(params=["dit-digits", "uvit-digits"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
+    """A served model: its name, the repository, and the server's port."""
+    assert run(["export", "triton", request.param, "--repo", str(tmp_path / "repo"), "--client"]) == 0
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Stub(tmp_path / "repo"), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield request.param, tmp_path / "repo", port
+    server.stop(None).wait()
+
+
+def test_the_client_draws_what_the_local_backend_draws(served: tuple[str, Path, int]) -> None:
+    name, repo, port = served
+    command = [sys.executable, str(repo / "client.py"), name, "--url", f"127.0.0.1:{port}", "--classes", "0,3", "--seed", "5"]
+    command += ["--plan", str(repo / f"{name}.plan.json"), "--out", str(repo / "latents.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(ditzoo.__file__).parent.parent, env=_environment())
+    assert done.returncode == 0, done.stderr
+    card = ditzoo.card(name)
+    with ditzoo.open_backend("onnxruntime", cached_bundle(card)) as backend:
+        expected = ditzoo.sample(backend, ditzoo.make_plan(card), classes=[0, 3], seed=5)
+    np.testing.assert_allclose(np.load(repo / "latents.npy"), expected, atol=1e-4)
+
+
+def _environment() -> dict[str, str]:
+
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(ditzoo.__file__).parent.parent),
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+
+
+def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    bundle = cached_bundle(ditzoo.card("uvit-digits"))
+    export_triton(bundle, tmp_path)
+    with pytest.raises(UsageError, match="add --overwrite"):
+        export_triton(bundle, tmp_path)
+    export_triton(bundle, tmp_path, overwrite=True)
+    with pytest.raises(UsageError, match="--instances must be 1 or more"):
+        export_triton(bundle, tmp_path, instances=0)
