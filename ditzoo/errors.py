@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 20  # names in an error, at most
+
 
 class DitzooError(Exception):
     """The root: catch this to catch everything that ditzoo raises on purpose."""
@@ -50,5 +52,6 @@ def unknown(kind: str, given: str, known: Iterable[str], *, hint: str = "") -> U
     """The error for a `given` name of a `kind` that is none of the `known` ones, nearest matches first."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
+    suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return UsageError(f"unknown {kind} {given!r}; {suggestion}{f' ({hint})' if hint else ''}")

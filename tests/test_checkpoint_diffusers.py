@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = [
     DiTConfig(input_size=8, hidden_size=64, depth=2, num_heads=4, num_classes=10),
     DiTConfig(input_size=16, patch_size=4, in_channels=3, hidden_size=144, depth=3, num_heads=6, learn_sigma=False),
-    DiTConfig(input_size=32, hidden_size=256, depth=4, num_heads=8),
+    DiTConfig(input_size=16, hidden_size=256, depth=4, num_heads=8, num_classes=100),
 ]
 SMALL = DiTConfig(input_size=32, hidden_size=384, depth=12, num_heads=6)
 """DiT-S/2, which ditzoo has a card of."""
@@ -108,6 +108,9 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     desk.run("import", "tiny", str(desk.home / "tiny.safetensors"))
     out = desk.home / "pipeline"
     assert desk.run("to-diffusers", "tiny", str(out)).stdout.strip() == str(out)
+    asked = len(desk.hub.log)
+    assert desk.run("to-diffusers", "tiny", str(desk.home / "offline"), HF_HUB_OFFLINE="1").returncode == 0
+    assert len(desk.hub.log) == asked  # the decoder is here too
     pipeline = diffusers.DiTPipeline.from_pretrained(out)
     assert pipeline.get_label_ids(["golden retriever"]) == [207]
     correct(pipeline.transformer)

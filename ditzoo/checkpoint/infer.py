@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import torch
 
-from ditzoo.card import BackboneConfig, Card
+from ditzoo.card import BackboneConfig, Card, DiTConfig
 from ditzoo.nets import build
 
 Shape: TypeAlias = tuple[int, ...]
@@ -46,7 +46,8 @@ def differences(shapes: Shapes, config: BackboneConfig) -> list[str]:
 def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
     """The cards whose network has exactly these shapes; the fixed positions of a DiT may be missing."""
     chosen = list(cards)
-    fits = {config: _fits(shapes, network_shapes(config)) for config in {card.backbone for card in chosen}}
+    configs = {card.backbone for card in chosen}
+    fits = {config: _may_fit(shapes, config) and _fits(shapes, network_shapes(config)) for config in configs}
     return [card for card in chosen if fits[card.backbone]]
 
 
@@ -70,6 +71,13 @@ def listed(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
+    """Whether the number of parameters is the right one, which is quick to tell."""
+    fixed = (config.input_size // config.patch_size) ** 2 * config.hidden_size if isinstance(config, DiTConfig) else 0
+    count = sum(math.prod(shape) for shape in shapes.values())
+    return count in (config.parameters, config.parameters - fixed)
 
 
 def _fits(shapes: Shapes, network: Shapes) -> bool:

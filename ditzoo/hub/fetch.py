@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from ditzoo.card import File, OnHub
 from ditzoo.errors import HubError
-from ditzoo.files import sha256
+from ditzoo.files import cache_dir, sha256
 from ditzoo.hub import client, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 
 log = logging.getLogger(__name__)
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EROFS: "it is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
 
 
 def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> Path:
@@ -22,7 +33,8 @@ def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silen
     A file is held to the size and the SHA-256 of the source, else to those of the first time it was fetched. Raises HubError,
     with what to do, where that cannot be; `patience` bounds, in seconds, how long a server may be silent.
     """
-    return _root(resolve(source, patience=patience, advance=advance)[1])
+    with explaining_the_disk():
+        return _root(resolve(source, patience=patience, advance=advance)[1])
 
 
 def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> tuple[OnHub, dict[str, Path]]:
@@ -37,6 +49,20 @@ def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = sil
         paths[file.path] = path
         files.append(found)
     return msgspec.structs.replace(source, revision=commit, files=tuple(files)), paths
+
+
+@contextmanager
+def explaining_the_disk() -> Iterator[None]:
+    """Turns the system's refusals to write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise HubError(
+            f"cannot write to ditzoo's cache {cache_dir()}: {_DISK[error.errno]};"
+            " make room (see `ditzoo cache ls`), or set DITZOO_CACHE to another folder"
+        ) from error
 
 
 def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:

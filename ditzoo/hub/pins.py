@@ -54,12 +54,12 @@ def write(repo: str, pins: Pins) -> None:
 
 
 def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
-    """Records a file that was verified."""
+    """Records a file that was verified; one that is recorded already needs no cache that can be written."""
+    pins = read(repo)
+    if pins.adding(commit, file, newest=newest) == pins:
+        return
     with locked(f"pins {repo}"):
-        pins = read(repo)
-        updated = pins.adding(commit, file, newest=newest)
-        if updated != pins:
-            write(repo, updated)
+        write(repo, read(repo).adding(commit, file, newest=newest))
 
 
 def forget_newest(repo: str) -> None:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from ditzoo.card import ByHand, Card, Embedded, File, OnHub, Unreleased
-from ditzoo.errors import CheckpointError, HubError, UsageError
-from ditzoo.files import cache_dir
+from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub import missing, pins, store, weights
 from ditzoo.hub.client import PATIENCE, Advance, silent
-from ditzoo.hub.fetch import resolve
+from ditzoo.hub.fetch import explaining_the_disk, resolve
 from ditzoo.specs import Data
 
 log = logging.getLogger(__name__)
-
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "it is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-}
 
 
 class Pulled(Data, frozen=True, kw_only=True):
@@ -130,20 +118,6 @@ def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fet
         every = msgspec.structs.replace(found, files=(*found.files, *missing_ones))
         found, paths = resolve(every, patience=patience, advance=advance)
     return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
-
-
-@contextmanager
-def explaining_the_disk() -> Iterator[None]:
-    """Turns the system's refusals to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise HubError(
-            f"cannot write to ditzoo's cache {cache_dir()}: {_DISK[error.errno]};"
-            " make room (see `ditzoo cache ls`), or set DITZOO_CACHE to another folder"
-        ) from error
 
 
 def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance) -> Pulled:

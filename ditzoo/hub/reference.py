@@ -13,8 +13,8 @@ from ditzoo.card import Card, File, Layout, OnHub
 from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub import client, pins, store
 from ditzoo.hub.client import PATIENCE, Advance, silent
-from ditzoo.hub.fetch import resolve
-from ditzoo.hub.pull import Pulled, explaining_the_disk, fetch_checkpoint, keep
+from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.hub.pull import Pulled, fetch_checkpoint, keep
 from ditzoo.specs import Data
 
 PREFIX = "hf:"
@@ -71,7 +71,8 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         if base is None:
             base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
-        kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+        with pins.locked(store.folder(card).name):
+            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
     resolved_now = reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 

@@ -34,6 +34,7 @@ DPMPP = Sampling(solver="dpmpp-fast", steps=30, guidance=1.5, guided_channels=32
 
 def _card(
     name: str,
+    kind: str,
     repo: str,
     backbone: BackboneConfig,
     *,
@@ -45,7 +46,7 @@ def _card(
 ) -> Card:
     return Card(
         name=name,
-        summary=f"{name.split('-')[0].upper()} on DC-AE f{decoder.factor} latents of {IMAGENET_512}",
+        summary=f"{kind} on DC-AE f{decoder.factor} latents of {IMAGENET_512}",
         backbone=backbone,
         weights=OnHub(repo=f"mit-han-lab/{repo}", revision=None, files=(File(path="model.safetensors"),), layout="dcae"),
         schedule=schedule,
@@ -71,6 +72,7 @@ def _uvit(letter: str, decoder: Autoencoder, fid: float, *, variant: str = "") -
     factor = decoder.factor
     return _card(
         f"uvit-{letter}-dcae-f{factor}-512{variant}",
+        f"U-ViT-{letter.upper()}/1",
         f"dc-ae-f{factor}c{_CHANNELS[factor]}-in-1.0-uvit-{letter}-in-512px{variant}",
         _net(letter, decoder),
         decoder=decoder,
@@ -84,6 +86,7 @@ def _uvit(letter: str, decoder: Autoencoder, fid: float, *, variant: str = "") -
 def _usit(letter: str, guidance: float, fid: float) -> Card:
     return _card(
         f"usit-{letter}-dcae-f32-512",
+        f"USiT-{letter.upper()}/1",
         f"dc-ae-f32c32-in-1.0-usit-{letter}-in-512px",
         _net(letter, DCAE_F32),
         decoder=DCAE_F32,
@@ -98,6 +101,7 @@ def _dit(guidance: float, fid: float, *, variant: str = "", verified: bool = Tru
     stated = "" if verified else " (likely)"
     return _card(
         f"dit-xl-1-dcae-f32-512{variant}",
+        "DiT-XL/1",
         f"dc-ae-f32c32-in-1.0-dit-xl-in-512px{variant}",
         config(SIZES["xl"], 1, side=16, channels=32),
         decoder=DCAE_F32,
