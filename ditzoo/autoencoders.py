@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 from safetensors import SafetensorError
@@ -63,7 +64,7 @@ def load(card: Card) -> LatentDecoder:
     if not isinstance(card.decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
     kind, source = _class(card.decoder.architecture), card.decoder.source
-    path = hub.decoder_weights(card) if source is None else hub.fetch(source)
+    path = hub.decoder_weights(card) if source is None else hub.fetch(source) / PurePath(source.files[0].path).parent
     try:
         if source is None:
             autoencoder = kind(**DC_AE[card.backbone.latent_shape[0]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import msgspec
@@ -76,7 +76,7 @@ def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArr
 
 def load_torch(card: Card, text: TextEncoder) -> tuple[Any, Path]:
     """The text encoder of a card as a torch module, and the path of its tokenizer."""
-    folder = hub.fetch(text.source)
+    folder = hub.fetch(text.source) / PurePath(text.source.files[0].path).parent
     try:
         from transformers import CLIPTextModel
     except ModuleNotFoundError as error:

@@ -20,7 +20,7 @@ TOKENS, WIDTH = 7, 24
 
 
 def on_hub(name: str) -> OnHub:
-    return OnHub(repo=f"nobody/{name}", revision=None, files=(File(path="config.json"),))
+    return OnHub(repo=f"nobody/{name}", revision=None, files=(File(path=f"{name}/config.json"),))
 
 
 def autoencoder(architecture: str) -> Any:
@@ -85,7 +85,7 @@ def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architectu
     text_encoder(folders["clip"])
     save_file(golden.group("weights."), tmp_path / "t2i.safetensors")
     monkeypatch.setattr(hub, "ASSETS", tmp_path)
-    monkeypatch.setattr(hub, "fetch", lambda source: folders[source.repo.partition("/")[2]])
+    monkeypatch.setattr(hub, "fetch", lambda source: tmp_path)
     return msgspec.structs.replace(
         DISCRETE,
         name=f"t2i-{architecture.lower()}",
