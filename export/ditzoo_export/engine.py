@@ -91,8 +91,9 @@ def build(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(path)):
-        errors = [f"{parser.get_error(i).node_name()}: {parser.get_error(i).desc()}" for i in range(parser.num_errors)]
-        raise ExportError(f"{trt.__name__} cannot read {path.name}: {'; '.join(errors)}")
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        said = "; ".join(f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
+        raise ExportError(f"{trt.__name__} cannot read {path.name}: {said}")
     _decompose_attention(trt, network)
     config = builder.create_builder_config()
     for profile in profiles:
