@@ -3,17 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import ditzoo
-from ditzoo.bundle import MANIFEST, appearing, check_target, open_bundle
-from ditzoo.errors import BundleError, UsageError
+from ditzoo.bundle import MANIFEST, open_bundle, provide_folder
+from ditzoo.errors import BundleError
 from ditzoo.files import replacing
 from ditzoo_export import cached_bundle
 
@@ -96,60 +93,15 @@ def test_folders_that_are_no_bundles_are_refused(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
-def test_nothing_of_somebody_else_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match="is there already and is no bundle"):
-        check_target(tmp_path / "precious", overwrite=True)
-    with pytest.raises(UsageError, match="no bundle"), appearing(tmp_path / "precious"):
-        pass
-    assert (tmp_path / "precious" / "thesis.tex").read_text() == "years of work"
-
-
-def test_a_bundle_is_replaced_only_when_asked(bundle: Path) -> None:
-    with pytest.raises(UsageError, match="add --overwrite"):
-        check_target(bundle, overwrite=False)
-    check_target(bundle, overwrite=True)
-
-
-def test_a_failure_leaves_the_old_bundle_and_no_litter(bundle: Path) -> None:
-    before = (bundle / MANIFEST).read_bytes()
-    with pytest.raises(RuntimeError), appearing(bundle) as folder:
+def test_a_failure_leaves_the_old_folder_and_no_litter(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").write_text("")
+    with pytest.raises(RuntimeError), provide_folder(target, overwrite=True) as folder:
         (folder / "half").write_text("")
         raise RuntimeError
-    assert (bundle / MANIFEST).read_bytes() == before
-    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
-
-
-def test_a_killed_export_leaves_nothing_that_the_next_one_does_not_clear(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    script = (
-        "import sys, time; from pathlib import Path; from ditzoo.bundle import appearing\n"
-        "with appearing(Path(sys.argv[1])) as folder:\n"
-        "    (folder / 'half').write_text(''); print('ready', flush=True); time.sleep(60)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script, target], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGKILL)
-    assert not target.exists()
-    with appearing(target) as folder:
-        (folder / MANIFEST).write_text("{}")
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
-    assert [path.name for path in target.iterdir()] == [MANIFEST]
-
-
-def test_two_writers_of_one_bundle_wait_for_each_other(tmp_path: Path) -> None:
-    script = (
-        "import sys, time; from pathlib import Path; from ditzoo.bundle import appearing\n"
-        "with appearing(Path(sys.argv[1])) as folder:\n"
-        "    started = time.time(); time.sleep(0.5); (folder / 'manifest.json').write_text('{}'); print(started, time.time())\n"
-    )
-    command = [sys.executable, "-c", script, tmp_path / "bundle"]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    times = sorted(tuple(map(float, process.communicate()[0].split())) for process in processes)
-    assert times[0][1] <= times[1][0]
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --seed -1": "seed must be 0 to",
     "sample dit-digits --guidance nan": "guidance must be a finite number",
     "sample dit-digits --solver euler": "unknown solver 'euler'",
-    "sample dit-digits --backend tensorflow": "unknown backend 'tensorflow'; known: onnxruntime, torch",
+    "sample dit-digits --backend tensorflow": "unknown backend 'tensorflow'; did you mean tensorrt",
     "sample dit-digits --precision fp12": "unknown precision 'fp12'",
     "sample dit-digits --device tpu": "unknown device 'tpu'",
     "sample dit-digits --threads 0": "threads must be 1 or more",
@@ -95,7 +95,8 @@ def test_a_damaged_bundle_is_one_clear_line(bundle: Path, fault: str, capfd: pyt
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert "backbone.onnx" in error
-    assert "ditzoo export onnx dit-digits --out" in error
+    assert "ditzoo export onnx dit-digits " in error
+    assert f"--out {bundle} --overwrite" in error
 
 
 def test_a_full_disk_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +167,8 @@ def test_export_then_sample_the_bundle(capfd: pytest.CaptureFixture[str]) -> Non
     assert "verified against torch" in err
     assert run(["sample", "bundle", *FAST, "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["backend"] == "onnxruntime fp32 cpu"
-    assert run(["export", "onnx", "uvit-digits", "--out", "bundle"]) == 2
+    assert run(["export", "onnx", "uvit-digits", "--out", "bundle"]) == 0  # the same again: found
+    assert run(["export", "onnx", "dit-digits", "--out", "bundle"]) == 2
     assert "--overwrite" in capfd.readouterr().err
 
 

@@ -46,7 +46,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("export-*.toml"))), ids=lambda path: path.stem
+)
 def test_every_recipe_is_one(path: Path) -> None:
     recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
     assert recipe.model == path.stem

@@ -22,13 +22,13 @@ BEGIN, END = "<!-- solvers_table.py writes from here -->\n", "<!-- to here -->\n
 
 MODEL, COUNT = "dit-digits", 300
 STEPS = {
-    "ddpm": (20, 50),
+    "ddpm": (20, 50, 250),
     "ddim": (10, 20, 50),
     "dpmpp": (5, 10, 20),
     "dpmpp-fast": (10, 20, 50),
     "dpm-fast": (10, 20, 50),
-    "euler-maruyama": (100,),
-    "ode-euler": (20, 50),
+    "euler-maruyama": (100, 1000),
+    "ode-euler": (20, 50, 100),
     "ode-heun": (11, 21, 51),
     "diffusers:UniPCMultistepScheduler": (5, 10, 20),
 }
