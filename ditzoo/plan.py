@@ -10,6 +10,7 @@ So a solver is run once on unit vectors (see `ditzoo.tracing`), and nothing but 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +51,8 @@ class Row(Data, frozen=True, kw_only=True):
 
 class Plan(Data, frozen=True, kw_only=True):
     """A sampler. `channels` is how many of the network's channels are the prediction; guidance acts on the first
-    `guided_channels`, the others are the conditional ones. Draw 0 is the initial noise, draw i + 1 the noise of row i."""
+    `guided_channels`, the others are the conditional ones. Draw 0 is the initial noise, draw i + 1 the noise of row i.
+    `sha256` is the checksum of the rest, in files alone."""
 
     format: Literal["ditzoo-plan/1"] = "ditzoo-plan/1"
     solver: str
@@ -58,6 +60,7 @@ class Plan(Data, frozen=True, kw_only=True):
     guided_channels: int
     initial: float
     rows: tuple[Row, ...]
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if not self.rows or not 0 <= self.guided_channels <= self.channels or self.channels < 1:
@@ -75,16 +78,22 @@ class Plan(Data, frozen=True, kw_only=True):
         return max(max(len(row.states), len(row.predictions)) for row in self.rows)
 
     def to_json(self) -> bytes:
-        """The plan as JSON; every number survives to the last bit."""
-        return to_json(self)
+        """The plan as JSON; every number survives to the last bit, and a checksum tells if one was changed."""
+        return to_json(msgspec.structs.replace(self, sha256=self._checksum()))
 
     @staticmethod
     def from_json(text: bytes | str) -> Plan:
-        """The plan in `text`; raises PlanError, naming the place, if it is none."""
+        """The plan in `text`; raises PlanError, naming the place, if it is none, or has changed since it was written."""
         try:
-            return from_json(text, Plan)
+            plan = from_json(text, Plan)
         except ValueError as error:
             raise PlanError(f"not a plan: {error}") from error
+        if plan.sha256 not in ("", plan._checksum()):
+            raise PlanError("the plan was changed since it was written; if on purpose, empty its field sha256")
+        return msgspec.structs.replace(plan, sha256="")
+
+    def _checksum(self) -> str:
+        return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
 
 
 def make_plan(

@@ -27,11 +27,11 @@ def test_the_manifest_says_what_is_there_and_what_made_it(bundle: Bundle) -> Non
     manifest = bundle.manifest
     files = {path.name: sha256(path) for path in bundle.path.iterdir() if path.name != "manifest.json"}
     assert {name: record.sha256 for name, record in manifest.files.items()} == files
-    for graph in manifest.graphs.values():
-        model = onnx.load(bundle.path / graph.file)
-        assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", graph.opset)]
-        assert [value.name for value in model.graph.input] == [spec.name for spec in graph.inputs]
-        assert [value.name for value in model.graph.output] == [spec.name for spec in graph.outputs]
+    for written in manifest.graphs.values():
+        model = onnx.load(bundle.path / written.file)
+        assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", written.opset)]
+        assert [value.name for value in model.graph.input] == [spec.name for spec in written.inputs]
+        assert [value.name for value in model.graph.output] == [spec.name for spec in written.outputs]
         assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert manifest.made_by["torch"] == torch.__version__
     assert {"ditzoo", "python", "onnx", "onnxruntime", "onnxscript", "numpy"} < set(manifest.made_by)

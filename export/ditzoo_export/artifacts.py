@@ -80,7 +80,8 @@ def engine_key(card: Card, settings: EngineSettings, net: Net | None = None) -> 
 def made_by(flavour: str | None = None) -> dict[str, str]:
     """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour`."""
     names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
-    exporter = _hash([sha256(path) for path in sorted(Path(__file__).parent.glob("*.py"))])[:16]
+    sources = [*Path(__file__).parent.glob("*.py"), *(Path(hub.__file__).parents[1] / "nets").glob("*.py")]
+    exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
 
 

@@ -1,0 +1,63 @@
+"""Measures the memory that decoding takes: Stable Diffusion's autoencoder with random weights, on 512x512 pictures.
+
+    python recipes/decoder_memory.py 1
+    python recipes/decoder_memory.py 16
+
+Prints the peak of the process's memory before and after, in MiB. No more latents at once are decoded than make 512x512 pixels.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from diffusers import AutoencoderKL
+
+import ditzoo
+from ditzoo import hub
+from ditzoo.card import OnHub
+
+SIZES = (128, 256, 512, 512)
+
+
+def random_autoencoder(folder: Path) -> None:
+    blocks = len(SIZES)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=SIZES,
+        layers_per_block=2,
+        latent_channels=4,
+        sample_size=512,
+    ).save_pretrained(folder)
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    count = int(sys.argv[1])
+    card = ditzoo.card("dit-xl-2-512")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        random_autoencoder(folder)
+
+        def local(source: OnHub, **_: object) -> Path:
+            return folder
+
+        hub.fetch = local
+        latents = np.random.default_rng(0).standard_normal((count, *card.backbone.latent_shape)).astype(np.float32)
+        loaded, started = peak(), time.perf_counter()
+        pictures = ditzoo.decode(card, 0.18215 * latents)
+    print(
+        f"{count} pictures {pictures.shape[1:]}: peak {peak()} MiB ({loaded} MiB before), {time.perf_counter() - started:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
