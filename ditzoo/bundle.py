@@ -5,13 +5,10 @@ ONNX graphs and their external data, or TensorRT engines   plan.json   card.json
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import logging
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -22,7 +19,7 @@ from filelock import FileLock
 
 from ditzoo.card import Card
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import cache_dir, check_writable, digest, disk_errors, replacing
+from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
 from ditzoo.plan import Plan, load_plan
 from ditzoo.specs import Data, Flavour, Precision, Profile, T, TensorSpec, from_json
 
@@ -151,7 +148,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
         if bundle := find_bundle(target, key):
             return bundle, True
         _check_replaceable(target, overwrite=overwrite)
-        with disk_errors(target), _appearing(target.absolute()) as folder:
+        with disk_errors(target), appearing(target.absolute()) as folder:
             fill(folder)
         return open_bundle(target), False
 
@@ -163,7 +160,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     with _lock(target.absolute()):
         if target.exists() and not overwrite:
             raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
-        with disk_errors(target), _appearing(target.absolute()) as folder:
+        with disk_errors(target), appearing(target.absolute()) as folder:
             yield folder
 
 
@@ -195,21 +192,6 @@ def find_bundle(target: Path, key: str) -> Bundle | None:
         log.warning("%s", error)
         return None
     return bundle if bundle.manifest.key == key else None
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that becomes `target` when the block ends well, or vanishes."""
-    prefix = f".{target.name}."
-    for stale in target.parent.glob(f"{glob.escape(prefix)}*.partial"):  # of a process that was killed
-        shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix=prefix, suffix=".partial", dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
-        yield fresh
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        fresh.rename(target)
 
 
 def _lock(target: Path) -> FileLock:

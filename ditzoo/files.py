@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -15,6 +16,9 @@ import msgspec
 import platformdirs
 
 from ditzoo.errors import UsageError
+
+PARTIAL = ".partial"
+"""How the name of a folder ends that somebody is still filling."""
 
 
 def sha256(path: Path) -> str:
@@ -80,6 +84,24 @@ def check_writable(folder: Path, option: str = "--out") -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UsageError(f"{option}: cannot write to {folder}: {error.strerror}; choose another folder") from error
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A new folder beside `target` that becomes `target` when the block ends well, at once and whole, or vanishes.
+
+    The caller holds a lock, so that what a killed process has left there is nobody's and is cleared away.
+    """
+    prefix = f".{target.name}."
+    for stale in target.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
+        shutil.rmtree(stale)
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTIAL, dir=target.parent) as scratch:
+        fresh = Path(scratch) / "new"
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        fresh.rename(target)
 
 
 @contextmanager

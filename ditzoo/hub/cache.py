@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from ditzoo.bundle import open_bundle
 from ditzoo.card import Autoencoder, Card, OnHub
 from ditzoo.errors import DitzooError, UsageError
-from ditzoo.files import cache_dir, sha256
+from ditzoo.files import PARTIAL, cache_dir, sha256
 from ditzoo.hub import client, pins, store
 from ditzoo.specs import Data
 
@@ -149,7 +149,7 @@ def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
 def _partial_folders() -> Iterator[Path]:
     """Folders of conversions that nobody is at: their lock is free."""
     for path in (cache_dir() / "weights").glob(".*"):
-        lock = FileLock(cache_dir() / "locks" / f"{path.name[1:].rpartition('.')[0]}.lock")
+        lock = FileLock(cache_dir() / "locks" / f"{path.name[1:].removesuffix(PARTIAL).rpartition('.')[0]}.lock")
         try:
             with lock.acquire(timeout=0):
                 yield path

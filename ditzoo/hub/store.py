@@ -5,11 +5,8 @@ model.safetensors   decoder.safetensors (where the checkpoint held one)   card.j
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from ditzoo import files
 from ditzoo.card import ByHand, Card, File, OnHub
 from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir, sha256
@@ -94,16 +92,8 @@ def appearing(card: Card) -> Iterator[Path]:
     """
     target = folder(card)
     target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{target.name}."
-    for stale in target.parent.glob(f"{glob.escape(prefix)}*"):  # of a process that was killed
-        shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
-        fresh.mkdir()
+    with files.appearing(target) as fresh:
         yield fresh
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        fresh.rename(target)
 
 
 def record(path: Path) -> File:
