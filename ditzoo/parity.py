@@ -97,6 +97,7 @@ def compare(
     plan: Plan,
     *,
     classes: Sequence[int] | None = None,
+    condition: Condition | None = None,
     count: int = 4,
     seed: int = 0,
     times: int = 5,
@@ -105,8 +106,9 @@ def compare(
 ) -> Comparison:
     """Samples the same images on both backends, and evaluates both networks on the latents of the reference's trajectory.
 
-    The images are one for each of `classes`, or `count` of an unconditional model. The forward error is measured at `times`
-    steps spread over the plan, on the conditional and the unconditional half. `advance` is called after each evaluation.
+    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. The
+    forward error is measured at `times` steps spread over the plan, on the conditional and the unconditional half. `advance` is
+    called after each evaluation.
     Raises UsageError for fewer than 1 times or different models, BackendError where an output is not finite.
     """
     if times < 1:
@@ -115,8 +117,9 @@ def compare(
         raise UsageError(
             f"{reference.name} runs {reference.card.name}, {candidate.name} another model; compare one with itself"
         )
-    condition = None if classes is None else class_condition(reference.card, classes)
-    count = count if classes is None else len(classes)
+    if classes is not None:
+        condition = class_condition(reference.card, classes)
+    count = count if condition is None else len(condition.values)
     first, second = (
         _states(backend, plan, condition=condition, count=count, seed=seed, advance=advance)
         for backend in (reference, candidate)

@@ -6,20 +6,23 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+import typer
 
 import ditzoo
-from ditzoo.cli import run
+from ditzoo.cli import app, run
 from ditzoo.parity import relative_l2
 from ditzoo.recipe import Recipe
 from ditzoo.solvers import SOLVERS
 from ditzoo_export import cached_bundle
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE_FILES = sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("export-*.toml")))
 SMALL = """
 model = "dit-digits"
 [[steps]]
@@ -46,9 +49,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "path", sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("export-*.toml"))), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
 def test_every_recipe_is_one(path: Path) -> None:
     recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
     assert recipe.model == path.stem
@@ -131,3 +132,13 @@ def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
     with ditzoo.open_backend("torch", card) as backend:
         expected = ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=7)
     assert relative_l2(np.load(tmp_path / "latents.npy"), expected) <= 1e-5
+
+
+@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
+def test_every_command_of_a_recipe_is_one(path: Path) -> None:
+    """Options and arguments of each command are read, and nothing is run."""
+    for step in tomllib.loads(path.read_text())["steps"]:
+        command, arguments = typer.main.get_command(app), list(step["command"])
+        while hasattr(command, "commands"):
+            command = command.commands[arguments.pop(0)]
+        command.make_context(step["name"], arguments)

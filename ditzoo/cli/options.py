@@ -20,6 +20,8 @@ Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's 
 Classes: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or ImageNet names. [default: the first ten]")
 ]
+Prompt: TypeAlias = Annotated[list[str] | None, typer.Option(help="What to draw, for models of text; may be repeated.")]
+Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")]
 Solver: TypeAlias = Annotated[
     str | None,
     typer.Option(

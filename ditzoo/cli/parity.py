@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Seed, Solver, Steps, Threads
+from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Prompt, Prompts, Seed, Solver, Steps, Threads
 from ditzoo.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def parity(
         typer.Option(metavar="LIST", help="The reference first, then what is compared with it; torch:bf16 sets a precision."),
     ] = "torch,onnxruntime",
     classes: Classes = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -44,21 +46,20 @@ def parity(
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.request import choose_classes
+    from ditzoo.cli.request import condition_of, new_drawing, shown
     from ditzoo.parity import TOLERANCES, compare
     from ditzoo.plan import make_plan
-    from ditzoo.sample import class_condition
 
     found = find(model)
     card = card_of(found)
-    chosen = choose_classes(card, classes) or None
-    class_condition(card, chosen or [])
+    count, chosen, texts = shown(card, classes, None, prompt, prompts)
     plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
     names = [parse_backend(name) for name in backends.split(",")]
     if len(names) < 2:
         raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {backends!r}")
     if html is not None:
         _check_html(html)
+    condition = condition_of(found, new_drawing(card, plan, seed, count, chosen, texts))
     comparisons = []
     with ExitStack() as stack:
         opened = [
@@ -71,7 +72,8 @@ def parity(
                     opened[0],
                     candidate,
                     plan,
-                    classes=chosen,
+                    condition=condition,
+                    count=count,
                     seed=seed,
                     times=times,
                     tolerance=override(TOLERANCES[candidate.precision], tolerance),

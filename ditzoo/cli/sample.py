@@ -15,6 +15,8 @@ from ditzoo.cli.options import (
     Guidance,
     GuidanceInterval,
     Json,
+    Prompt,
+    Prompts,
     Seed,
     Solver,
     Steps,
@@ -47,8 +49,8 @@ def sample(
     num: Annotated[
         int | None, typer.Option(help="How many images; classes and prompts take turns. [default: one each, or 10]")
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="What to draw, for models of text; may be repeated.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")] = None,
+    prompt: Prompt = None,
+    prompts: Prompts = None,
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
