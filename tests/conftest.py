@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import subprocess
+import sys
 import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from bare import link_distribution
+from packaging.requirements import Requirement
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-tests-")
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out), str(Path(__file__).parents[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with the built wheel, `ditzoo[onnx]`'s requirements and tokenizers: no torch, no onnx."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, symlinks=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    done = {"ditzoo"}
+    for text in importlib.metadata.distribution("ditzoo").requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": "onnx"}):
+            link_distribution(requirement.name, requirement.extras, site, done)
+    link_distribution("tokenizers", set(), site, done)
+    return home / "bin" / "python"

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shlex
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from bare import bare
 
 import ditzoo
 from ditzoo_export import cached_bundle
@@ -45,15 +43,6 @@ def test_the_runtime_never_imports_the_exporter() -> None:
             assert "ditzoo_export" not in path.read_text(), path
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    (built,) = out.glob("*.whl")
-    return built
-
-
 def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
@@ -63,41 +52,6 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
         assert f"ditzoo/assets/{weights.name}" in names
         assert f"ditzoo/assets/{model}.md" in names
         assert weights.stat().st_size <= 4_000_000
-
-
-def link_distribution(name: str, extras: set[str], target: Path, done: set[str]) -> None:
-    """Links an installed distribution, and all that it requires, into another environment's site-packages."""
-    if name in done:
-        return
-    done.add(name)
-    distribution = importlib.metadata.distribution(name)
-    for top in {Path(file).parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
-        link = target / top
-        if not link.exists():
-            link.symlink_to(Path(str(distribution.locate_file(top))).resolve())
-    for text in distribution.requires or ():
-        requirement = Requirement(text)
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras | {""}):
-            link_distribution(requirement.name, requirement.extras, target, done)
-
-
-@pytest.fixture(scope="session")
-def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the built wheel and `ditzoo[onnx]`'s requirements: no torch, no onnx."""
-    home = tmp_path_factory.mktemp("bare")
-    venv.create(home, symlinks=True)
-    (site,) = home.glob("lib/python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(site)
-    done = {"ditzoo"}
-    for text in importlib.metadata.distribution("ditzoo").requires or ():
-        requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": "onnx"}):
-            link_distribution(requirement.name, requirement.extras, site, done)
-    return home / "bin" / "python"
-
-
-def bare(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([python, "-I", "-m", "ditzoo.cli", *arguments], capture_output=True, text=True, cwd=cwd)
 
 
 def test_a_bundle_runs_where_there_is_no_torch(bare_python: Path, tmp_path: Path) -> None:

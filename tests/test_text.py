@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bare import bare
 from latents_models import TOKENS, WIDTH, autoencoder, text_to_image
 from PIL import Image
 
@@ -97,7 +95,7 @@ def test_large_batches_are_decoded_in_slices(card: Card) -> None:
     assert max(sizes) <= SLICE
 
 
-def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, folder: Path) -> None:
+def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, folder: Path, bare_python: Path) -> None:
     bundle = ditzoo.open_bundle(folder / "bundle")
     assert set(bundle.manifest.graphs) == {"backbone", "decoder", "text_encoder"}
     assert relative_l2(open_encoder(bundle)(PROMPTS), open_encoder(card)(PROMPTS)) <= 1e-5
@@ -110,30 +108,10 @@ def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, f
         expected = pixel_values(card, backend.numpy(last.x))
     prompts = [option for prompt in PROMPTS for option in ("--prompt", prompt)]
     typed = ["sample", "bundle", *prompts, "--seed", "3", "--out", "pictures"]
-    done = without_torch(["-m", "ditzoo.cli", *typed], folder)
+    done = bare(bare_python, *typed, cwd=folder)
     assert done.returncode == 0, done.stderr
     pictures = [np.asarray(Image.open(folder / path), dtype=np.float32) for path in done.stdout.split()]
     assert (psnr(np.stack(pictures), np.floor(expected)) or np.inf) >= 50
-
-
-def without_torch(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs Python with every installed package but torch and what needs it."""
-    site, packages = folder / "site", Path(sysconfig.get_path("purelib"))
-    site.mkdir()
-    for item in packages.iterdir():
-        if not item.name.startswith(
-            ("torch", "functorch", "diffusers", "transformers", "onnxscript", "__editable__", "_editable")
-        ):
-            (site / item.name).symlink_to(item)
-    code = Path(ditzoo.__file__).parents[1]
-    (site / "ditzoo").unlink(missing_ok=True)
-    (site / "ditzoo").symlink_to(code / "ditzoo")
-    start = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(site)!r}]; import runpy; "
-    check = "import importlib.util; assert importlib.util.find_spec('torch') is None; "
-    module = f"sys.argv = {arguments[1:]!r}; runpy.run_module({arguments[1]!r}, run_name='__main__', alter_sys=True)"
-    return subprocess.run(
-        [sys.executable, "-I", "-S", "-c", start + check + module], cwd=folder, capture_output=True, text=True
-    )
 
 
 def test_the_command_line_draws_from_a_file_of_prompts(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
