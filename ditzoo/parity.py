@@ -143,11 +143,6 @@ def compare(
     return Comparison(report=report, reference=first[-1], candidate=second[-1])
 
 
-def forward_error(reference: Backend, candidate: Backend, inputs: Mapping[str, np.ndarray]) -> float:
-    """The relative L2 error of `candidate` on one evaluation of numpy `inputs`."""
-    return relative_l2(*(_evaluate(backend, inputs) for backend in (candidate, reference)))
-
-
 def _evaluate(backend: Backend, inputs: Mapping[str, np.ndarray]) -> Floats:
     return backend.numpy(backend({name: backend.asarray(value) for name, value in inputs.items()}))
 

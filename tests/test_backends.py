@@ -12,7 +12,7 @@ import ditzoo
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
-from ditzoo.parity import forward_error
+from ditzoo.parity import relative_l2
 from ditzoo.sample import evaluation_inputs
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
@@ -37,6 +37,10 @@ def inputs_of(backend: Backend, batch: int = 2) -> dict[str, np.ndarray]:
         "t": rng.uniform(0, 999, batch).astype(np.float32),
         "y": rng.integers(0, 11, batch),
     }
+
+
+def forward_error(reference: Backend, candidate: Backend, inputs: dict[str, np.ndarray]) -> float:
+    return relative_l2(call(candidate, inputs), call(reference, inputs))
 
 
 def call(backend: Backend, inputs: dict[str, np.ndarray]) -> np.ndarray:
