@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ditzoo import autoencoders
+from ditzoo import autoencoders, hub
 from ditzoo.bundle import Graph
 from ditzoo.card import Autoencoder, Card
 from ditzoo.specs import TensorSpec
@@ -16,9 +16,10 @@ from ditzoo_export.graph import write_graph
 def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
     """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
 
-    Returns what the manifest says of it; nothing for models of pixels. The size of the latents is the card's own.
+    Returns what the manifest says of it; nothing for models of pixels, and for a network of the caller's own whose decoder would
+    come with a checkpoint that there is none of. The size of the latents is the card's own.
     """
-    if not isinstance(card.decoder, Autoencoder):
+    if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and hub.state(card) == "architecture"):
         return {}
     channels, height, width = card.backbone.latent_shape
     factor = card.decoder.factor
