@@ -36,9 +36,15 @@ def decoder_weights(card: Card) -> Path:
     Its keys are those of the card's decoder class, without the prefix "autoencoder.".
     """
     path = _stored(card).path / store.DECODER
-    if not path.is_file():
+    if not has_decoder(card):
         raise CheckpointError(f"the checkpoint of {card.name} held no decoder")
     return path
+
+
+def has_decoder(card: Card) -> bool:
+    """Whether a checkpoint of the card that is here brought a decoder."""
+    stored = store.find(card)
+    return stored is not None and (stored.path / store.DECODER).is_file()
 
 
 def fingerprint(card: Card) -> str:
@@ -96,4 +102,4 @@ def _embedded(name: str, source: Embedded) -> Path:
     return path
 
 
-__all__ = ["ASSETS", "STATES", "State", "decoder_weights", "fetch", "fingerprint", "missing", "state", "weights"]
+__all__ = ["ASSETS", "STATES", "State", "decoder_weights", "fetch", "fingerprint", "has_decoder", "missing", "state", "weights"]

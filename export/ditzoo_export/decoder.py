@@ -16,10 +16,10 @@ from ditzoo_export.graph import write_graph
 def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
     """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
 
-    Returns what the manifest says of it; nothing for models of pixels, and for a network of the caller's own whose decoder would
-    come with a checkpoint that there is none of. The size of the latents is the card's own.
+    Returns what the manifest says of it; nothing for models of pixels, and where the decoder should have come with a
+    checkpoint but did not. The size of the latents is the card's own.
     """
-    if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and hub.state(card) == "architecture"):
+    if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not hub.has_decoder(card)):
         return {}
     channels, height, width = card.backbone.latent_shape
     factor = card.decoder.factor

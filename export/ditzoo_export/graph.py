@@ -17,6 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from ditzoo.bundle import Graph
@@ -50,8 +51,10 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
             input_names=[spec.name for spec in graph.inputs],
             output_names=[spec.name for spec in graph.outputs],
             verbose=False,
+            optimize=False,
         )
         assert program is not None, "the dynamo exporter returns a program"
+        optimize_ir(program.model, num_iterations=1)  # torch has two, of which the second changes nothing in these networks
         _keep_scopes_alone(program.model)
         program.save(path)
 

@@ -18,7 +18,7 @@ from ditzoo_export.precision import EXTENTS, quantize
 from ditzoo_export.settings import Settings
 from ditzoo_export.text import export_text
 from ditzoo_export.trace import trace_graphs
-from ditzoo_export.verify import verify
+from ditzoo_export.verify import Expected, expect, verify
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,16 @@ log = logging.getLogger(__name__)
 def fill_onnx(folder: Path, card: Card, net: nets.Net | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
     """Fills `folder` with the bundle of a card's network, or of `net`; raises ExportError where its verification fails."""
     net = nets.load(card) if net is None else net
-    made = _eight_bits if settings.precision in ("int8", "fp8") else _floats
-    graphs, verified, extent = made(folder, card, net, settings)
+    expected = expect(card, net, settings)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        place = Path(scratch) if settings.eight_bits else folder
+        graphs = trace_graphs(place, card, net, settings, precision="fp32" if settings.eight_bits else settings.precision)
+        del net
+        gc.collect()  # the tracer's cycles hold copies of the weights
+        if settings.eight_bits:
+            graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
+        else:
+            verified, extent = verify(folder, graphs, card, expected, settings), ""
     graphs |= {**export_decoder(card, folder, opset=settings.opset), **export_text(card, folder, opset=settings.opset)}
     (folder / PLAN).write_bytes(make_plan(card).to_json())
     (folder / CARD).write_bytes(to_json(card))
@@ -48,22 +56,15 @@ def fill_onnx(folder: Path, card: Card, net: nets.Net | None, settings: Settings
     (folder / MANIFEST).write_bytes(to_json(manifest))
 
 
-def _floats(folder: Path, card: Card, net: nets.Net, settings: Settings) -> tuple[dict[str, Graph], Verification, str]:
-    graphs = trace_graphs(folder, card, net, settings, precision=settings.precision)
-    gc.collect()  # the tracer's cycles hold copies of the weights
-    return graphs, verify(folder, graphs, card, net, settings), ""
-
-
-def _eight_bits(folder: Path, card: Card, net: nets.Net, settings: Settings) -> tuple[dict[str, Graph], Verification, str]:
-    """Makes eight-bit graphs from float32 ones: as many products as pass the verification."""
-    with tempfile.TemporaryDirectory(dir=folder) as source:
-        floats = trace_graphs(Path(source), card, net, settings, precision="fp32")
-        gc.collect()
-        for extent in EXTENTS:
-            graphs = quantize(Path(source), folder, floats, card, settings, extent=extent)
-            try:
-                return graphs, verify(folder, graphs, card, net, settings), extent
-            except ExportError as error:
-                failure = error
-                log.info("quantizing %s is too much: %s", extent, error)
+def _eight_bits(
+    folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
+) -> tuple[dict[str, Graph], Verification, str]:
+    """Makes eight-bit graphs from the float32 ones in `source`: as many products as pass the verification."""
+    for extent in EXTENTS:
+        graphs = quantize(source, folder, floats, card, settings, extent=extent)
+        try:
+            return graphs, verify(folder, graphs, card, expected, settings), extent
+        except ExportError as error:
+            failure = error
+            log.info("quantizing %s is too much: %s", extent, error)
     raise failure

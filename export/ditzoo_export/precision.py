@@ -95,6 +95,7 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
                 per_channel=True,
                 weight_type=QuantType.QInt8,
                 use_external_data_format=large,
+                extra_options={"DefaultTensorType": TensorProto.FLOAT},  # behind operations that ONNX itself does not know
             )
         finally:
             root.setLevel(level)

@@ -28,7 +28,12 @@ class Settings(Data, frozen=True, kw_only=True):
     @property
     def calibrated(self) -> bool:
         """Whether the graphs carry scales that were measured beforehand."""
-        return self.precision in ("int8", "fp8") and self.target == "tensorrt"
+        return self.eight_bits and self.target == "tensorrt"
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether the graphs are made from float32 ones."""
+        return self.precision in ("int8", "fp8")
 
     @property
     def opset(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from ditzoo import nets
 from ditzoo.bundle import Graph
 from ditzoo.card import Card
-from ditzoo.nets.layers import grid_positions, sincos_axis
+from ditzoo.nets.layers import Attention, grid_positions, sincos_axis
 from ditzoo.specs import Precision, TensorSpec
 from ditzoo_export.graph import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import Settings, own_size
+
+Module = TypeVar("Module", bound=nn.Module)
 
 LARGEST = 4
 """How many times as high and wide as in training the latents of a graph of any size may be."""
@@ -88,6 +91,7 @@ class Guided(nn.Module):
 def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *, precision: Precision) -> dict[str, Graph]:
     """Writes the ONNX graphs that `settings` ask for into `folder`, in a `precision` that torch has; returns what they are."""
     net = in_precision(net, precision)
+    net = with_fused_attention(net) if settings.target == "onnxruntime" else net
     sized = Positioned(net) if isinstance(net, nets.DiT) and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
@@ -107,12 +111,28 @@ def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *,
     return graphs
 
 
+class FusedAttention(nn.Module):
+    """Self-attention that is exported as one operation, ONNX Runtime's own, which has flash attention for it."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.heads, self.qkv, self.proj = attention.heads, attention.qkv, attention.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `Attention.forward`; only an exporter can call it."""
+        q, k, v = self.qkv(x).chunk(3, dim=2)  # each: B T D
+        heads: dict[str, Any] = {"num_heads": self.heads}
+        operation = "com.microsoft::MultiHeadAttention"
+        x = torch.onnx.ops.symbolic(operation, [q, k, v], heads, dtype=q.dtype, shape=q.shape, version=1)  # B T D
+        return cast(Tensor, self.proj(x))  # B T D
+
+
 class Narrow(nn.Module):
     """A module that computes in bfloat16 inside a network that computes in float32."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module.to(torch.bfloat16)
+        self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
         """As the module, in x's own dtype."""
@@ -121,21 +141,43 @@ class Narrow(nn.Module):
 
 
 def in_precision(net: nets.Net, precision: Precision) -> nets.Net:
-    """The net itself in fp32, or a copy of it in another precision. Its sinusoids stay in float32, as its layers say.
+    """The net in a precision; it shares with `net` what stays as it is. Its sinusoids stay in float32, as its layers say.
 
     bf16 is for the big products: attention, MLPs and skips. Sums, norms and conditioning stay in float32; a network all in
     bfloat16 is five to ten times as far off.
     """
     if precision == "fp32":
         return net.eval()
-    net = copy.deepcopy(net).eval()
     if precision == "fp16":
-        return net.half()
+        return _copied(net, torch.float16).eval()
+    net = _copied(net).eval()
     for block in [module for module in net.modules() if hasattr(module, "attn")]:
         for part in ("attn", "mlp", "skip_linear"):
             if (module := getattr(block, part, None)) is not None:
-                setattr(block, part, Narrow(module))
+                setattr(block, part, Narrow(_copied(module, torch.bfloat16)))
     return net
+
+
+def with_fused_attention(net: nets.Net) -> nets.Net:
+    """The net, its weights shared, with attention as ONNX Runtime has it."""
+    net = _copied(net)
+    for parent in list(net.modules()):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, Attention):
+                setattr(parent, name, FusedAttention(module))
+    return net
+
+
+def _copied(module: Module, dtype: torch.dtype | None = None) -> Module:
+    """A copy of a module: with the weights themselves, or with weights of another type."""
+    tensors = (*module.parameters(), *module.buffers())
+    own: dict[int, Any] = {id(tensor): tensor if dtype is None else _converted(tensor, dtype) for tensor in tensors}
+    return copy.deepcopy(module, own)
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    converted = tensor.detach().to(dtype)
+    return nn.Parameter(converted, requires_grad=False) if isinstance(tensor, nn.Parameter) else converted
 
 
 def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:

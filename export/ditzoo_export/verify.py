@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,14 +24,33 @@ from ditzoo_export.graph import Inputs, check_form
 from ditzoo_export.precision import write_rounded
 from ditzoo_export.record import Evaluation, record
 from ditzoo_export.settings import Settings, Size, own_size
-from ditzoo_export.trace import random_inputs
+from ditzoo_export.trace import random_inputs, resized
 
 BATCHES, STEPS = (1, 3), 5
 TIMES = (1.0, 250.0, 500.0, 750.0, 999.0)
 
 
-def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, net: nets.Net, settings: Settings) -> Verification:
-    """Holds the graphs in `folder` against `net` in fp32, at two batch sizes, five steps of a run, and two sizes if any do.
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What the network gives in fp32, on random latents and along a sampling run, and with guidance inside."""
+
+    random: list[Evaluation]
+    trajectory: list[Evaluation]
+    guided: list[Evaluation]
+
+
+def expect(card: Card, net: nets.Net, settings: Settings) -> Expected:
+    """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run, and
+    two sizes of latents if the export takes any."""
+    steps = record(TorchBackend(card, net=net), steps=STEPS, images=1) if _samples(card, settings) else []
+    return Expected(
+        random=list(_random(card, net, settings)),
+        trajectory=steps or list(_random_times(card, net, settings)),
+        guided=list(_guided(card, net, settings)) if settings.guided else [],
+    )
+
+
+def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expected, settings: Settings) -> Verification:
+    """Holds the graphs in `folder` against what is expected of them.
 
     Raises ExportError, naming output, batch, size and time, where one is beyond the tolerance of its precision.
     """
@@ -41,15 +60,14 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, net: nets.Net,
         place = _runnable(folder, graphs, Path(scratch))
         runnable = {name: _as_twin(graph) for name, graph in graphs.items()}
         with OnnxRuntimeBackend(place, runnable, card) as candidate:
-            random = _worst(candidate, "random", settings, _random(card, net, candidate, settings))
-            steps = record(TorchBackend(card, net=net), steps=STEPS, images=1) if _samples(card, settings) else []
-            along = _worst(candidate, "mid-trajectory", settings, steps or _random_times(card, net, candidate, settings))
+            random = _worst(candidate, "random", settings, expected.random)
+            along = _worst(candidate, "mid-trajectory", settings, expected.trajectory)
         if "guided" in graphs:
-            _check_guided(place, graphs["guided"], card, net, settings)
+            _check_guided(place / graphs["guided"].file, card, expected.guided, settings)
     return Verification(
         batches=BATCHES,
         sizes=_sizes(card, settings),
-        times=tuple(float(step.inputs["t"][0]) for step in steps) or TIMES,
+        times=tuple(float(step.inputs["t"][0]) for step in expected.trajectory),
         random=random,
         trajectory=along,
         tolerance=TOLERANCES[settings.precision].forward,
@@ -81,12 +99,12 @@ def _samples(card: Card, settings: Settings) -> bool:
     return settings.size in (None, own_size(card))
 
 
-def _random(card: Card, net: nets.Net, backend: Backend, settings: Settings) -> Iterator[Evaluation]:
+def _random(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
     """Random latents, labels and times: each batch size, and each size of latents.
 
     For graphs with scales that were measured beforehand, latents of a sampling run: they promise nothing for any others.
     """
-    rng, (first, *others) = np.random.default_rng(1), _sizes(card, settings)
+    (first, *others) = _sizes(card, settings)
     if settings.calibrated:
         for seen in record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES))[::2]:
             for height, width in _sizes(card, settings):
@@ -94,16 +112,34 @@ def _random(card: Card, net: nets.Net, backend: Backend, settings: Settings) -> 
                 wrapped = np.pad(seen.inputs["x"], [(0, 0), (0, 0), (0, pad[0]), (0, pad[1])], mode="wrap")
                 yield _evaluate(net, {**seen.inputs, "x": wrapped}) if any(pad) else seen
         return
-    for batch, (height, width) in [*((batch, first) for batch in BATCHES), *((1, size) for size in others)]:
-        yield _evaluate(net, random_inputs(backend.inputs, card, rng, batch=batch, height=height, width=width))
+    draw = _inputs(card, net, settings, seed=1)
+    for batch, size in [*((batch, first) for batch in BATCHES), *((1, size) for size in others)]:
+        yield _evaluate(net, draw(batch, size))
 
 
-def _random_times(card: Card, net: nets.Net, backend: Backend, settings: Settings) -> Iterator[Evaluation]:
+def _random_times(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
     """Random latents and labels at times from first to last, for sizes of latents that the card has no trajectory for."""
-    rng, (height, width) = np.random.default_rng(2), _sizes(card, settings)[0]
+    draw, size = _inputs(card, net, settings, seed=2), _sizes(card, settings)[0]
     for time in TIMES:
-        inputs = random_inputs(backend.inputs, card, rng, batch=1, height=height, width=width)
-        yield _evaluate(net, {**inputs, "t": np.full(1, time, np.float32)})
+        yield _evaluate(net, {**draw(1, size), "t": np.full(1, time, np.float32)})
+
+
+def _guided(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
+    """Guidance around the network, on random inputs."""
+    draw, guided = _inputs(card, net, settings, seed=3), card.sampling.guided_channels
+    for batch, size in zip(BATCHES, itertools.cycle(_sizes(card, settings))):
+        inputs = draw(batch, size)
+        scale = np.random.default_rng(batch).standard_normal(batch).astype(np.float32)
+        cond = _evaluate(net, inputs).output
+        uncond = _evaluate(net, {**inputs, "y": np.full_like(inputs["y"], card.null_label)}).output[:, :guided]
+        mixed = uncond + scale[:, None, None, None] * (cond[:, :guided] - uncond)
+        yield Evaluation(inputs={**inputs, "guidance": scale}, output=np.concatenate([mixed, cond[:, guided:]], axis=1))
+
+
+def _inputs(card: Card, net: nets.Net, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
+    """A source of random inputs of the network, for a batch and a size of latents."""
+    specs, rng = tuple(resized(spec, settings) for spec in net.inputs), np.random.default_rng(seed)
+    return lambda batch, size: random_inputs(specs, card, rng, batch=batch, height=size[0], width=size[1])
 
 
 def _evaluate(net: nets.Net, inputs: Inputs) -> Evaluation:
@@ -128,15 +164,7 @@ def _check(output: np.ndarray, expected: Evaluation, kind: str, settings: Settin
     return error
 
 
-def _check_guided(folder: Path, graph: Graph, card: Card, net: nets.Net, settings: Settings) -> None:
-    """Holds the guided graph against guidance around `net`."""
-    session = ort.InferenceSession(folder / graph.file, providers=["CPUExecutionProvider"])
-    rng, guided = np.random.default_rng(3), card.sampling.guided_channels
-    for batch, (height, width) in zip(BATCHES, itertools.cycle(_sizes(card, settings))):
-        given = random_inputs(graph.inputs, card, rng, batch=batch, height=height, width=width)
-        inputs = {name: value for name, value in given.items() if name != "guidance"}
-        cond = _evaluate(net, inputs)
-        uncond = _evaluate(net, {**inputs, "y": np.full_like(inputs["y"], card.null_label)}).output[:, :guided]
-        mixed = uncond + given["guidance"][:, None, None, None] * (cond.output[:, :guided] - uncond)
-        expected = Evaluation(inputs=given, output=np.concatenate([mixed, cond.output[:, guided:]], axis=1))
-        _check(session.run(None, given)[0], expected, "random, guided", settings, card)
+def _check_guided(path: Path, card: Card, expected: Iterable[Evaluation], settings: Settings) -> None:
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for seen in expected:
+        _check(session.run(None, seen.inputs)[0], seen, "random, guided", settings, card)
