@@ -112,7 +112,7 @@ def test_graphs_hold_no_trace_of_this_machine() -> None:
 
 
 def test_opset_and_attention_go_by_target() -> None:
-    """One operation a block: ONNX's own, of which TensorRT makes what it wants, or ONNX Runtime's, which has flash attention."""
+    """One operation a block: ONNX's own, which TensorRT takes apart, or ONNX Runtime's, with flash attention."""
     card = ditzoo.card("uvit-digits")
     for target, opset, attention in (("onnxruntime", 20, "MultiHeadAttention"), ("tensorrt", 23, "Attention")):
         bundle = cached_bundle(card, settings=make_settings(card, precision="int8", target=target))
