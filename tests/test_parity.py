@@ -17,7 +17,8 @@ import ditzoo
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.parity import TOLERANCES, Comparison, compare, cosine, psnr, relative_l2, ssim
+from ditzoo.images import psnr, ssim
+from ditzoo.parity import TOLERANCES, Comparison, compare, cosine, relative_l2
 from ditzoo.plan import make_plan
 from ditzoo.report import html
 
