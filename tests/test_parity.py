@@ -149,7 +149,7 @@ def test_the_html_report_is_one_file_with_plots_and_pictures() -> None:
     text = html(CARD, [against(Shifted(1e-3)), against(TorchBackend(CARD, precision="bf16"))])
     seen = Seen()
     seen.feed(text)
-    assert sum(tag == "svg" for tag, _ in seen.tags) == 2 + 2
+    assert sum(tag == "svg" for tag, _ in seen.tags) == 2 + 2 * 2
     sources = [str(attributes["src"]) for tag, attributes in seen.tags if tag == "img"]
     assert len(sources) == 2 * 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)

@@ -52,8 +52,6 @@ def parse_specs(text: str) -> list[BackendSpec]:
 
 
 def _valid(name: str) -> str:
-    fields = OPTIONS[name]
-    example = ":".join(
-        [name, fields["precision"][-1], *(values[-1] for field, values in fields.items() if field != "precision")]
-    )
-    return f"it takes {', '.join(option for values in fields.values() for option in values)}, such as {example}"
+    fields = OPTIONS[name].values()
+    example = ":".join([name, *(options[0] for options in fields)])
+    return f"it takes {', '.join(option for options in fields for option in options)}, such as {example}"

@@ -140,7 +140,8 @@ class TensorRTBackend:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
         self.card, self.precision = card, backbone.precision
-        self.name = f"{backbone.flavour} {backbone.precision} cuda"
+        single = card.splits and not graphs["conditioning"]
+        self.name = f"{backbone.flavour} {backbone.precision} cuda{' single' if single else ''}"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
         self.inputs: tuple[TensorSpec, ...] = (

@@ -59,8 +59,7 @@ def make_settings(
             raise unknown(kind, given, known)
     if precision == "fp8" and target != "tensorrt":
         raise UsageError("fp8 is for GPUs; add --target tensorrt, or use --precision int8")
-    hoists = isinstance(card.backbone, DiTConfig)
-    if split and not hoists:
+    if split and not card.splits:
         raise UsageError(f"{card.name} is no DiT: nothing in it depends on time and label alone; leave split out")
     if guided and card.null_label is None:
         raise UsageError(f"{card.name} has no null label, so there is no guidance to put inside; leave --guided out")
@@ -70,7 +69,7 @@ def make_settings(
         precision=precision,  # type: ignore[arg-type]  # checked above
         target=target,  # type: ignore[arg-type]
         size=parse_resolution(card, resolution),
-        split=hoists if split is None else split,
+        split=card.splits if split is None else split,
         guided=guided,
     )
 
