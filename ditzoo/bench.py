@@ -18,7 +18,7 @@ import numpy as np
 from ditzoo.backends.base import Backend
 from ditzoo.errors import UsageError
 from ditzoo.plan import Plan
-from ditzoo.sample import class_condition, evaluation_inputs, gaussian, sample_steps
+from ditzoo.sample import class_condition, evaluation_inputs, fitted, gaussian, sample_steps
 from ditzoo.specs import Array, Data, Precision
 
 Opener = Callable[[], AbstractContextManager[Backend]]
@@ -186,7 +186,7 @@ def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
     condition = class_condition(card, [i % count for i in range(batch)]) if count else None
     if condition is not None and row.guidance == 1:
         condition = msgspec.structs.replace(condition, null=None)
-    return {name: backend.asarray(value) for name, value in evaluation_inputs(x, row, condition).items()}
+    return fitted(backend, evaluation_inputs(x, row, condition))
 
 
 def _measurement(backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spread: Spread, work: int | None) -> Measurement:

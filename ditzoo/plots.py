@@ -42,6 +42,30 @@ def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bin
     return figure
 
 
+def heat_map(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    x_label: str,
+    scale: str,
+) -> Figure:
+    """A table of positive numbers as colours on a logarithmic scale; zeros stay white. `scale` names the numbers."""
+    from matplotlib.colors import LogNorm
+
+    figure, table = _figure(), np.array(values)
+    shown = np.ma.masked_less_equal(table, 0)
+    axes = figure.add_subplot(title=title, xlabel=x_label)
+    low, high = (shown.min(), shown.max()) if shown.count() else (1.0, 1.0)
+    drawn = axes.pcolormesh(shown, norm=LogNorm(low, 10 * low if high == low else high))
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axes.invert_yaxis()
+    figure.colorbar(drawn, label=scale)
+    return figure
+
+
 def svg(figure: Figure) -> str:
     """The figure as an <svg> element, the same text every time."""
     from matplotlib import rc_context

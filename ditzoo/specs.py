@@ -14,11 +14,11 @@ Array: TypeAlias = Any
 
 T = TypeVar("T")
 
-DType: TypeAlias = Literal["float32", "float16", "bfloat16", "int64"]
+DType: TypeAlias = Literal["float64", "float32", "float16", "bfloat16", "int64"]
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
-"""What a network computes in; its inputs and outputs are float32 whatever that is. Eight bits are those of the weights, and of
-what they are multiplied with; all else stays in float32."""
+Precision: TypeAlias = Literal["fp64", "fp32", "bf16", "fp16", "int8", "fp8"]
+"""What a network computes in. Its inputs and outputs are float64 in fp64, which only torch has, and float32 in any other. Eight
+bits are those of the weights, and of what they are multiplied with; all else stays in float32."""
 
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
 """What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
@@ -27,13 +27,18 @@ CPUs) or carries scales measured beforehand (tensorrt)."""
 Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
 """Where a network runs. The last two are for ONNX Runtime: a GPU, through its execution provider of that TensorRT."""
 
+Form: TypeAlias = Literal["split", "single"]
+"""Whether conditioning, which depends on time and label alone, is a graph of its own, or all is one graph."""
+
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 """The two TensorRTs: the one for data centres and the one for RTX cards. Each is a Python module of that name."""
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 TARGETS: tuple[Target, ...] = get_args(Target)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp64")
 DEVICES: tuple[Device, ...] = get_args(Device)
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

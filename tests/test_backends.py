@@ -132,7 +132,7 @@ def test_half_precisions_stay_close_mid_trajectory(precision: str, card: ditzoo.
     [
         ("tensorflow", {}, "unknown backend 'tensorflow'"),
         ("torch", {"precision": "fp7"}, "unknown precision 'fp7'"),
-        ("torch", {"precision": "int8"}, "torch computes in fp32, bf16, fp16, not in int8"),
+        ("torch", {"precision": "int8"}, "torch computes in fp64, fp32, bf16, fp16, not in int8"),
         ("torch", {"device": "tpu"}, "unknown device 'tpu'"),
         ("torch", {"threads": 0}, "threads must be 1 or more"),
         ("onnxruntime", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),

@@ -160,7 +160,7 @@ def test_a_uvit_takes_no_other_resolution_and_no_split() -> None:
     for resolution in ("dynamic", "16"):
         with pytest.raises(UsageError, match="learned the positions of 8x8 pixels"):
             parse_resolution(card, resolution)
-    with pytest.raises(UsageError, match="leave --split out"):
+    with pytest.raises(UsageError, match="leave split out"):
         make_settings(card, split=True)
 
 

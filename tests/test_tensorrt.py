@@ -153,7 +153,7 @@ def test_engines_for_something_else_say_how_to_rebuild_them(engines: Bundle) -> 
         ),
         ({"version": "1.8"}, "were built with tensorrt_rtx .*, this is 1.8; `ditzoo export"),
         ({"flavour": "tensorrt"}, "are of tensorrt_rtx; use --backend tensorrt_rtx"),
-        ({"precision": "fp32"}, "add --precision fp16"),
+        ({"precision": "fp32"}, "are fp16, not fp32; leave that out"),
     ):
         with pytest.raises(BackendError, match=message):
             check_engines(engines, **{**fitting, **change})  # type: ignore[arg-type]

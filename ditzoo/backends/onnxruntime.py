@@ -54,7 +54,7 @@ class OnnxRuntimeBackend:
             )
         self.card = card
         self.precision = graph.precision
-        self.name = f"onnxruntime {graph.precision} {device}"
+        self.name = f"onnxruntime {graph.precision} {device}{' single' if card.splits and conditioning is None else ''}"
         self.outputs: tuple[TensorSpec, ...] = graph.outputs
         self._graph, self._conditioning = graph, conditioning
         self.inputs: tuple[TensorSpec, ...] = (graph.inputs[:1] + conditioning.inputs) if conditioning else graph.inputs

@@ -23,7 +23,7 @@ from ditzoo.files import cache_dir, replacing
 from ditzoo.specs import Array, Data, Flavour, Precision, Profile, TensorSpec, check_inputs
 
 
-def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> TensorRTBackend:
+def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision | None) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
     trt = import_module(flavour)
     engines = check_engines(bundle, flavour=flavour, version=trt.__version__, precision=precision, gpu=cuda.gpu())
@@ -31,7 +31,7 @@ def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> T
 
 
 def check_engines(
-    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision, gpu: str | None
+    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision | None, gpu: str | None
 ) -> tuple[Engine, ...]:
     """The engines of a bundle, if they run with this `version` of a flavour on this `gpu`; raises BackendError if not."""
     engines = tuple(bundle.manifest.engines.values())
@@ -47,8 +47,11 @@ def check_engines(
             f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}"
         )
     backbone = next(engine for engine in engines if engine.graph == "backbone")
-    if backbone.precision != precision:
-        raise BackendError(f"the engines in {bundle.path} are {backbone.precision}; add --precision {backbone.precision}")
+    if precision not in (None, backbone.precision):
+        raise BackendError(
+            f"the engines in {bundle.path} are {backbone.precision}, not {precision}; leave that out, or build them with"
+            f" --precision {precision}"
+        )
     if gpu is None:
         raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend onnxruntime or torch")
     if gpu not in first.gpus and "hardware_compatible" not in first.options:
@@ -137,7 +140,8 @@ class TensorRTBackend:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
         self.card, self.precision = card, backbone.precision
-        self.name = f"{backbone.flavour} {backbone.precision} cuda"
+        single = card.splits and not graphs["conditioning"]
+        self.name = f"{backbone.flavour} {backbone.precision} cuda{' single' if single else ''}"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
         self.inputs: tuple[TensorSpec, ...] = (

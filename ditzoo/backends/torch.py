@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,13 +16,23 @@ from ditzoo.card import Card
 from ditzoo.errors import BackendError
 from ditzoo.specs import Array, Device, Precision, TensorSpec, check_inputs
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    from ditzoo.backends.diffusers import Peer
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 class TorchBackend:
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights. `threads`, where given, is a setting of the whole process, as torch has it.
+    `net` overrides the card's own weights; `library` says whose it is. `compiled` passes it through `torch.compile`, which
+    takes its time at the first evaluation of a new batch size. `threads`, where given, is a setting of the whole process, as
+    torch has it.
     Raises BackendError where there is no such device, or the device cannot compute in that precision.
     """
 
@@ -29,44 +40,54 @@ class TorchBackend:
         self,
         card: Card,
         *,
-        net: nets.Net | None = None,
+        net: nets.Net | Peer | None = None,
+        library: str = "torch",
         device: Device = "cpu",
         precision: Precision = "fp32",
         threads: int | None = None,
+        compiled: bool = False,
     ) -> None:
         _check_device(device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
         self.card = card
         self.precision: Precision = precision
-        self.name = f"torch {precision} {device}"
+        self.name = f"{library} {precision} {device}{' compiled' if compiled else ''}"
         net = nets.load(card) if net is None else net
-        self.inputs: tuple[TensorSpec, ...] = net.inputs
-        self.outputs: tuple[TensorSpec, ...] = net.outputs
+        self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
+        self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
         self._device = torch.device(device)
-        self._net: nets.Net | None = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
+        net = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
+        self._run: Callable[..., torch.Tensor] | None = torch.compile(net) if compiled else net
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output for tensors on the backend's device."""
         check_inputs(self.inputs, inputs)
-        if self._net is None:
+        if self._run is None:
             raise BackendError(f"{self.name} is closed; open the backend again")
         with torch.inference_mode():
-            return self._net(**inputs)
+            return self._run(**inputs)
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the backend's device."""
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
-    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """A tensor as a numpy array."""
-        return np.asarray(array.cpu().numpy(), dtype=np.float32)
+        return np.asarray(array.cpu().numpy())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._net = None
+        self._run = None
+
+
+def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a network in float32 as they are in `precision`."""
+    if precision != "fp64":
+        return specs
+    return tuple(msgspec.structs.replace(spec, dtype="float64") if spec.dtype == "float32" else spec for spec in specs)
 
 
 def _check_device(device: Device, precision: Precision) -> None:

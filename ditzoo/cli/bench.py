@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def bench(
     model: Model,
     backends: Annotated[
-        str, typer.Option(metavar="LIST", help="What to measure side by side; torch:bf16 sets a precision.")
+        str, typer.Option(metavar="LIST", help=f"What to measure side by side: {BACKEND}.")
     ] = "torch,onnxruntime",
     batch: Annotated[str, typer.Option(metavar="LIST", help="Images at a time: 1,8,32.")] = "1",
     solver: Solver = None,
@@ -37,8 +37,8 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
     from ditzoo import bench as library
+    from ditzoo.backends.spec import parse_specs
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.parity import parse_backend
     from ditzoo.plan import make_plan
 
     found = find(model)
@@ -47,8 +47,7 @@ def bench(
     batches = parse_numbers(batch, option="--batch")
     if plot is not None:
         _check_plot(plot)
-    names = [parse_backend(name) for name in backends.split(",")]
-    openers = [partial(open_on, found, name, device=device, precision=precision, threads=threads) for name, precision in names]
+    openers = [partial(open_on, found, spec, device=device, threads=threads) for spec in parse_specs(backends)]
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
         result = library.run(
             openers, plan, batches=batches, repeats=repeats, warmup=warmup, multiply_adds=_count(card), advance=advance
