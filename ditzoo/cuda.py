@@ -1,9 +1,12 @@
-"""The little of CUDA that is needed to run an engine: which GPU there is, memory, copies, streams, graphs. Needs no torch."""
+"""The little of CUDA that is needed to run a network: which GPU there is, memory, copies, streams, graphs, arrays. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ditzoo.errors import BackendError
 
@@ -35,6 +38,31 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
     if int(status) != 0:
         raise BackendError(f"CUDA failed in {function.__name__}: {getattr(status, 'name', status)}")
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def arrays() -> Any:
+    """The library whose arrays hold latents between the steps: CuPy, on the device, where it is installed; else numpy."""
+    try:
+        import cupy
+    except ModuleNotFoundError:
+        return np
+    return cupy
+
+
+def address(array: Any) -> int:
+    """Where a contiguous array of numpy lies on the host, or one of CuPy on the device."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+def to_host(array: Any) -> npt.NDArray[Any]:
+    """A numpy array of what is in one of numpy or CuPy."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+
+def settle(library: Any) -> None:
+    """Returns when all that was queued with the arrays of a library is done; numpy queues nothing."""
+    if library is not np:
+        library.cuda.get_current_stream().synchronize()
 
 
 class Buffer:

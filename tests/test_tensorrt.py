@@ -175,7 +175,7 @@ def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], wi
         ran.append(len(t))
         return np.stack([t, y], axis=1)
 
-    hoisted = Hoisted(run, row_bytes=256 * 2**20 // window)
+    hoisted = Hoisted(run, window=window)
     if prepared:
         hoisted.prepare(times, labels)
     for time in times:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -9,7 +10,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
-from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Precision
+from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Precision, Profile
 
 EXTRAS = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 """The backends, and the extra of the distribution that installs what each one needs."""
@@ -22,17 +23,21 @@ def open_backend(
     device: Device = "cpu",
     precision: Precision = "fp32",
     threads: int | None = None,
+    profiles: Sequence[Profile] = (),
 ) -> Backend:
     """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, onnxruntime a bundle's
     graphs, tensorrt and tensorrt_rtx a bundle's engines.
 
-    Raises UsageError for a name, device, precision or number of threads that there is not, MissingPackageError where the
-    backend's package is not installed, and BackendError where it cannot run as asked.
+    `profiles` are the sizes that onnxruntime's TensorRT devices build engines for; without them, they build for each size that
+    comes. Raises UsageError for a name, device, precision or number of threads that there is not or profiles where nothing is
+    built, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as asked.
     """
     _check("device", device, DEVICES)
     _check("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be 1 or more, not {threads}")
+    if profiles and (name != "onnxruntime" or device not in FLAVOURS):
+        raise UsageError(f"profiles are for onnxruntime on {' or '.join(FLAVOURS)}, not for {name} on {device}")
     module = load_module(name)
     if name == "torch":
         card = model.card if isinstance(model, Bundle) else model
@@ -50,7 +55,9 @@ def open_backend(
     if precision != graphs["backbone"].precision:
         exported = graphs["backbone"].precision
         raise BackendError(f"the bundle {model.path} was exported in {exported}, not {precision}; add --precision {exported}")
-    return module.OnnxRuntimeBackend(model.path, graphs, model.card, device=device, threads=threads)  # type: ignore[no-any-return]
+    return module.OnnxRuntimeBackend(  # type: ignore[no-any-return]
+        model.path, graphs, model.card, device=device, threads=threads, profiles=profiles
+    )
 
 
 def load_module(name: str) -> ModuleType:

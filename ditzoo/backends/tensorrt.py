@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditzoo import cuda
-from ditzoo.backends.hoist import Hoisted, row_bytes
+from ditzoo.backends.hoist import Hoisted, row_bytes, window_rows
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, BundleError
@@ -152,7 +152,7 @@ class TensorRTBackend:
             name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
         }
         self._modulations: dict[str, cuda.Buffer] = {}
-        self._hoisted = None if conditioning is None else Hoisted(self._condition, row_bytes=row_bytes(conditioning.outputs))
+        self._hoisted = None if conditioning is None else Hoisted(self._condition, window=window_rows(conditioning.outputs))
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.Hoisting`."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as triton
 
-from ditzoo.backends.hoist import Hoisted, row_bytes
+from ditzoo.backends.hoist import Hoisted, window_rows
 from ditzoo.card import Card
 from ditzoo.plan import load_plan
 from ditzoo.sample import sample
@@ -42,7 +42,7 @@ class TritonBackend:
         if "conditioning" in self._specs:
             taken, given = self._specs["conditioning"]
             self.inputs = (self.inputs[0], *taken)
-            self._hoisted = Hoisted(lambda t, y: self._infer("conditioning", {"t": t, "y": y}), row_bytes=row_bytes(given))
+            self._hoisted = Hoisted(lambda t, y: self._infer("conditioning", {"t": t, "y": y}), window=window_rows(given))
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """Announces what conditioning will be asked for."""
