@@ -84,17 +84,9 @@ class Stream:
         self.cuda = runtime()
         self.handle = call(self.cuda.cudaStreamCreate)
 
-    def upload(self, address: int, host: Any) -> None:
-        """Copies a contiguous numpy array to the device."""
-        self._copy(address, host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
-
-    def download(self, host: Any, address: int) -> None:
-        """Copies from the device into a contiguous numpy array."""
-        self._copy(host.ctypes.data, address, host.nbytes, "cudaMemcpyDeviceToHost")
-
     def copy(self, target: int, source: int, size: int) -> None:
-        """Copies within the device."""
-        self._copy(target, source, size, "cudaMemcpyDeviceToDevice")
+        """Copies `size` bytes between any two addresses, on the device or the host."""
+        call(self.cuda.cudaMemcpyAsync, target, source, size, self.cuda.cudaMemcpyKind.cudaMemcpyDefault, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Any:
         """Records `work`, which queues on this stream, as a graph that can be launched again; nothing of it runs yet."""
@@ -116,6 +108,3 @@ class Stream:
     def free(self) -> None:
         """Gives the stream back."""
         call(self.cuda.cudaStreamDestroy, self.handle)
-
-    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
-        call(self.cuda.cudaMemcpyAsync, target, source, size, getattr(self.cuda.cudaMemcpyKind, kind), self.handle)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import ditzoo
 from ditzoo import cuda
+from ditzoo.backends.chunks import chunks
 from ditzoo.backends.hoist import Hoisted
-from ditzoo.backends.tensorrt import accept, check_engines, chunks, present
+from ditzoo.backends.tensorrt import accept, check_engines, present
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError
 from ditzoo.specs import Profile, Range

@@ -45,7 +45,7 @@ class OnnxRuntimeBackend:
     """The graphs of a card in the folder of its bundle. See `ditzoo.backends.base.Backend`.
 
     Arrays are numpy's, or CuPy's on a GPU where that is installed: then latents and modulations stay on the device. Where there
-    is a "conditioning" graph it runs ahead, in windows (see `ditzoo.backends.hoist`). `profiles` are the sizes that the TensorRT
+    is a "conditioning" graph it runs ahead, in windows (see `ditzoo.backends.hoist`). `profiles` are the sizes that TensorRT's
     providers build for. Backends of one graph with the same settings share a session, and so its weights. Raises BackendError
     where the device's execution provider is missing, ONNX Runtime falls back to another one, or the provider has no such
     arithmetic.
