@@ -113,6 +113,12 @@ class Profile(Data, frozen=True, kw_only=True):
         return all(self.axes[name].min <= size <= self.axes[name].max for name, size in sizes.items() if name in self.axes)
 
 
+def axes_of(specs: Sequence[TensorSpec], tensors: Mapping[str, Array]) -> dict[str, int]:
+    """The number that every symbolic axis of `specs` has in `tensors`."""
+    sizes = {axis: size for spec in specs for axis, size in zip(spec.shape, tensors[spec.name].shape, strict=True)}
+    return {axis: size for axis, size in sizes.items() if isinstance(axis, str)}
+
+
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:
     """Raises InputError, saying what was expected and what was given, unless `inputs` are what `specs` describe."""
     expected = [spec.name for spec in specs]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import ditzoo
 from ditzoo import cuda
+from ditzoo.backends.chunks import chunks
 from ditzoo.backends.hoist import Hoisted
-from ditzoo.backends.tensorrt import accept, check_engines, chunks, present
+from ditzoo.backends.tensorrt import accept, check_engines, present
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError
 from ditzoo.specs import Profile, Range
@@ -175,7 +176,7 @@ def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], wi
         ran.append(len(t))
         return np.stack([t, y], axis=1)
 
-    hoisted = Hoisted(run, row_bytes=256 * 2**20 // window)
+    hoisted = Hoisted(run, window=window)
     if prepared:
         hoisted.prepare(times, labels)
     for time in times:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -10,7 +11,7 @@ from ditzoo.bundle import Bundle
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
 from ditzoo.files import digest
-from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision
+from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision, Profile
 
 EXTRAS = {
     "torch": "torch",
@@ -33,20 +34,24 @@ def open_backend(
     form: Form | None = None,
     compiled: bool = False,
     threads: int | None = None,
+    profiles: Sequence[Profile] = (),
 ) -> Backend:
     """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, diffusers the same in its
     own network, onnxruntime a bundle's graphs, tensorrt and tensorrt_rtx a bundle's engines.
 
     `precision` is, unless given, fp32, or what the bundle was exported in. `form` is what the bundle must hold, and `compiled`
-    passes a network of torch through its compiler. Raises UsageError for a name, device, precision or number of threads that
-    there is not, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as
-    asked.
+    passes a network of torch through its compiler. `profiles` are the sizes that onnxruntime's TensorRT devices build engines
+    for; without them, they build for each size that comes. Raises UsageError for a name, device, precision or number of threads
+    that there is not or profiles where nothing is built, MissingPackageError where the backend's package is not installed, and
+    BackendError where it cannot run as asked.
     """
     _check("device", device, DEVICES)
     if precision is not None:
         _check("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be 1 or more, not {threads}")
+    if profiles and (name != "onnxruntime" or device not in FLAVOURS):
+        raise UsageError(f"profiles are for onnxruntime on {' or '.join(FLAVOURS)}, not for {name} on {device}")
     module = load_module(name)
     if name in _IN_TORCH:
         opener = getattr(module, _IN_TORCH[name])
@@ -59,7 +64,9 @@ def open_backend(
     if name in FLAVOURS:
         return module.open_engines(model, flavour=name, precision=precision)  # type: ignore[no-any-return]
     _check_graphs(model, precision)
-    return module.OnnxRuntimeBackend(model.path, model.manifest.graphs, model.card, device=device, threads=threads)  # type: ignore[no-any-return]
+    return module.OnnxRuntimeBackend(  # type: ignore[no-any-return]
+        model.path, model.manifest.graphs, model.card, device=device, threads=threads, profiles=profiles
+    )
 
 
 def load_module(name: str) -> ModuleType:

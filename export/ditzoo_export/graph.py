@@ -36,7 +36,8 @@ _CHECKED_BATCHES = (1, 3)
 
 
 def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
-    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine.
+    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine; its
+    weights into a file beside it, which ONNX Runtime maps instead of copying it twice.
 
     The module's arguments are named as the graph's inputs; `example` has a value for each.
     """
@@ -56,7 +57,7 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
         assert program is not None, "the dynamo exporter returns a program"
         optimize_ir(program.model, num_iterations=1)  # torch has two, of which the second changes nothing in these networks
         _keep_scopes_alone(program.model)
-        program.save(path)
+        program.save(path, external_data=True)
 
 
 def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:

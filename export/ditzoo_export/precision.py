@@ -35,7 +35,6 @@ SMOOTHING = 0.7
 _TINY = 1e-5
 
 _INT8_LARGEST, _FP8_LARGEST = 127.0, 448.0
-_WHOLE_FILE = 2**31 - 2**20  # what protobuf can hold, less a margin for what is not weights
 
 
 EXTENTS = ("all products", "all but the second product of each MLP", "attention")
@@ -69,11 +68,10 @@ def load(path: Path) -> ModelProto:
 
 
 def save(model: ModelProto, path: Path) -> None:
-    """Writes a graph over the one at `path`, its weights in a file beside it where protobuf cannot hold them."""
+    """Writes a graph over the one at `path`, its weights in a file beside it."""
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _WHOLE_FILE
-    onnx.save(model, path, save_as_external_data=large, location=data.name)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
@@ -86,7 +84,6 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         given, result = Path(scratch) / path.name, Path(scratch) / f"int8-{path.name}"
         save(model, given)
-        large = given.with_name(f"{given.name}.data").exists()
         try:
             quantize_dynamic(
                 given,
@@ -94,7 +91,7 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
                 nodes_to_quantize=products,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                use_external_data_format=large,
+                use_external_data_format=True,
                 extra_options={"DefaultTensorType": TensorProto.FLOAT},  # behind operations that ONNX itself does not know
             )
         finally:
