@@ -17,7 +17,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
 from ditzoo.parity import relative_l2
 from ditzoo.sample import evaluation_inputs
-from ditzoo.specs import Profile, Range
+from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
 
@@ -159,6 +159,23 @@ def test_torch_on_a_gpu_agrees_with_the_cpu(card: ditzoo.Card, precision: str) -
     with open_backend("torch", card) as cpu, open_backend("torch", card, device="cuda", precision=precision) as gpu:  # type: ignore[arg-type]
         report = ditzoo.compare(cpu, gpu, ditzoo.make_plan(card), classes=range(10)).report
     assert report.sample_relative_l2 <= {"fp32": 1e-3, "bf16": 1e-1, "fp16": 2e-2}[precision]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_split_draws_what_torch_draws(precision: Precision) -> None:
+    card = ditzoo.card("dit-digits")
+    plan, drawn = ditzoo.make_plan(card, steps=4), []
+    forms: tuple[Form, ...] = ("single", "split")
+    for form in forms:
+        with open_backend("torch", card, form=form, precision=precision) as backend:
+            drawn.append(ditzoo.sample(backend, plan, classes=[3, 8]))
+    assert relative_l2(drawn[1], drawn[0]) < {"fp32": 1e-6, "bf16": 1e-2}[precision]
+
+
+def test_torch_cannot_split_every_network() -> None:
+    for name, precision in (("uvit-digits", "fp32"), ("dit-digits", "fp64")):
+        with pytest.raises(BackendError, match=f"{name} in {precision} cannot be split on torch; use torch:{precision}:single"):
+            open_backend("torch", ditzoo.card(name), form="split", precision=precision)  # type: ignore[arg-type]
 
 
 def test_unreadable_graphs_are_one_clear_error(tmp_path: Path) -> None:

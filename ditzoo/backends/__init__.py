@@ -39,11 +39,11 @@ def open_backend(
     """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, diffusers the same in its
     own network, onnxruntime a bundle's graphs, tensorrt and tensorrt_rtx a bundle's engines.
 
-    `precision` is, unless given, fp32, or what the bundle was exported in. `form` is what the bundle must hold, and `compiled`
-    passes a network of torch through its compiler. `profiles` are the sizes that onnxruntime's TensorRT devices build engines
-    for; without them, they build for each size that comes. Raises UsageError for a name, device, precision or number of threads
-    that there is not or profiles where nothing is built, MissingPackageError where the backend's package is not installed, and
-    BackendError where it cannot run as asked.
+    `precision` is, unless given, fp32, or what the bundle was exported in. `form` is what the bundle must hold, or for torch
+    whether what depends on time and label alone runs ahead (split). `compiled` passes a network of torch through its compiler.
+    `profiles` are the sizes that onnxruntime's TensorRT devices build engines for; without them, they build for each size that
+    comes. Raises UsageError for a name, device, precision or number of threads that there is not or profiles where nothing is
+    built, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as asked.
     """
     _check("device", device, DEVICES)
     if precision is not None:
@@ -56,7 +56,9 @@ def open_backend(
     if name in _IN_TORCH:
         opener = getattr(module, _IN_TORCH[name])
         card = _with_its_weights(model) if isinstance(model, Bundle) else model
-        return opener(card, device=device, precision=precision or "fp32", compiled=compiled, threads=threads)  # type: ignore[no-any-return]
+        return opener(  # type: ignore[no-any-return]
+            card, device=device, precision=precision or "fp32", form=form, compiled=compiled, threads=threads
+        )
     if isinstance(model, Card):
         command = "onnx" if name == "onnxruntime" else f"tensorrt --flavour {name}"
         raise BackendError(f"{name} runs bundles; `ditzoo export {command} {model.name} --out DIR` makes one")

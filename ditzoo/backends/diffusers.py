@@ -14,7 +14,7 @@ from ditzoo.checkpoint.diffusers import transformer_config
 from ditzoo.checkpoint.layouts import to_diffusers
 from ditzoo.errors import UsageError
 from ditzoo.nets.dit import DiT
-from ditzoo.specs import Device, Precision, TensorSpec
+from ditzoo.specs import Device, Form, Precision, TensorSpec
 
 
 class Peer(nn.Module):
@@ -36,7 +36,13 @@ class Peer(nn.Module):
 
 
 def open_peer(
-    card: Card, *, device: Device = "cpu", precision: Precision = "fp32", compiled: bool = False, threads: int | None = None
+    card: Card,
+    *,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    form: Form | None = None,
+    compiled: bool = False,
+    threads: int | None = None,
 ) -> TorchBackend:
     """The backend of diffusers' network; raises UsageError for a model that it has no such network for."""
     config = card.backbone
@@ -48,5 +54,5 @@ def open_peer(
         raise UsageError(f"diffusers' DiT always has a null label, and {card.name} has none; leave diffusers out")
     net = Peer(card, config)
     return TorchBackend(
-        card, library="diffusers", net=net, device=device, precision=precision, compiled=compiled, threads=threads
+        card, library="diffusers", net=net, device=device, precision=precision, form=form, compiled=compiled, threads=threads
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -35,7 +35,7 @@ class Hoisted:
         pairs = product((float(np.float32(time)) for time in times), map(int, labels))
         self._coming = list(dict.fromkeys(pairs))
 
-    def __call__(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[Array, list[int]]:
+    def __call__(self, t: Iterable[float], y: Iterable[int]) -> tuple[Array, list[int]]:
         """The window's modulations, and the row of each (t, y) in them."""
         pairs = list(zip(map(float, t), map(int, y), strict=True))
         if any(pair not in self._places for pair in pairs):

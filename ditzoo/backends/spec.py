@@ -10,7 +10,7 @@ from ditzoo.specs import DEVICES, FORMS, GRAPH_PRECISIONS, Data, Device, Form, P
 _TORCH_DEVICES, _TORCH_FLOATS = ("cpu", "cuda"), ("fp32", "bf16", "fp16")
 
 OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "torch": {"precision": ("fp64", *_TORCH_FLOATS), "device": _TORCH_DEVICES, "compiled": ("compile",)},
+    "torch": {"precision": ("fp64", *_TORCH_FLOATS), "form": FORMS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
     "diffusers": {"precision": _TORCH_FLOATS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
     "onnxruntime": {"precision": GRAPH_PRECISIONS, "form": FORMS, "device": DEVICES},
     "tensorrt": {"precision": GRAPH_PRECISIONS, "form": FORMS},
@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 class BackendSpec(Data, frozen=True, kw_only=True):
     """A backend and how it is to run. None is what was not said: fp32, or what a bundle was exported in; the form that a model
-    has by itself; the CPU. `compiled` is for torch: its compiler."""
+    has by itself (in torch: single); the CPU. `compiled` is for torch: its compiler."""
 
     name: str
     precision: Precision | None = None

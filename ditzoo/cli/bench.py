@@ -78,18 +78,34 @@ def _show(result: Bench) -> None:
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
             "" if entry.speed is None else f"{entry.speed / ceilings.multiply_adds:.0%}",
+            f"{entry.error:.1e}",
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
+            f"{entry.overhead:.1%}",
             " + ".join(f"{size / 1e6:.0f}" for size in (entry.host_memory, entry.device_memory) if size is not None),
         )
         for entry in result.measurements
     ]
-    columns = ["backend", ">batch", ">ms", ">quartiles", ">ratio", ">images/s", ">of limit", ">load s", ">first image s", ">MB"]
+    columns = [
+        "backend",
+        ">batch",
+        ">ms",
+        ">quartiles",
+        ">ratio",
+        ">images/s",
+        ">of limit",
+        ">error",
+        ">load s",
+        ">first image s",
+        ">outside",
+        ">MB",
+    ]
     output.table(columns, rows)
     work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC an image and evaluation"
     output.talk(
         f"{result.model}, {result.steps} evaluations an image{work}; ms: one guided evaluation; ratio: times as fast as"
-        f" {first.backend}; MB: peak of loading and one image, host + GPU"
+        f" {first.backend}; error: relative L2, to {first.backend}; outside: the share of the first image's time that was not"
+        " the network's; MB: peak of loading and one image, host + GPU"
     )
     output.talk(
         f"limit: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a float32 matrix product here, a copy does"

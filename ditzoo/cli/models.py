@@ -38,13 +38,15 @@ def open_on(model: Card | Bundle, spec: BackendSpec, *, device: str, threads: in
     export is found in the cache; likewise its engines, for the GPU of this machine."""
     from ditzoo.backends import load_module, open_backend
     from ditzoo.bundle import Bundle
+    from ditzoo.specs import FLAVOURS
 
     load_module(spec.name)
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
     if spec.name == "onnxruntime" and not isinstance(model, Bundle):
-        export = exporter()
+        export, target = exporter(), "tensorrt" if (spec.device or device) in FLAVOURS else "onnxruntime"
+        settings = export.make_settings(model, precision=precision, target=target, split=split)
         with output.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
-            model = export.cached_bundle(model, settings=export.make_settings(model, precision=precision, split=split))
+            model = export.cached_bundle(model, settings=settings)
     if spec.name in ("tensorrt", "tensorrt_rtx") and not isinstance(model, Bundle):
         export = exporter()
         with output.status(f"building engines of {model.name}, if they are not in the cache"):
