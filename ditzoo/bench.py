@@ -138,8 +138,8 @@ def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
     """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
     a = np.ones((side, side), dtype=np.float32)
     source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
-    product = min(_seconds(lambda: a @ a) for _ in range(repeats))
-    copy = min(_seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
+    product = min(seconds(lambda: a @ a) for _ in range(repeats))
+    copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
     return Ceilings(multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
 
 
@@ -160,7 +160,7 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan) -> tuple[Backend, _Costs
     classes = [0] if backend.card.number_of_classes else None
     condition = class_condition(backend.card, classes) if classes else None
     timed = TimedBackend(backend)
-    first = _seconds(lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition)])
+    first = seconds(lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition)])
     peak = _peak()
     used = None if before is None or peak is None else peak - before
     overhead = 1 - timed.seconds / first
@@ -179,16 +179,16 @@ def _take_turns(
     """A, B, A, B ...: the seconds of one evaluation in the middle of the plan, for each backend, and what it gives."""
     inputs = [_inputs(backend, plan, batch) for backend in backends]
     outputs: list[Floats] = [np.empty(0)] * len(backends)
-    seconds: list[list[float]] = [[] for _ in backends]
+    timings: list[list[float]] = [[] for _ in backends]
     for turn in range(warmup + repeats):
         for i, backend in enumerate(backends):
             started = time.perf_counter()
             outputs[i] = backend.numpy(backend(inputs[i]))
             took = time.perf_counter() - started
             if turn >= warmup:
-                seconds[i].append(took)
+                timings[i].append(took)
         advance()
-    return [_spread(values) for values in seconds], outputs
+    return [_spread(values) for values in timings], outputs
 
 
 def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
@@ -221,7 +221,8 @@ def _measurement(
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
