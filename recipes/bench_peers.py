@@ -140,6 +140,9 @@ def main() -> None:
     if base == "torch":
         texts = [text for text in texts if ":split" not in text and ":single" not in text]
     plan = make_plan(card, steps=options.steps)
+    for text in texts:
+        if text.startswith("onnxruntime"):
+            opener(card, text)().__exit__(None, None, None)  # exported before loading is timed
     results = contest(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
     limits = {"fp32": results[0].ceilings.multiply_adds, **products()}
     print("\n".join(table(results, base)))

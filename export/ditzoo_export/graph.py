@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, IdentityEliminationPass
 from onnxscript.optimizer import optimize_ir
 from torch import nn
 
@@ -55,7 +55,8 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
             optimize=False,
         )
         assert program is not None, "the dynamo exporter returns a program"
-        optimize_ir(program.model, num_iterations=1)  # torch has two, of which the second changes nothing in these networks
+        optimize_ir(program.model, num_iterations=1)  # torch has two, and the second finds nothing but identities
+        IdentityEliminationPass()(program.model)
         _keep_scopes_alone(program.model)
         program.save(path, external_data=True)
 
