@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ditzoo.errors import DitzooError
 from ditzoo.sample import Floats
 
 
@@ -30,3 +31,17 @@ def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
+
+
+def lpips_or_why_not(value: Floats, reference: Floats) -> tuple[float | None, str]:
+    """LPIPS (see `ditzoo.perceptual`) of pixel values 0 ... 255, or None, and why."""
+    try:
+        from ditzoo.perceptual import lpips
+
+        return lpips(value, reference), ""
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None, "LPIPS needs torch: pip install 'ditzoo[lpips]'"
+    except DitzooError as error:
+        return None, str(error)

@@ -11,7 +11,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.card import Card
 from ditzoo.decode import pixel_values
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.images import psnr, ssim
+from ditzoo.images import lpips_or_why_not, psnr, ssim
 from ditzoo.plan import Plan, Row
 from ditzoo.sample import (
     Condition,
@@ -81,7 +81,8 @@ class Report(Data, frozen=True, kw_only=True):
 
     `forward` is empty where there are latents of the candidate but no network. `drift` is the relative L2 error of the latents
     after each step, the last being that of the final sample; it is the only one where no others are known. `psnr` is in dB over
-    pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are.
+    pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are. `lpips` is None where it could not be had, and
+    `no_lpips` then says why.
     """
 
     model: str
@@ -95,6 +96,8 @@ class Report(Data, frozen=True, kw_only=True):
     drift: tuple[float, ...]
     psnr: float | None
     ssim: float
+    lpips: float | None = None
+    no_lpips: str = ""
     tolerance: Tolerance
 
     @property
@@ -228,6 +231,7 @@ def measure(
     known = min(len(candidate.states), len(work.plan.rows))
     last = [drawn.states[-1] for drawn in (reference, candidate)]
     pixels = [pixel_values(card, latents) for latents in reversed(last)]
+    distance, why = lpips_or_why_not(*pixels)
     report = Report(
         model=card.name,
         reference=reference.name,
@@ -240,6 +244,8 @@ def measure(
         drift=tuple(relative_l2(b, a) for a, b in zip(reference.states[-known:], candidate.states[-known:], strict=True)),
         psnr=psnr(*pixels),
         ssim=ssim(*pixels),
+        lpips=distance,
+        no_lpips=why,
         tolerance=tolerance,
     )
     return Comparison(report=report, reference=last[0], candidate=last[1])

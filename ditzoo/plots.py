@@ -23,6 +23,7 @@ def line_chart(
 ) -> Figure:
     """Lines with a legend; `series` maps a name to its points. Raises MissingPackageError without matplotlib."""
     figure = _figure()
+    log_y = log_y and any(y > 0 for points in series.values() for _, y in points)  # matplotlib warns where nothing is
     axes = figure.add_subplot(
         title=title, xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear"
     )

@@ -191,13 +191,14 @@ def _shown(entries: _Entries, card: Card, count: int) -> dict[str, Any]:
             raise _EntryError(f"{name}: {card.name} takes none")
     if wanted is not None and wanted not in entries:
         raise _EntryError(f"it has no {wanted}, one for each of its {count} images")
-    prompts = _prompts(entries, count) if wanted == "prompts" else None
-    return {"classes": entries.integers("classes", (count,)) if wanted == "classes" else None, "prompts": prompts}
+    if wanted == "classes":
+        return {"classes": tuple(entries.integers("classes", (count,)))}
+    return {"prompts": _prompts(entries, count)} if wanted == "prompts" else {}
 
 
-def _prompts(entries: _Entries, count: int) -> list[str]:
+def _prompts(entries: _Entries, count: int) -> tuple[str, ...]:
     try:
-        prompts = from_json(entries.text("prompts"), list[str])
+        prompts = from_json(entries.text("prompts"), tuple[str, ...])
     except ValueError as error:
         raise _EntryError(f"prompts must be a JSON list of texts: {error}") from error
     if len(prompts) != count:

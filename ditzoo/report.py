@@ -59,7 +59,7 @@ def _setting(report: Report) -> str:
 
 
 def _table(reports: Sequence[Report]) -> str:
-    names = ("compared", "forward", "guided", "sample", "PSNR", "SSIM", "verdict")
+    names = ("compared", "forward", "guided", "sample", "PSNR", "SSIM", "LPIPS", "verdict")
     rows = [_row([f"<th>{name}</th>" for name in names])]
     for report in reports:
         limit = report.tolerance
@@ -69,10 +69,12 @@ def _table(reports: Sequence[Report]) -> str:
             f"{report.sample_relative_l2:.1e} (limit {limit.sample:.1e})",
             "identical" if report.psnr is None else f"{report.psnr:.1f} dB (limit {limit.psnr:.0f})",
             f"{report.ssim:.6f}",
+            "none" if report.lpips is None else f"{report.lpips:.2g}",
         )
         cells = [f'<td class="number">{number}</td>' for number in numbers]
         rows.append(_row([f"<td>{escape(report.candidate)}</td>", *cells, f"<td>{_verdict(report.passed)}</td>"]))
-    return f"<table>{''.join(rows)}</table>"
+    absent = dict.fromkeys(report.no_lpips for report in reports if report.no_lpips)
+    return f"<table>{''.join(rows)}</table>{''.join(f'<p>No LPIPS: {escape(why)}.</p>' for why in absent)}"
 
 
 def _section(card: Card, comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,11 +23,12 @@ import ditzoo
 from ditzoo.backends import EXTRAS, open_backend
 from ditzoo.backends.spec import OPTIONS, BackendSpec, parse_spec, parse_specs
 from ditzoo.backends.torch import TorchBackend
+from ditzoo.bundle import open_bundle
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.parity import TIMES, compare, relative_l2
 from ditzoo.plan import make_plan
-from ditzoo_export import cached_bundle, export_onnx, make_settings
+from ditzoo_export import cached_bundle, make_settings
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 FAST = ["--steps", "3", "--classes", "1,2"]
@@ -180,15 +182,16 @@ def test_a_nan_under_one_label_is_named() -> None:
         compare(TorchBackend(UVIT), candidate, plan, classes=[1, 2])
 
 
-@pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler")
 @pytest.mark.filterwarnings("ignore")
-def test_a_compiled_network_computes_the_same() -> None:
+def test_a_compiled_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is one graph to torch's compiler, at any batch size; generating its code would take half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     card, net = random_model(TINY_DIT)
-    plan = make_plan(card, steps=2, guidance=1.0)
     compiled = TorchBackend(card, net=net, compiled=True)
     assert compiled.name == "torch fp32 cpu compiled"
-    report = compare(TorchBackend(card, net=net), compiled, plan, classes=[1], times=1).report
+    report = compare(TorchBackend(card, net=net), compiled, make_plan(card, steps=2), classes=[1, 2], times=1).report
     assert report.passed
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
 @pytest.fixture
@@ -237,40 +240,41 @@ def test_a_missing_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capf
     assert capfd.readouterr().err == "error: the backend diffusers needs a package: pip install 'ditzoo[diffusers]'\n"
 
 
-def test_other_resolutions_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export_onnx(DIT, tmp_path / "wide", settings=make_settings(DIT, resolution="8x16"))
-    assert run(["parity", str(tmp_path / "wide"), *FAST]) == 2
-    error = capfd.readouterr().err
-    assert "torch fp32 cpu takes x: float32[batch, 1, 8, 8], onnxruntime fp32 cpu x: float32[batch, 1, 8, 16]" in error
-    assert "for different resolutions" in error
-    assert error.count("\n") == 1
+def test_other_resolutions_are_refused() -> None:
+    card, net = random_model(TINY_DIT)
+    wide = cached_bundle(card, net=net, settings=make_settings(card, resolution="8x16"))
+    with (
+        open_backend("onnxruntime", wide) as candidate,
+        pytest.raises(
+            UsageError, match=r"takes x: float32\[batch, 4, 8, 8\], .* 4, 8, 16\]: they are for different resolutions"
+        ),
+    ):
+        compare(TorchBackend(card, net=net), candidate, make_plan(card, steps=2), classes=[1])
 
 
 def test_other_weights_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    bundle = export_onnx(UVIT, tmp_path / "bundle")
-    assert bundle.manifest.weights == UVIT.weights.sha256  # type: ignore[union-attr]
-    assert run(["parity", str(tmp_path / "bundle"), *FAST]) == 0
+    known = UVIT.weights.sha256  # type: ignore[union-attr]
+    bundle = tmp_path / "bundle"
+    shutil.copytree(cached_bundle(UVIT).path, bundle)
+    assert open_bundle(bundle).manifest.weights == known
+    assert run(["parity", str(bundle), *FAST]) == 0
     capfd.readouterr()
-    manifest = tmp_path / "bundle" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(UVIT.weights.sha256, "0" * 64))  # type: ignore[union-attr]
-    assert run(["parity", str(tmp_path / "bundle"), *FAST]) == 2
+    (bundle / "manifest.json").write_text((bundle / "manifest.json").read_text().replace(known, "0" * 64))
+    assert run(["parity", str(bundle), *FAST]) == 2
     error = capfd.readouterr().err
-    assert f"{tmp_path / 'bundle'} was exported from other weights than uvit-digits has here" in error
+    assert f"{bundle} was exported from other weights than uvit-digits has here" in error
     assert error.count("\n") == 1
-    _, net = random_model(TINY_DIT)
-    card = msgspec.structs.replace(random_model(TINY_DIT)[0])
-    assert cached_bundle(card, net=net).manifest.weights is None
 
 
-def test_a_bundle_is_what_was_exported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    export_onnx(DIT, tmp_path / "b", settings=make_settings(DIT, split=False))
+def test_a_bundle_is_what_was_exported(capfd: pytest.CaptureFixture[str]) -> None:
+    bundle = str(cached_bundle(DIT, settings=make_settings(DIT, split=False)).path)
     for text, message in (
         ("onnxruntime:fp16", "was exported in fp32, not fp16; leave that out"),
         ("onnxruntime:split", "is single, not split; leave that out, or export it with --split"),
     ):
-        assert run(["parity", str(tmp_path / "b"), "--backends", f"torch,{text}", *FAST]) == 2
+        assert run(["parity", bundle, "--backends", f"torch,{text}", *FAST]) == 2
         assert message in capfd.readouterr().err
-    assert run(["parity", str(tmp_path / "b"), "--backends", "torch,onnxruntime:single:fp32,onnxruntime", *FAST]) == 0
+    assert run(["parity", bundle, "--backends", "torch,onnxruntime:single:fp32,onnxruntime", *FAST]) == 0
 
 
 @pytest.mark.parametrize(
