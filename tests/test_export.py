@@ -79,7 +79,7 @@ def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
 def test_the_split_backbone_lacks_the_conditioning_weights_and_draws_the_same() -> None:
     card = ditzoo.card("dit-digits")
     split, single = (cached_bundle(card, settings=make_settings(card, split=split)) for split in (True, False))
-    sizes = [bundle.manifest.files["backbone.onnx"].size for bundle in (split, single)]
+    sizes = [bundle.manifest.files["backbone.onnx.data"].size for bundle in (split, single)]
     assert sizes[0] < 0.8 * sizes[1]
     plan = ditzoo.make_plan(card, steps=6)
     drawn = []
