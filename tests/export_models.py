@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-import torch
+from export_errors import random_net
 
 from ditzoo import nets
 from ditzoo.card import BackboneConfig, Card, DiTConfig, Unreleased, UViTConfig
@@ -11,8 +11,6 @@ from ditzoo.zoo import card
 
 TINY_DIT = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=32, depth=1, num_heads=2, num_classes=10)
 TINY_UVIT = UViTConfig(img_size=8, patch_size=2, in_chans=4, embed_dim=32, depth=2, num_heads=2, num_classes=11)
-DIT_S_2 = DiTConfig(hidden_size=384, depth=12, num_heads=6)
-UVIT_S_2 = UViTConfig(embed_dim=512, depth=12, num_heads=8, num_classes=1001)
 
 
 def random_model(config: BackboneConfig) -> tuple[Card, nets.Net]:
@@ -27,9 +25,4 @@ def random_model(config: BackboneConfig) -> tuple[Card, nets.Net]:
         null_label=classes,
         sampling=msgspec.structs.replace(digits.sampling, guided_channels=3),
     )
-    torch.manual_seed(0)
-    net = nets.build(config).eval().requires_grad_(False)
-    for name, weight in net.named_parameters():
-        if any(part in name for part in ("adaLN", "final_layer", "pos_embed")):
-            weight.normal_(0, 0.02)
-    return model, net
+    return model, random_net(config)

@@ -39,7 +39,7 @@ def bundle(tmp_path: Path) -> Bundle:
 def _attempt(folder: Path, mode: str, *more: str) -> subprocess.Popen[str]:
     (folder / "tmp").mkdir(exist_ok=True)
     (folder / "out").mkdir(exist_ok=True)
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "tests")))
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "recipes", ROOT / "tests")))
     environment = {**os.environ, "DITZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "tests/export_attempt.py"), mode, str(folder / "out"), *more]
     return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from export_models import DIT_S_2, TINY_DIT, TINY_UVIT, UVIT_S_2, random_model
+from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
 from ditzoo import nets
@@ -20,42 +20,6 @@ from ditzoo.parity import relative_l2
 from ditzoo.specs import Profile, Range, TensorSpec
 from ditzoo_export import cached_bundle, export_onnx, make_settings
 from ditzoo_export.settings import parse_batches, parse_resolution
-
-FORMS = [
-    ("fp32", "onnxruntime"),
-    ("fp16", "onnxruntime"),
-    ("bf16", "tensorrt"),
-    ("int8", "onnxruntime"),
-    ("int8", "tensorrt"),
-    ("fp8", "tensorrt"),
-]
-LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.5e-2, "int8": 3e-2, "fp8": 1e-1}
-
-
-@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
-@pytest.mark.parametrize(("precision", "target"), FORMS)
-def test_embedded_models_export_in_every_precision(name: str, precision: str, target: str) -> None:
-    card = ditzoo.card(name)
-    bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target=target))
-    verified = bundle.manifest.verified
-    assert max(verified.random, verified.trajectory) <= LIMITS[precision]
-    assert len(verified.times) == 5
-    assert len(verified.batches) == 2
-    assert bundle.manifest.graphs["backbone"].precision == precision
-    assert verified.rounded == (precision == "bf16")
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
-def test_dit_s_2_and_its_error(precision: str) -> None:
-    card, net = random_model(DIT_S_2)
-    bundle = cached_bundle(card, settings=make_settings(card, precision=precision), net=net)
-    assert max(bundle.manifest.verified.random, bundle.manifest.verified.trajectory) <= LIMITS[precision]
-
-
-def test_uvit_s_2_exports() -> None:
-    card, net = random_model(UVIT_S_2)
-    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16"), net=net)
-    assert bundle.manifest.verified.trajectory <= LIMITS["fp16"]
 
 
 def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
@@ -132,9 +96,8 @@ def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def test_bf16_is_refused_on_a_cpu() -> None:
-    bundle = cached_bundle(
-        ditzoo.card("uvit-digits"), settings=make_settings(ditzoo.card("uvit-digits"), precision="bf16", target="tensorrt")
-    )
+    card = ditzoo.card("uvit-digits")
+    bundle = cached_bundle(card, settings=make_settings(card, precision="bf16"))
     with pytest.raises(BackendError, match="no bf16 arithmetic on CPUs"):
         ditzoo.open_backend("onnxruntime", bundle, precision="bf16")
 

@@ -96,6 +96,11 @@ class OnnxRuntimeBackend:
         """The network's output."""
         return self._run(self._graph, self.backbone_inputs(inputs))[0]
 
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of the backbone's graph, by name."""
+        outputs = self._run(self._graph, self.backbone_inputs(inputs))
+        return dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))
+
     def backbone_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the backbone's graph takes, for the inputs of the network: modulations for time and label, if it is split."""
         check_inputs(self.inputs, inputs)

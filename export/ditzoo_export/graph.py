@@ -85,6 +85,11 @@ def check_form(path: Path, graph: Graph) -> None:
         raise ExportError(f"{graph.file} is not valid ONNX: {error}; nothing was kept") from error
 
 
+def scope_of(node: onnx.NodeProto) -> str:
+    """The path of the module that a node belongs to; empty for the network itself, and where nothing is known."""
+    return next((entry.value for entry in node.metadata_props if entry.key == SCOPE), "")
+
+
 def _keep_scopes_alone(model: ir.Model) -> None:
     """Strips all metadata, whose stack traces hold local paths, but for the path of the module that each node belongs to."""
     scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]

@@ -15,7 +15,7 @@ from ditzoo.files import digest
 from ditzoo.plan import make_plan
 from ditzoo.specs import to_json
 from ditzoo_export.decoder import export_decoder
-from ditzoo_export.precision import EXTENTS, quantize
+from ditzoo_export.precision import calibrate, extents, quantize
 from ditzoo_export.settings import Settings
 from ditzoo_export.text import export_text
 from ditzoo_export.trace import trace_graphs
@@ -62,8 +62,9 @@ def _eight_bits(
     folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
 ) -> tuple[dict[str, Graph], Verification, str]:
     """Makes eight-bit graphs from the float32 ones in `source`: as many products as pass the verification."""
-    for extent in EXTENTS:
-        graphs = quantize(source, folder, floats, card, settings, extent=extent)
+    largest = calibrate(source, floats, card) if settings.calibrated else {}
+    for extent in extents(source, floats):
+        graphs = quantize(source, folder, floats, settings, largest=largest, extent=extent)
         try:
             return graphs, verify(folder, graphs, card, expected, settings), extent
         except ExportError as error:

@@ -7,6 +7,7 @@ the card's own sampling run, in pairs of QuantizeLinear and DequantizeLinear ("Q
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -16,37 +17,64 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.bundle import Graph
 from ditzoo.card import Card
-from ditzoo.specs import Precision
+from ditzoo.specs import Precision, TensorSpec
+from ditzoo_export.graph import scope_of
 from ditzoo_export.record import record
-from ditzoo_export.settings import Settings
+from ditzoo_export.settings import Settings, number_of_tokens
 
-CALIBRATION_STEPS, CALIBRATION_IMAGES, CALIBRATION_SEED = 10, 4, 1
+CALIBRATION_STEPS, CALIBRATION_SEED = 10, 1
+
+CALIBRATION_IMAGES, CALIBRATION_TOKENS = 4, 512
+"""Images of the calibrating run: at least so many, and more of small ones, until they have so many tokens."""
 
 SMOOTHING = 0.7
 """SmoothQuant's alpha: of 0.5, 0.7 and 0.85 the one with the smallest error on both embedded models."""
 
 _TINY = 1e-5
 
+_LARGEST = "_largest"
+
 _INT8_LARGEST, _FP8_LARGEST = 127.0, 448.0
 
 
-EXTENTS = ("all products", "all but the second product of each MLP", "attention")
-"""What is quantized. Where an extent fails its verification the next one is tried: what comes out of a GELU is the
-hardest, then what no norm has been over."""
+ALL = "all products"
+
+EXTENTS = {
+    ALL: r"$^",
+    "all but the first two blocks": r"^(in_)?blocks\.[01]\.",
+    "all but the first two blocks and the skips": r"^(in_)?blocks\.[01]\.|skip_linear",
+    "attention behind the first two blocks": r"^(in_)?blocks\.[01]\.|skip_linear|mlp",
+}
+"""What is quantized, and a pattern of the modules that are not. Where an extent fails its verification the next one is tried:
+what is lost in the first blocks grows in all others, and no norm has been over what goes into a skip."""
+
+
+def extents(source: Path, graphs: Mapping[str, Graph]) -> list[str]:
+    """The extents of a network, in order, without those that leave out nothing more than the one before."""
+    model = onnx.load(source / graphs["backbone"].file, load_external_data=False)
+    counts = {extent: len(_products(model, extent)) for extent in EXTENTS}
+    return [extent for extent, last in zip(EXTENTS, [None, *counts.values()], strict=False) if counts[extent] != last]
 
 
 def quantize(
-    source: Path, folder: Path, graphs: Mapping[str, Graph], card: Card, settings: Settings, *, extent: str
+    source: Path,
+    folder: Path,
+    graphs: Mapping[str, Graph],
+    settings: Settings,
+    *,
+    largest: Mapping[str, np.ndarray],
+    extent: str,
 ) -> dict[str, Graph]:
-    """Writes the float32 graphs of `source` into `folder`, in eight bits, all but "conditioning", which runs once a plan."""
-    largest = _calibrate(source, graphs, card) if settings.calibrated else {}
+    """Writes the float32 graphs of `source` into `folder`, in eight bits, all but "conditioning", which runs once a plan.
+
+    `largest` is what `calibrate` found in them, if the settings ask for scales that were measured beforehand.
+    """
     quantized = dict(graphs)
     for name, graph in graphs.items():
         if name == "conditioning":
@@ -99,50 +127,37 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
         save(load(result), path)
 
 
-def _calibrate(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
+def calibrate(source: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
     """The largest magnitude in every channel of every input of a quantized product, over a sampling run in float32."""
-    graph = graphs["backbone"]
-    watched = folder / f"watched-{graph.file}"
-    names = _write_watched(folder / graph.file, watched)
-    session = ort.InferenceSession(watched, providers=["CPUExecutionProvider"])
-    largest: dict[str, np.ndarray] = {}
-    with OnnxRuntimeBackend(folder, graphs, card) as backend:
-        for seen in record(backend, steps=CALIBRATION_STEPS, images=CALIBRATION_IMAGES, seed=CALIBRATION_SEED):
-            values = session.run(list(names.values()), backend.backbone_inputs(seen.inputs))
-            largest = {name: np.maximum(value, largest.get(name, 0)) for name, value in zip(names, values, strict=True)}
-    watched.unlink()
-    return largest
+    watched = _write_watched(source, graphs["backbone"])
+    images = max(CALIBRATION_IMAGES, CALIBRATION_TOKENS // number_of_tokens(card))
+    with OnnxRuntimeBackend(source, {**graphs, "backbone": watched}, card) as backend:
+        run = record(backend, steps=CALIBRATION_STEPS, images=images, seed=CALIBRATION_SEED, watch=backend.values)
+    names = [spec.name for spec in watched.outputs[1:]]
+    return {name.removesuffix(_LARGEST): np.max([seen.watched[name] for seen in run], axis=0) for name in names}
 
 
-def _write_watched(path: Path, watched: Path) -> dict[str, str]:
-    """Writes a graph that also gives the largest magnitudes [D] of every quantized product's input; returns their names."""
-    model = onnx.load(path, load_external_data=False)
-    names = {name: f"{name}_largest" for name in sorted({node.input[0] for node in _products(model, EXTENTS[0])})}
+def _write_watched(folder: Path, graph: Graph) -> Graph:
+    """Writes a graph that also gives the largest magnitudes [D] of every quantized product's input; returns what it is."""
+    model = onnx.load(folder / graph.file, load_external_data=False)
+    names = sorted({node.input[0] for node in _products(model, ALL)})
     axes = numpy_helper.from_array(np.array([0]), "watched_axes")
     model.graph.initializer.append(axes)
-    for name, largest in names.items():
+    for name in names:
         model.graph.node.append(helper.make_node("Abs", [name], [f"{name}_abs"]))
         model.graph.node.append(helper.make_node("Flatten", [f"{name}_abs"], [f"{name}_flat"], axis=-1))
-        model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_flat", axes.name], [largest], keepdims=0))
-        model.graph.output.append(helper.make_tensor_value_info(largest, TensorProto.FLOAT, None))
-    onnx.save(model, watched)
-    return names
+        model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_flat", axes.name], [name + _LARGEST], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, None))
+    onnx.save(model, folder / f"watched-{graph.file}")
+    largest = [TensorSpec(name=name + _LARGEST, shape=("channels",)) for name in names]
+    return msgspec.structs.replace(graph, file=f"watched-{graph.file}", outputs=(*graph.outputs, *largest))
 
 
 def _products(model: ModelProto, extent: str) -> list[NodeProto]:
     """The products with a matrix of weights that are quantized; never the last, which is small and nothing comes after it."""
     weights = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights][:-1]
-    if extent == EXTENTS[0]:
-        return products
-    behind = {name for node in model.graph.node if node.op_type == "Gelu" for name in node.output}
-    before = {name for node in model.graph.node if node.op_type == "Gelu" for name in node.input}
-    before |= {name for node in model.graph.node if node.op_type == "Add" and node.output[0] in before for name in node.input}
-    products = [node for node in products if node.input[0] not in behind]
-    if extent == EXTENTS[1]:
-        return products
-    skips = {name for node in model.graph.node if node.op_type == "Concat" for name in node.output}
-    return [node for node in products if node.output[0] not in before and node.input[0] not in skips]
+    return [node for node in products if not re.search(EXTENTS[extent], scope_of(node))]
 
 
 def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str, np.ndarray], extent: str) -> None:
@@ -179,7 +194,7 @@ def _quantize_input(
 ) -> list[NodeProto]:
     """The nodes that smooth and round the input of a product, their parameters added to the graph."""
     name, new = node.input[0], f"{node.output[0]}_input"
-    nodes, scale = [], np.array(largest / _largest(precision) or 1, np.float32)
+    nodes, scale = [], np.array(largest / _top(precision) or 1, np.float32)
     _add(model, f"{new}_scale", scale)
     _add(model, f"{new}_zero", np.zeros((), _dtype(precision)))
     if smooth.size > 1:
@@ -196,7 +211,7 @@ def _quantize_weight(model: ModelProto, node: NodeProto, precision: Precision, v
     """Adds eight-bit weights, with a scale for each output where they are integers; returns the node that reads them."""
     new = f"{node.output[0]}_weight"
     largest = np.abs(values).max(axis=1 - axis, keepdims=True) if precision == "int8" else np.abs(values).max()
-    scale = np.asarray(np.where(largest > 0, largest / _largest(precision), 1), np.float32)
+    scale = np.asarray(np.where(largest > 0, largest / _top(precision), 1), np.float32)
     eight = (np.rint(values / scale) if precision == "int8" else values / scale).astype(_dtype(precision))
     scale = scale.reshape(-1) if precision == "int8" else scale
     _add(model, f"{new}_quantized", eight)
@@ -210,7 +225,7 @@ def _add(model: ModelProto, name: str, values: np.ndarray) -> None:
     model.graph.initializer.append(numpy_helper.from_array(values, name))
 
 
-def _largest(precision: Precision) -> float:
+def _top(precision: Precision) -> float:
     return _INT8_LARGEST if precision == "int8" else _FP8_LARGEST
 
 

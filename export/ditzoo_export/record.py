@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -16,29 +16,34 @@ from ditzoo.sample import Condition, class_condition, sample_steps
 from ditzoo.specs import Array
 from ditzoo_export.graph import Inputs
 
+Watch: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+"""A backend's every output, by name, for the inputs of its network."""
+
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluation of a network: what went in, and what came out."""
+    """One evaluation of a network: what went in, what came out, and what else was watched, by name."""
 
     inputs: Inputs
     output: np.ndarray
+    watched: Mapping[str, np.ndarray] = msgspec.field(default_factory=dict)
 
 
 class Recorder:
-    """A backend that does what another one does, and keeps every evaluation."""
+    """A backend that does what another one does, and keeps every evaluation, with all that `watch` gives."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, watch: Watch) -> None:
+        self._backend, self._watch = backend, watch
         self.name, self.card, self.precision = backend.name, backend.card, backend.precision
         self.inputs, self.outputs = backend.inputs, backend.outputs
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The other's output."""
-        output = self._backend(inputs)
         given = {name: np.asarray(value) for name, value in inputs.items()}
-        self.evaluations.append(Evaluation(inputs=given, output=self._backend.numpy(output)))
-        return output
+        watched = {name: self._backend.numpy(value) for name, value in self._watch(inputs).items()}
+        output = watched.pop(self.outputs[0].name)
+        self.evaluations.append(Evaluation(inputs=given, output=output, watched=watched))
+        return self._backend.asarray(output)
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """The other's."""
@@ -55,9 +60,13 @@ class Recorder:
         """Leaves the other open: it is not this one's."""
 
 
-def record(backend: Backend, *, steps: int, images: int, seed: int = 0) -> list[Evaluation]:
-    """Every evaluation of a run of the card's own plan in `steps` steps, with both halves of guidance where there are two."""
-    recorder, plan = Recorder(backend), make_plan(backend.card, steps=steps)
+def record(backend: Backend, *, steps: int, images: int, seed: int = 0, watch: Watch | None = None) -> list[Evaluation]:
+    """Every evaluation of a run of the card's own plan in `steps` steps, with both halves of guidance where there are two.
+
+    `watch` is called in the backend's place where there is more to be seen than its output.
+    """
+    watch = watch or (lambda inputs: {backend.outputs[0].name: backend(inputs)})
+    recorder, plan = Recorder(backend, watch), make_plan(backend.card, steps=steps)
     for _ in sample_steps(recorder, plan, count=images, condition=some_condition(backend, images), seed=seed):
         pass
     return recorder.evaluations

@@ -192,6 +192,12 @@ def own_size(card: Card) -> Size:
     return card.backbone.latent_shape[1:]
 
 
+def number_of_tokens(card: Card) -> int:
+    """How many patches the card's network makes of an image."""
+    height, width = own_size(card)
+    return height * width // card.backbone.patch_size**2
+
+
 def parse_resolution(card: Card, text: str | None) -> Size | None:
     """The size of the latents of pictures of "256" or "256x384" (height x width) pixels; None for "dynamic".
 

@@ -1,0 +1,75 @@
+"""Prints how far the exports of small models are from PyTorch in fp32, in every form: the table at the end of docs/export.md.
+
+    python recipes/export_errors.py
+    python recipes/export_errors.py dit-digits uvit-digits
+
+Models whose weights were never released, or are not here, get random ones. Exports are made in ditzoo's cache, or found there:
+some minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+import torch
+
+import ditzoo
+from ditzoo import nets
+from ditzoo.card import Autoencoder, BackboneConfig, Card, Embedded
+from ditzoo_export import cached_bundle, make_settings
+from ditzoo_export.precision import ALL
+
+MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10")
+FORMS = (
+    ("fp32", "tensorrt"),
+    ("fp16", "tensorrt"),
+    ("bf16", "tensorrt"),
+    ("int8", "onnxruntime"),
+    ("int8", "tensorrt"),
+    ("fp8", "tensorrt"),
+)
+"""Every precision, for the target that it is deployed on; int8 for both."""
+
+
+def random_net(config: BackboneConfig) -> nets.Net:
+    """A network whose every weight is random, the same each time: what a fresh one has at zero would verify nothing."""
+    torch.manual_seed(0)
+    net = nets.build(config).eval().requires_grad_(False)
+    for name, weight in net.named_parameters():
+        if any(part in name for part in ("adaLN", "final_layer", "pos_embed")):
+            weight.normal_(0, 0.02)
+    return net
+
+
+def load(name: str) -> tuple[Card, nets.Net | None]:
+    """A card; and where its weights do not ship with ditzoo, a network to put in their place, and no decoder."""
+    card = ditzoo.card(name)
+    if isinstance(card.weights, Embedded):
+        return card, None
+    if isinstance(card.decoder, Autoencoder):
+        card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None))
+    return card, random_net(card.backbone)
+
+
+def cell(card: Card, net: nets.Net | None, precision: str, target: str) -> str:
+    """The larger error of an export, and how much of it is in eight bits if that is not all."""
+    manifest = cached_bundle(card, settings=make_settings(card, precision=precision, target=target), net=net).manifest
+    extent = manifest.settings.get("quantized", ALL)
+    worst = max(manifest.verified.random, manifest.verified.trajectory)
+    return f"{worst:.1e}" + (f" ({extent})" if extent != ALL else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print how far exports are from PyTorch in fp32.")
+    parser.add_argument("models", nargs="*", default=MODELS)
+    print("|", *(f"| {precision}, {target}" for precision, target in FORMS), "|")
+    print("| ---" * (len(FORMS) + 1), "|", sep=" ")
+    for name in parser.parse_args().models:
+        card, net = load(name)
+        row = [cell(card, net, precision, target) for precision, target in FORMS]
+        print(f"| {name}{', random weights' if net else ''} | {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The whole grid: both embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, to ONNX and engines."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import pytest
+from export_errors import FORMS, MODELS, load
+from onnx import TensorProto
+
+from ditzoo import nets
+from ditzoo.bundle import Manifest
+from ditzoo.card import Card
+from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
+
+LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.5e-2, "int8": 3e-2, "fp8": 1e-1}
+BATCHES = "1,2-4"
+WEIGHTS = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+    "int8": TensorProto.INT8,
+    "fp8": TensorProto.FLOAT8E4M3FN,
+}
+
+model = cache(load)
+
+
+@pytest.mark.parametrize(("precision", "target"), FORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_it_exports_verifies_and_builds(name: str, precision: str, target: str) -> None:
+    card, net = model(name)
+    bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target=target), net=net)
+    verified, backbone = bundle.manifest.verified, bundle.manifest.graphs["backbone"]
+    assert 0 < min(verified.random, verified.trajectory) <= max(verified.random, verified.trajectory) <= LIMITS[precision]
+    assert len(set(verified.times)) == 5
+    assert len(set(verified.batches)) == 2
+    assert verified.rounded == (precision == "bf16")
+    assert backbone.precision == precision
+    weights = onnx.load(bundle.path / backbone.file, load_external_data=False).graph.initializer
+    matrices = [tensor for tensor in weights if len(tensor.dims) == 2 and tensor.data_type == WEIGHTS[precision]]
+    assert len(matrices) >= 2 * card.backbone.depth
+    if target == "tensorrt":
+        _check_engines(card, net, precision)
+
+
+def _check_engines(card: Card, net: nets.Net | None, precision: str) -> None:
+    """Builds the engines of two profiles, in one and in two."""
+    merged, separate = (_engines(card, net, precision, merged=merged) for merged in (True, False))
+    side = card.backbone.latent_shape[1]
+    one, two = f"backbone-{side}x{side}-b1", f"{side}x{side}-b2-4"
+    assert {name for name in merged.engines if name != "conditioning-b1-64"} == {f"{one}+{two}"}
+    assert {name for name in separate.engines if name != "conditioning-b1-64"} == {one, f"backbone-{two}"}
+    assert len(merged.engines[f"{one}+{two}"].profiles) == 2
+    for manifest in (merged, separate):
+        for engine in manifest.engines.values():
+            assert engine.gpus == ("sm89",)
+            assert engine.precision in (precision, "fp32" if engine.graph == "conditioning" else precision)
+            assert manifest.files[engine.file].size > 10_000
+
+
+def _engines(card: Card, net: nets.Net | None, precision: str, *, merged: bool) -> Manifest:
+    settings = make_engine_settings(card, gpu="sm89", precision=precision, batch=BATCHES, merged=merged)
+    return cached_engines(card, settings=settings, net=net).manifest
