@@ -1,4 +1,4 @@
-"""The whole grid: both embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, to ONNX and engines."""
+"""The whole grid: the embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, as graphs and engines."""
 
 from __future__ import annotations
 
