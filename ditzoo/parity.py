@@ -111,12 +111,11 @@ def compare(
     called after each evaluation.
     Raises UsageError for fewer than 1 times or different models, BackendError where an output is not finite.
     """
-    if times < 1:
-        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
     if reference.card != candidate.card:
         raise UsageError(
             f"{reference.name} runs {reference.card.name}, {candidate.name} another model; compare one with itself"
         )
+    rows = compared_rows(plan, times)
     if classes is not None:
         condition = class_condition(reference.card, classes)
     count = count if condition is None else len(condition.values)
@@ -124,7 +123,6 @@ def compare(
         _states(backend, plan, condition=condition, count=count, seed=seed, advance=advance)
         for backend in (reference, candidate)
     )
-    rows = sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
     pixels = [pixel_values(reference.card, states[-1]) for states in (second, first)]
     report = Report(
         model=reference.card.name,
@@ -141,6 +139,16 @@ def compare(
         tolerance=tolerance,
     )
     return Comparison(report=report, reference=first[-1], candidate=second[-1])
+
+
+def compared_rows(plan: Plan, times: int) -> list[int]:
+    """The rows of a plan at which single evaluations are compared, `times` of them if it has as many, spread over it.
+
+    Raises UsageError for fewer than 1.
+    """
+    if times < 1:
+        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
+    return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
 
 
 def _evaluate(backend: Backend, inputs: Mapping[str, np.ndarray]) -> Floats:

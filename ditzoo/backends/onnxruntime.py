@@ -52,7 +52,7 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"ONNX Runtime has no {graph.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
             )
-        self.card = card
+        self.card, self.folder, self.device, self.threads = card, folder, device, threads
         self.precision = graph.precision
         self.name = f"onnxruntime {graph.precision} {device}"
         self.outputs: tuple[TensorSpec, ...] = graph.outputs
@@ -76,13 +76,16 @@ class OnnxRuntimeBackend:
         """The network's output for numpy arrays."""
         return self._run(self._graph, self.backbone_inputs(inputs))[0]
 
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `ditzoo.backends.base.Showing`."""
+        outputs = self._run(self._graph, self.backbone_inputs(inputs))
+        return {**self._modulations(inputs), **dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))}
+
     def backbone_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the backbone's graph takes, for the inputs of the network: modulations for time and label, if it is split."""
         check_inputs(self.inputs, inputs)
-        if self._hoisted is None or self._conditioning is None:
-            return dict(inputs)
-        rows, places = self._hoisted(inputs["t"], inputs["y"])
-        return {"x": inputs["x"], **{spec.name: rows[i][places] for i, spec in enumerate(self._conditioning.outputs)}}
+        known = {**inputs, **self._modulations(inputs)}
+        return {spec.name: known[spec.name] for spec in self._graph.inputs}
 
     def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array itself."""
@@ -97,6 +100,13 @@ class OnnxRuntimeBackend:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._sessions = {}
+
+    def _modulations(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of the conditioning's graph."""
+        if self._hoisted is None or self._conditioning is None:
+            return {}
+        rows, places = self._hoisted(inputs["t"], inputs["y"])
+        return {spec.name: rows[i][places] for i, spec in enumerate(self._conditioning.outputs)}
 
     def _hoist(self, graph: Graph) -> Hoisted:
         return Hoisted(lambda t, y: self._run(graph, {"t": t, "y": y}), row_bytes=row_bytes(graph.outputs))

@@ -136,7 +136,7 @@ class TensorRTBackend:
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
-        self.card, self.precision = card, backbone.precision
+        self.card, self.precision, self.folder = card, backbone.precision, folder
         self.name = f"{backbone.flavour} {backbone.precision} cuda"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
@@ -161,6 +161,10 @@ class TensorRTBackend:
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output for numpy arrays."""
+        return self.values(inputs)[self.outputs[0].name]
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `ditzoo.backends.base.Showing`; modulations that the backbone takes stay on the device."""
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise BackendError(f"{self.name} is closed; open the backend again")
@@ -169,8 +173,8 @@ class TensorRTBackend:
         parts = []
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
             given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
-            parts.append(self._run(slots[chunk.profile], chunk, given, places)[self.outputs[0].name])
-        return np.concatenate(parts)
+            parts.append(self._run(slots[chunk.profile], chunk, given, places))
+        return {**self._shown(places), **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}}
 
     def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array itself."""
@@ -220,6 +224,19 @@ class TensorRTBackend:
             self._stream.download(value, slot.memory[name].address)
         self._stream.wait()
         return {name: value[: chunk.stop - chunk.start] for name, value in results.items()}
+
+    def _shown(self, places: Sequence[int]) -> dict[str, npt.NDArray[np.float32]]:
+        """The outputs of the conditioning that the backbone does not take, the rows at `places` of the window."""
+        if not places:
+            return {}
+        taken = {spec.name for spec in self._slots["backbone"][0].spec.inputs}
+        specs = [spec for spec in self._slots["conditioning"][0].spec.outputs if spec.name not in taken]
+        shown = {spec.name: np.empty(spec.concrete(batch=len(places)), np.float32) for spec in specs}
+        for spec in specs:
+            for row, place in zip(shown[spec.name], places, strict=True):
+                self._stream.download(row, self._modulations[spec.name].address + place * row_bytes([spec]))
+        self._stream.wait()
+        return shown
 
     def _condition(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
         """Computes a window of modulations into `_modulations`, on the device."""

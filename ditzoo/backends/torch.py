@@ -21,7 +21,8 @@ DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfl
 class TorchBackend:
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights. `threads`, where given, is a setting of the whole process, as torch has it.
+    `net` overrides the card's own weights; the attribute of that name is what runs, None once closed. `threads`, where given,
+    is a setting of the whole process, as torch has it.
     Raises BackendError where there is no such device, or the device cannot compute in that precision.
     """
 
@@ -44,15 +45,15 @@ class TorchBackend:
         self.inputs: tuple[TensorSpec, ...] = net.inputs
         self.outputs: tuple[TensorSpec, ...] = net.outputs
         self._device = torch.device(device)
-        self._net: nets.Net | None = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
+        self.net: nets.Net | None = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output for tensors on the backend's device."""
         check_inputs(self.inputs, inputs)
-        if self._net is None:
+        if self.net is None:
             raise BackendError(f"{self.name} is closed; open the backend again")
         with torch.inference_mode():
-            return self._net(**inputs)
+            return self.net(**inputs)
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the backend's device."""
@@ -66,7 +67,7 @@ class TorchBackend:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._net = None
+        self.net = None
 
 
 def _check_device(device: Device, precision: Precision) -> None:

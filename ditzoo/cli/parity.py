@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Prompt, P
 from ditzoo.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from ditzoo.bisection import Bisection
     from ditzoo.card import Card
     from ditzoo.parity import Comparison, Report, Tolerance
 
@@ -39,12 +41,16 @@ def parity(
         str | None,
         typer.Option(metavar="NAME=VALUE,...", help="Other limits: forward, sample, psnr. [default: those of the precision]"),
     ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Also say where it breaks: the error of every block, the first operation beyond.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a report with plots and pictures, as this one .html file.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
+    from ditzoo.cli.bisect import bisect_all
     from ditzoo.cli.models import card_of, find, open_on
     from ditzoo.cli.request import condition_of, new_drawing, shown
     from ditzoo.parity import TOLERANCES, compare
@@ -66,7 +72,11 @@ def parity(
             stack.enter_context(open_on(found, name, device=device, precision=precision, threads=threads))
             for name, precision in names
         ]
-        for candidate in opened[1:]:
+        limits = [(candidate, override(TOLERANCES[candidate.precision], tolerance)) for candidate in opened[1:]]
+        bisections = (
+            bisect_all(opened[0], limits, plan, condition=condition, count=count, seed=seed, times=times) if bisect else []
+        )
+        for candidate, limit in limits:
             with output.progress(f"{card.name}: {candidate.name}", 2 * len(plan.rows)) as advance:
                 comparison = compare(
                     opened[0],
@@ -76,14 +86,14 @@ def parity(
                     count=count,
                     seed=seed,
                     times=times,
-                    tolerance=override(TOLERANCES[candidate.precision], tolerance),
+                    tolerance=limit,
                     advance=advance,
                 )
             comparisons.append(comparison)
     reports = [comparison.report for comparison in comparisons]
-    show(reports, json=json)
+    show(reports, bisections, json=json)
     if html is not None:
-        _write_html(html, card, comparisons)
+        _write_html(html, card, comparisons, bisections)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
@@ -111,10 +121,13 @@ def parse_backend(text: str) -> tuple[str, str]:
     return name, precision or "fp32"
 
 
-def show(reports: list[Report], *, json: bool) -> None:
-    """Prints the reports: a table, each number beside its tolerance, or JSON."""
+def show(reports: list[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
+    """Prints the reports: a table, each number beside its tolerance, or JSON; and the bisections, if there are, one each."""
+    from ditzoo.cli.bisect import show_bisection, told
+
     if json:
-        output.json([_with_verdict(report) for report in reports])
+        parts = [{"bisect": told(bisection)} for bisection in bisections] or [{} for _ in reports]
+        output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
     columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
@@ -135,6 +148,8 @@ def show(reports: list[Report], *, json: bool) -> None:
     ]
     output.table(columns, rows)
     output.talk("forward: relative L2 error of one evaluation, the largest over the timesteps; sample: of the final latents")
+    for bisection in bisections:
+        show_bisection(bisection)
 
 
 def _with_verdict(report: Report) -> dict[str, object]:
@@ -154,10 +169,10 @@ def _check_html(path: Path) -> None:
     check_matplotlib()
 
 
-def _write_html(path: Path, card: Card, comparisons: list[Comparison]) -> None:
+def _write_html(path: Path, card: Card, comparisons: list[Comparison], bisections: list[Bisection]) -> None:
     from ditzoo.files import replacing
     from ditzoo.report import html
 
     with replacing(path) as scratch:
-        scratch.write_text(html(card, comparisons))
+        scratch.write_text(html(card, comparisons, bisections))
     output.talk(f"report: {path}")

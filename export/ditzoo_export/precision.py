@@ -24,6 +24,7 @@ from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.bundle import Graph
 from ditzoo.card import Card
 from ditzoo.specs import Precision
+from ditzoo_export.graph import scope_of, spread_scopes
 from ditzoo_export.record import record
 from ditzoo_export.settings import Settings
 
@@ -79,7 +80,7 @@ def save(model: ModelProto, path: Path) -> None:
 def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
     """Writes a graph whose products measure their inputs as they run: by onnxruntime's quantizer, from file to file."""
     del model.graph.value_info[:]  # the quantizer trips over it
-    products = [node.name for node in _products(model, extent)]
+    products, modules = [node.name for node in _products(model, extent)], _modules(model)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -98,7 +99,9 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
             )
         finally:
             root.setLevel(level)
-        save(load(result), path)
+        quantized = load(result)
+        spread_scopes(quantized, modules)
+        save(quantized, path)
 
 
 def _calibrate(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
@@ -150,7 +153,7 @@ def _products(model: ModelProto, extent: str) -> list[NodeProto]:
 def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str, np.ndarray], extent: str) -> None:
     """Puts a Q/DQ pair on the input, and a DQ on the eight-bit weights, of every product with a matrix of weights."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = {node.output[0]: node for node in _products(model, extent)}
+    products, modules = {node.output[0]: node for node in _products(model, extent)}, _modules(model)
     users = Counter(node.input[0] for node in products.values())
     nodes: list[NodeProto] = []
     for node in list(model.graph.node):
@@ -167,6 +170,12 @@ def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str,
     del model.graph.value_info[:]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    spread_scopes(model, modules)
+
+
+def _modules(model: ModelProto) -> dict[str, str]:
+    """The module that each value of a graph is computed in."""
+    return {name: scope_of(node) for node in model.graph.node for name in node.output}
 
 
 def _smoothing(inputs: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
