@@ -27,13 +27,16 @@ def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> P
     """The first operation of a bundle's network that gives another value on the inputs `evaluation` than a fresh export's.
 
     First the outputs of the modules `blocks` are compared, then all values of the first one that differs, and what lies
-    between blocks. None where nothing differs; where the bundle is that export; and in bf16, in which no CPU computes.
+    between blocks. None where nothing differs, or too few values have the same names to tell; where the bundle is that export;
+    and in bf16, in which no CPU computes.
     """
     fresh = cached_bundle(bundle.card, settings=_settings(bundle))
     if fresh.path == bundle.path or bundle.manifest.graphs["backbone"].precision == "bf16":
         return None
-    known = {(node.graph, node.value) for node in read_nodes(fresh)}
-    nodes = [node for node in read_nodes(bundle) if (node.graph, node.value) in known]
+    known, given = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
+    nodes = [node for node in given if (node.graph, node.value) in known]
+    if len(nodes) < len(given) / 2:
+        return None
     last = ends(nodes)
     block_at = {last[path]: path for path in reversed(blocks) if path in last}
     for end, _ in _differences(bundle, fresh, [node for node in nodes if node in block_at], evaluation):
