@@ -29,8 +29,8 @@ from ditzoo.plan import make_plan
 from ditzoo.sample import class_condition
 from ditzoo.specs import to_json
 from ditzoo.zoo import digits
-from ditzoo_export import cached_bundle, make_engine_settings, make_settings
-from ditzoo_export.bisect import bisect, build_engines, evaluations
+from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
+from ditzoo_export.bisect import bisect, build_engines, engine_settings, evaluations
 from ditzoo_export.changes import error
 from ditzoo_export.graph import scope_of
 from ditzoo_export.trace import random_inputs
@@ -244,6 +244,32 @@ def test_a_nan_is_named_by_its_place(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert len(err.splitlines()) == 1
 
 
+def test_what_overflows_in_a_whole_graph_is_no_change(tmp_path: Path) -> None:
+    bundle = cached_bundle(DIT, settings=make_settings(DIT, precision="fp16"))
+    copy = open_bundle(Path(shutil.copytree(bundle.path, tmp_path / "copy")))
+    reference = TorchBackend(DIT)
+    (seen,) = evaluations(reference, make_plan(DIT, steps=4), condition=class_condition(DIT, [1]), count=1, times=1)
+    with open_backend("onnxruntime", copy, precision="fp16") as candidate:
+        found = bisect(reference, candidate, [{**seen, "x": 1e5 * seen["x"]}], tolerance=2e-3)
+    assert not found.finite
+    (moment,) = found.moments
+    assert moment.fault is not None
+    assert moment.fault.block == "x_embedder"
+    place = moment.fault.place
+    assert (place.module, place.operation, place.changed) == ("x_embedder.proj", "Conv", False)
+
+
+def test_the_report_shows_every_block(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "report.html"
+    typed = ["--backends", "torch,torch:bf16", "--html", str(page)]
+    assert run(["parity", "uvit-digits", *TYPED, *typed]) == 0
+    text, (verdict,) = page.read_text(), [line for line in capfd.readouterr().out.splitlines() if "block is beyond" in line]
+    assert "Block by block: torch bf16 cpu" in text
+    assert verdict in text
+    assert text.count("<svg") == 2 + 1 + 1
+    assert all(f">{block}</text>" in text for block in ("in_blocks.0", "mid_block", "prediction", "time 1000"))
+
+
 def test_a_reference_without_modules_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["parity", "uvit-digits", "--backends", "onnxruntime,torch", "--bisect"]) == 2
     out, err = capfd.readouterr()
@@ -309,7 +335,9 @@ def test_every_node_names_a_module_of_the_network(card: Card, precision: str, ta
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_an_engine_has_the_blocks_as_outputs(card: Card, tmp_path: Path) -> None:
     """Built as it would be to be looked into on a GPU; to read the blocks is not run here."""
-    settings = make_engine_settings(card, gpu="sm89", precision="bf16", batch="2")
+    asked = make_engine_settings(card, gpu="sm89,sm120", precision="bf16", batch="1,2-4")
+    settings = engine_settings(cached_engines(card, settings=asked))
+    assert settings == msgspec.structs.replace(asked, profiles=asked.profiles[:1])
     net = nets.load(card)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=1)
     calls = [call for call in TorchWatcher(TorchBackend(card, net=net)).calls(inputs) if len(call.within) == 1]

@@ -120,7 +120,7 @@ def _watcher(candidate: Backend) -> Watcher:
     if isinstance(candidate, OnnxRuntimeBackend):
         return GraphWatcher(open_bundle(candidate.folder), partial(_on_onnxruntime, candidate))
     if isinstance(candidate, TensorRTBackend):
-        settings = _engine_settings(candidate)
+        settings = engine_settings(open_bundle(candidate.folder))
         return GraphWatcher(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
     raise UsageError(f"--bisect can look into torch, onnxruntime, tensorrt and tensorrt_rtx, not into {candidate.name}")
 
@@ -144,11 +144,11 @@ def build_engines(watched: Bundle, settings: EngineSettings) -> Bundle:
     return open_bundle(folder)
 
 
-def _engine_settings(candidate: TensorRTBackend) -> EngineSettings:
-    """The settings of engines like a candidate's, in the one profile that runs the card's own size."""
-    engines = list(open_bundle(candidate.folder).manifest.engines.values())
+def engine_settings(bundle: Bundle) -> EngineSettings:
+    """The settings of engines like those of a bundle, in the one profile that runs an image of the card's own size."""
+    engines = list(bundle.manifest.engines.values())
     profiles = [(engine, profile) for engine in engines if engine.graph == "backbone" for profile in engine.profiles]
-    height, width = own_size(candidate.card)
+    height, width = own_size(bundle.card)
     (chosen, *_) = chunks([profile for _, profile in profiles], {"batch": 1, "height": height, "width": width})
     engine, profile = profiles[chosen.profile]
     onnx = Settings(

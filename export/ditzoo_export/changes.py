@@ -15,7 +15,7 @@ from ditzoo.files import cache_dir
 from ditzoo.parity import relative_l2
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.settings import Settings
-from ditzoo_export.watch import Node, Values, ends, expose, network_graphs, place_of, read_nodes
+from ditzoo_export.watch import WATCHED, Node, Values, ends, expose, given, network_graphs, place_of, read_nodes
 
 SAME = 1e-6
 """The largest relative L2 error between two runs of the same arithmetic on the same machine."""
@@ -33,24 +33,27 @@ def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> P
     fresh = cached_bundle(bundle.card, settings=_settings(bundle))
     if fresh.path == bundle.path or bundle.manifest.graphs["backbone"].precision == "bf16":
         return None
-    known, given = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
-    nodes = [node for node in given if (node.graph, node.value) in known]
-    if len(nodes) < len(given) / 2:
+    known, written = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
+    nodes = [node for node in written if (node.graph, node.value) in known]
+    if len(nodes) < len(written) / 2:
         return None
     last = ends(nodes)
     block_at = {last[path]: path for path in reversed(blocks) if path in last}
     for end, _ in _differences(bundle, fresh, [node for node in nodes if node in block_at], evaluation):
         before = nodes[: nodes.index(end) + 1]
         near = [node for node in before if _block(node, blocks) in ("", block_at[end])]
-        return next(place_of(node, error, changed=True) for node, error in _differences(bundle, fresh, near, evaluation))
+        return next(place_of(node, apart, changed=True) for node, apart in _differences(bundle, fresh, near, evaluation))
     return None
 
 
 def error(value: np.ndarray, reference: np.ndarray) -> float:
-    """The relative L2 error of a value; the largest magnitude in it where it should be zero everywhere."""
+    """The relative L2 error of a value, or its largest magnitude where it should be zero; a NaN in the same place is right."""
     if value.shape != reference.shape:
         return float("inf")
-    return relative_l2(value, reference) if np.any(reference) else float(np.abs(value).max(initial=0))
+    if np.array_equal(value, reference, equal_nan=True):
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        return relative_l2(value, reference) if np.any(reference) else float(np.abs(value).max(initial=0))
 
 
 def _settings(bundle: Bundle) -> Settings:
@@ -72,9 +75,9 @@ def _block(node: Node, blocks: Sequence[str]) -> str:
 
 def _differences(bundle: Bundle, fresh: Bundle, nodes: Sequence[Node], evaluation: Values) -> Iterator[tuple[Node, float]]:
     """Those of the nodes whose values are not the same in both, and how far they are apart, in the order of `nodes`."""
-    given, expected = (_node_values(each, nodes, evaluation) for each in (bundle, fresh))
+    values, expected = (_node_values(each, nodes, evaluation) for each in (bundle, fresh))
     for node in nodes:
-        apart = error(given[node.graph, node.value], expected[node.graph, node.value])
+        apart = error(values[node.graph, node.value], expected[node.graph, node.value])
         if not apart <= SAME:
             yield node, apart
 
@@ -83,8 +86,8 @@ def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> d
     """What nodes of a bundle's network give, by graph and value."""
     known, found = dict(evaluation), dict[tuple[str, str], np.ndarray]()
     for name, graph in network_graphs(bundle):
-        labels = {f"watched.{node.value}": node.value for node in nodes if node.graph == name}
-        outputs = _run(bundle.path / graph.file, labels, {spec.name: known[spec.name] for spec in graph.inputs})
+        labels = {WATCHED + node.value: node.value for node in nodes if node.graph == name}
+        outputs = _run(bundle.path / graph.file, labels, given(graph.inputs, known))
         found |= {(name, value): outputs[label] for label, value in labels.items()}
         known |= {spec.name: outputs[spec.name] for spec in graph.outputs}
     return found

@@ -16,13 +16,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ditzoo.backends.base import Backend, Showing
+from ditzoo.backends.base import Showing
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bisection import Place
 from ditzoo.bundle import CARD, PLAN, Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.files import cache_dir
-from ditzoo.specs import Array, Data, TensorSpec
+from ditzoo.specs import Data, TensorSpec
 from ditzoo_export.graph import scope_of
 
 Values: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -30,7 +30,8 @@ Values: TypeAlias = dict[str, npt.NDArray[Any]]
 GRAPHS = ("conditioning", "backbone")
 """The graphs of a network, in the order in which they run."""
 
-_PREFIX = "watched."
+WATCHED = "watched."
+"""How the names of outputs begin that a graph has only to be looked into."""
 
 
 class Call(Data, frozen=True, kw_only=True):
@@ -99,8 +100,9 @@ class TorchWatcher:
         return Place(graph="", module=path, operation=kind, node="", relative_l2=error, changed=False)
 
     def _run(self, evaluation: Values) -> None:
+        inputs = given(self._backend.inputs, evaluation)
         with torch.inference_mode():
-            self._net(**_given(self._backend, evaluation))
+            self._net(**{name: self._backend.asarray(value) for name, value in inputs.items()})
 
 
 class GraphWatcher:
@@ -108,8 +110,7 @@ class GraphWatcher:
 
     def __init__(self, bundle: Bundle, reopen: Callable[[Bundle], Showing]) -> None:
         self.bundle, self._reopen = bundle, reopen
-        self.nodes = read_nodes(bundle)
-        self.ends = ends(self.nodes)
+        self.ends = ends(read_nodes(bundle))
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> list[Values]:
         """See `Watcher`. A module that left nothing in the graphs is not there."""
@@ -117,12 +118,17 @@ class GraphWatcher:
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
             watched = watched_bundle(self.bundle, calls, Path(scratch))
             with self._reopen(watched) as backend:
-                seen = [backend.values(_given(backend, evaluation)) for evaluation in evaluations]
-        return [{path: values[_PREFIX + path] for path in paths} for values in seen]
+                seen = [backend.values(given(backend.inputs, evaluation)) for evaluation in evaluations]
+        return [{path: values[WATCHED + path] for path in paths} for values in seen]
 
     def place(self, path: str, error: float) -> Place:
         """See `Watcher`."""
         return place_of(self.ends[path], error, changed=False)
+
+
+def given(specs: Sequence[TensorSpec], values: Values) -> Values:
+    """Those of the values that `specs` name, in the dtypes that they have."""
+    return {spec.name: values[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
 def place_of(node: Node, error: float, *, changed: bool) -> Place:
@@ -164,8 +170,8 @@ def watched_bundle(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundl
     found, graphs = ends(read_nodes(bundle)), {}
     for name, graph in network_graphs(bundle):
         here = [call for call in calls if call.path in found and found[call.path].graph == name]
-        expose(bundle.path / graph.file, folder, {_PREFIX + call.path: found[call.path].value for call in here})
-        specs = [TensorSpec(name=_PREFIX + call.path, shape=("batch", *call.shape)) for call in here]
+        expose(bundle.path / graph.file, folder, {WATCHED + call.path: found[call.path].value for call in here})
+        specs = [TensorSpec(name=WATCHED + call.path, shape=("batch", *call.shape)) for call in here]
         graphs[name] = msgspec.structs.replace(graph, outputs=(*graph.outputs, *specs))
     for name in (CARD, PLAN):
         shutil.copyfile(bundle.path / name, folder / name)
@@ -203,10 +209,6 @@ def _hooked(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _given(backend: Backend, evaluation: Values) -> dict[str, Array]:
-    return {spec.name: backend.asarray(evaluation[spec.name].astype(spec.dtype, copy=False)) for spec in backend.inputs}
 
 
 def _floats(value: Tensor) -> npt.NDArray[Any]:
