@@ -34,6 +34,23 @@ def line_chart(
     return figure
 
 
+def block_chart(
+    series: Mapping[str, Mapping[str, float]], *, limit: float, title: str, y_label: str, limit_label: str
+) -> Figure:
+    """Lines over names, such as those of blocks, on a logarithmic scale, and a dashed one at `limit`; all lines have the same
+    names."""
+    figure = _figure(width=9.6, height=4.8)
+    axes = figure.add_subplot(title=title, ylabel=y_label)
+    axes.set_yscale("log", nonpositive="mask")
+    for name, points in series.items():
+        axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=name)
+    axes.axhline(limit, color="#b91c1c", linestyle="--", linewidth=1, label=limit_label)
+    axes.tick_params(axis="x", rotation=90, labelsize="xx-small")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
 def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bins: int = 50) -> Figure:
     """How often each size of value occurs, on a logarithmic scale."""
     figure = _figure()
@@ -84,8 +101,8 @@ def check_matplotlib() -> None:
         raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'")
 
 
-def _figure() -> Figure:
+def _figure(*, width: float = 6.4, height: float = 3.6) -> Figure:
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(6.4, 3.6), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")

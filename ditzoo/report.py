@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ditzoo.bisection import Bisection
 from ditzoo.card import Card
 from ditzoo.decode import contact_sheet, decode, pixel_values
 from ditzoo.parity import Comparison, ForwardError, Report
-from ditzoo.plots import heat_map, histogram, line_chart, svg
+from ditzoo.plots import block_chart, heat_map, histogram, line_chart, svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +32,11 @@ img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 } fi
 """
 
 
-def html(card: Card, comparisons: Sequence[Comparison]) -> str:
-    """The report on one model's `comparisons`, all with the same reference. Raises MissingPackageError without matplotlib."""
+def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bisection] = ()) -> str:
+    """The report on one model's `comparisons`, all with the same reference, and the bisection of each, if there are any.
+
+    Raises MissingPackageError without matplotlib.
+    """
     reports = [comparison.report for comparison in comparisons]
     passed = all(report.passed for report in reports)
     title = f"Parity of {card.name}: {'pass' if passed else 'FAIL'}"
@@ -45,6 +49,7 @@ def html(card: Card, comparisons: Sequence[Comparison]) -> str:
         svg(_forward(reports)) if any(report.forward for report in reports) else "",
         "</div>",
         *(_section(card, comparison) for comparison in comparisons),
+        *map(_block_by_block, bisections),
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
@@ -97,6 +102,19 @@ def _section(card: Card, comparison: Comparison) -> str:
             "</div>",
         ]
     )
+
+
+def _block_by_block(bisection: Bisection) -> str:
+    """One candidate taken apart: the verdict, and the error of every block."""
+    series = {f"time {moment.time:g}": moment.blocks for moment in bisection.moments}
+    chart = block_chart(
+        series,
+        limit=bisection.tolerance,
+        title="Error of each block's output",
+        y_label="relative L2 error",
+        limit_label="limit",
+    )
+    return f"<h2>Block by block: {escape(bisection.candidate)}</h2><p>{escape(bisection.verdict)}.</p>{svg(chart)}"
 
 
 def _meaning(report: Report, largest: float) -> str:

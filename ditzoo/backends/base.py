@@ -54,6 +54,13 @@ class Backend(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
+class Showing(Backend, Protocol):
+    """A backend whose graphs may have more outputs than the prediction, and which gives all of them."""
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of every graph, by name, a row for each row of the inputs; raises as `__call__`."""
+
+
 @runtime_checkable
 class Hoisting(Protocol):
     """A backend that can compute ahead of need what depends on time and label alone."""

@@ -69,7 +69,7 @@ class OnnxRuntimeBackend:
             raise BackendError(
                 f"ONNX Runtime has no {graph.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
             )
-        self.card = card
+        self.card, self.folder, self.device, self.threads = card, folder, device, threads
         self.precision = graph.precision
         self.name = f"onnxruntime {graph.precision} {device}{' single' if card.splits and conditioning is None else ''}"
         self.outputs: tuple[TensorSpec, ...] = graph.outputs
@@ -97,17 +97,15 @@ class OnnxRuntimeBackend:
         return self._run(self._graph, self.backbone_inputs(inputs))[0]
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output of the backbone's graph, by name."""
+        """See `ditzoo.backends.base.Showing`."""
         outputs = self._run(self._graph, self.backbone_inputs(inputs))
-        return dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))
+        return {**self._modulations(inputs), **dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))}
 
     def backbone_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """What the backbone's graph takes, for the inputs of the network: modulations for time and label, if it is split."""
         check_inputs(self.inputs, inputs)
-        if self._hoisted is None or self._conditioning is None:
-            return dict(inputs)
-        rows, places = self._hoisted(inputs["t"], inputs["y"])
-        return {"x": inputs["x"], **{spec.name: rows[i][places] for i, spec in enumerate(self._conditioning.outputs)}}
+        known = {**inputs, **self._modulations(inputs)}
+        return {spec.name: known[spec.name] for spec in self._graph.inputs}
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """The array on the device; what has one axis, times and labels, is looked at on the host and stays there."""
@@ -122,6 +120,13 @@ class OnnxRuntimeBackend:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._sessions = {}
+
+    def _modulations(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of the conditioning's graph."""
+        if self._hoisted is None or self._conditioning is None:
+            return {}
+        rows, places = self._hoisted(inputs["t"], inputs["y"])
+        return {spec.name: rows[i][places] for i, spec in enumerate(self._conditioning.outputs)}
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._sessions:

@@ -108,7 +108,7 @@ class TensorRTBackend:
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
-        self.card, self.precision = card, backbone.precision
+        self.card, self.precision, self.folder = card, backbone.precision, folder
         single = card.splits and not graphs["conditioning"]
         self.name = f"{backbone.flavour} {backbone.precision} cuda{' single' if single else ''}"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
@@ -134,6 +134,10 @@ class TensorRTBackend:
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output."""
+        return self.values(inputs)[self.outputs[0].name]
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `ditzoo.backends.base.Showing`; modulations that the backbone takes stay on the device."""
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise BackendError(f"{self.name} is closed; open the backend again")
@@ -144,7 +148,8 @@ class TensorRTBackend:
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
             given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
             parts.append(self._run(slots[chunk.profile], chunk, given, places))
-        return array_namespace(parts[0]).concat(parts)
+        library = array_namespace(parts[0][self.outputs[0].name])
+        return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """The array on the device; what has one axis, times and labels, is looked at on the host and stays there."""
@@ -184,12 +189,12 @@ class TensorRTBackend:
             for i, row in enumerate(rows):
                 self._stream.copy(slot.memory[spec.name].address + i * size, buffer.address + places[row] * size, size)
         slot.run(shapes)
-        (spec,) = slot.spec.outputs
         sizes = axes_of(slot.spec.inputs[:1], given)
-        result = self._library.empty(spec.concrete(**sizes), spec.dtype)
-        self._stream.copy(cuda.address(result), slot.memory[spec.name].address, result.nbytes)
+        results = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in slot.spec.outputs}
+        for name, value in results.items():
+            self._stream.copy(cuda.address(value), slot.memory[name].address, value.nbytes)
         self._stream.wait()
-        return result[: chunk.stop - chunk.start]
+        return {name: value[: chunk.stop - chunk.start] for name, value in results.items()}
 
     def _fill(self, slot: Slot, inputs: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array]:
         """Queues copies of these rows of the inputs into a slot's memory; what it returns must live until they are done."""
@@ -197,6 +202,19 @@ class TensorRTBackend:
         for name, value in given.items():
             self._stream.copy(slot.memory[name].address, cuda.address(value), value.nbytes)
         return given
+
+    def _shown(self, places: Sequence[int]) -> dict[str, npt.NDArray[np.float32]]:
+        """The outputs of the conditioning that the backbone does not take, the rows at `places` of the window."""
+        if not places:
+            return {}
+        taken = {spec.name for spec in self._slots["backbone"][0].spec.inputs}
+        specs = [spec for spec in self._slots["conditioning"][0].spec.outputs if spec.name not in taken]
+        shown = {spec.name: np.empty(spec.concrete(batch=len(places)), np.float32) for spec in specs}
+        for spec in specs:
+            for row, place in zip(shown[spec.name], places, strict=True):
+                self._stream.copy(cuda.address(row), self._modulations[spec.name].address + place * row.nbytes, row.nbytes)
+        self._stream.wait()
+        return shown
 
     def _condition(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
         """Computes a window of modulations into `_modulations`, on the device."""

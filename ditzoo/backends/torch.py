@@ -31,10 +31,10 @@ DTYPES: dict[Precision, torch.dtype] = {
 class TorchBackend:
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights; `library` says whose it is. In the form "split", what of a DiT depends on time and
-    label alone runs ahead, in windows (see `ditzoo.backends.hoist`). `compiled` passes the network through `torch.compile`,
-    which takes its time at the first evaluation of a new batch size; on a GPU, it runs as CUDA graphs. `threads`, where given,
-    is a setting of the whole process, as torch has it.
+    `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
+    is. In the form "split", what of a DiT depends on time and label alone runs ahead, in windows (see `ditzoo.backends.hoist`).
+    `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
+    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it.
     Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
     form.
     """
@@ -61,8 +61,9 @@ class TorchBackend:
         net = nets.load(card) if net is None else net
         self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
         self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
-        self._device = torch.device(device)
-        net = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
+        self.device, self.compiled = torch.device(device), compiled
+        net = net.eval().requires_grad_(False).to(self.device, DTYPES[precision])
+        self.net: nets.Net | Peer | None = net
         self._hoisted = self._hoist(net, precision) if form == "split" else None
         run: Callable[..., torch.Tensor] = net if self._hoisted is None else net.denoise  # type: ignore[assignment]
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
@@ -85,7 +86,7 @@ class TorchBackend:
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
-        device = "cpu" if self._hoisted is not None and array.ndim < 2 else self._device
+        device = "cpu" if self._hoisted is not None and array.ndim < 2 else self.device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
@@ -96,14 +97,14 @@ class TorchBackend:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._run = None
+        self.net = self._run = None
 
     def _hoist(self, net: nets.Net | Peer, precision: Precision) -> Hoisted:
         if not isinstance(net, nets.DiT) or precision == "fp64":  # times of a window are float32
             raise BackendError(f"{self.card.name} in {precision} cannot be split on torch; use torch:{precision}:single")
 
         def condition(t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            return net.condition(torch.from_numpy(t).to(self._device), torch.from_numpy(y).to(self._device))
+            return net.condition(torch.from_numpy(t).to(self.device), torch.from_numpy(y).to(self.device))
 
         return Hoisted(condition, window=window_rows(net.modulations))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ditzoo.backends.spec import BackendSpec
+    from ditzoo.bisection import Bisection
     from ditzoo.bundle import Bundle
     from ditzoo.card import Card
     from ditzoo.parity import Comparison, Drawn, Tolerance, Work
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 PEER, FILE = "diffusers", ".npz"
 
 
-def contestants(backends: str | None, against: str | None, *, exact: bool) -> tuple[list[BackendSpec], Path | None]:
+def contestants(
+    backends: str | None, against: str | None, *, exact: bool, bisect: bool
+) -> tuple[list[BackendSpec], Path | None]:
     """The backends, the reference first, and the file to compare with it, if there is one."""
     from ditzoo.backends.spec import BackendSpec, parse_spec, parse_specs
 
@@ -36,6 +39,10 @@ def contestants(backends: str | None, against: str | None, *, exact: bool) -> tu
         specs.append(parse_spec(against))
     if len(specs) < 2 and file is None:
         raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {text!r}")
+    if bisect and (specs[0].name != "torch" or len(specs) < 2):
+        raise UsageError(
+            f"--bisect holds backends against the modules of torch: put torch first in --backends, not {specs[0].name}"
+        )
     return specs, file
 
 
@@ -49,8 +56,13 @@ def comparisons(
     device: str,
     threads: int | None,
     tolerance: str | None,
-) -> list[Comparison]:
-    """Each backend but the first, and what was `recorded` elsewhere, compared with the first; its images are drawn once."""
+    bisect: bool,
+) -> tuple[list[Comparison], list[Bisection]]:
+    """Each backend but the first, and what was `recorded` elsewhere, compared with the first; its images are drawn once.
+
+    With `bisect`, also where each backend departs from the first, in the order of the comparisons.
+    """
+    from ditzoo.cli.bisect import bisect_all
     from ditzoo.cli.models import card_of, open_on
     from ditzoo.parity import check_comparable, follow, forward_errors, measure
 
@@ -60,15 +72,19 @@ def comparisons(
         reference, *others = opened
         for backend in others:
             check_comparable(reference, backend)
-        with output.progress(card.name, len(opened) * len(work.plan.rows)) as advance:
+        steps = len(work.plan.rows)
+        with output.progress(f"{card.name}: {reference.name}", steps) as advance:
             ours = follow(reference, work, advance=advance)
-            for backend in others:
+        candidates = [(backend, limits[backend.precision]) for backend in others]
+        bisections = bisect_all(reference, candidates, work, ours, rows=rows) if bisect else []
+        for backend, limit in candidates:
+            with output.progress(f"{card.name}: {backend.name}", steps) as advance:
                 theirs = follow(backend, work, advance=advance)
-                forward = forward_errors(reference, backend, work, ours, rows=rows)
-                found.append(measure(card, ours, theirs, work, forward=forward, tolerance=limits[backend.precision]))
+            forward = forward_errors(reference, backend, work, ours, rows=rows)
+            found.append(measure(card, ours, theirs, work, forward=forward, tolerance=limit))
     if recorded is not None:
         found.append(measure(card, ours, recorded, work, tolerance=limits[recorded.precision]))
-    return found
+    return found, bisections
 
 
 def limits_of(text: str | None) -> dict[Precision, Tolerance]:

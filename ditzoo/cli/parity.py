@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from ditzoo.cli.options import BACKEND, Classes, Device, Guidance, Json, Model, 
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from ditzoo.bisection import Bisection
     from ditzoo.card import Card
     from ditzoo.parity import Comparison, Report
 
@@ -52,6 +54,9 @@ def parity(
         str | None,
         typer.Option(metavar="NAME=VALUE,...", help="Other limits: forward, sample, psnr. [default: those of the precision]"),
     ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Also say where it breaks: the error of every block, the first operation beyond.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a report with plots and pictures, as this one .html file.")
     ] = None,
@@ -68,7 +73,7 @@ def parity(
 
     found = find(model)
     card = card_of(found)
-    specs, file = contestants(backends, against, exact=exact)
+    specs, file = contestants(backends, against, exact=exact, bisect=bisect)
     if file is None:
         recording, made = None, chosen_plan(card, solver, steps, guidance, None, plan)
         drawing = new_drawing(card, made, seed, *shown(card, classes, None, prompt, prompts))
@@ -81,7 +86,7 @@ def parity(
     if html is not None:
         _check_html(html)
     noise = recording.noise if recording else noise_of(seed, range(drawing.count), card.backbone.latent_shape)
-    compared = comparisons(
+    compared, bisections = comparisons(
         found,
         specs,
         Work(plan=drawing.plan, condition=condition_of(found, drawing), noise=noise),
@@ -90,19 +95,24 @@ def parity(
         device=device,
         threads=threads,
         tolerance=tolerance,
+        bisect=bisect,
     )
     reports = [comparison.report for comparison in compared]
-    show(reports, json=json)
+    show(reports, bisections, json=json)
     if html is not None:
-        _write_html(html, card, compared)
+        _write_html(html, card, compared, bisections)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
 
-def show(reports: list[Report], *, json: bool) -> None:
-    """Prints the reports: a table, each number beside its tolerance, or JSON."""
+def show(reports: list[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
+    """Prints the reports: a table, each number beside its tolerance, or JSON; and the bisections, if there are, one each."""
+    from ditzoo.cli.bisect import show_bisection, told
+
     if json:
-        output.json([_with_verdict(report) for report in reports])
+        parts = [{"bisect": told(bisection)} for bisection in bisections]
+        parts += [{}] * (len(reports) - len(parts))
+        output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
     columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
@@ -125,6 +135,8 @@ def show(reports: list[Report], *, json: bool) -> None:
     output.talk(
         "forward: relative L2 error of one evaluation, the largest over timesteps and labels; sample: of the final latents"
     )
+    for bisection in bisections:
+        show_bisection(bisection)
 
 
 def _with_verdict(report: Report) -> dict[str, object]:
@@ -144,10 +156,10 @@ def _check_html(path: Path) -> None:
     check_matplotlib()
 
 
-def _write_html(path: Path, card: Card, comparisons: list[Comparison]) -> None:
+def _write_html(path: Path, card: Card, comparisons: list[Comparison], bisections: list[Bisection]) -> None:
     from ditzoo.files import replacing
     from ditzoo.report import html
 
     with replacing(path) as scratch:
-        scratch.write_text(html(card, comparisons))
+        scratch.write_text(html(card, comparisons, bisections))
     output.talk(f"report: {path}")
