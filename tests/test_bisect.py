@@ -275,7 +275,7 @@ def test_the_report_shows_every_block(tmp_path: Path, capfd: pytest.CaptureFixtu
     text, (verdict,) = page.read_text(), [line for line in capfd.readouterr().out.splitlines() if "block is beyond" in line]
     assert "Block by block: torch bf16 cpu" in text
     assert verdict in text
-    assert text.count("<svg") == 2 + 1 + 1
+    assert text.count("<svg") == 2 + 2 + 1  # of all candidates, of this one, of its blocks
     assert all(f">{block}</text>" in text for block in ("in_blocks.0", "mid_block", "prediction", "time 1000"))
 
 
@@ -283,7 +283,7 @@ def test_a_reference_without_modules_is_refused(capfd: pytest.CaptureFixture[str
     assert run(["parity", "uvit-digits", "--backends", "onnxruntime,torch", "--bisect"]) == 2
     out, err = capfd.readouterr()
     assert out == ""
-    assert "put torch first in --backends, not onnxruntime fp32 cpu" in err
+    assert "put torch first in --backends, not onnxruntime" in err
     assert len(err.splitlines()) == 1
 
 
