@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -42,20 +43,31 @@ def _attempt(folder: Path, mode: str, *more: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "recipes", ROOT / "tests")))
     environment = {**os.environ, "DITZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "tests/export_attempt.py"), mode, str(folder / "out"), *more]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def test_twenty_kills_leave_the_right_result_and_no_litter(tmp_path: Path) -> None:
     child = _attempt(tmp_path, "kill", "20")
-    _, errors = child.communicate(timeout=900)
+    hit, errors = child.communicate(timeout=900)
     assert child.returncode == 0, errors
+    assert min(json.loads(hit).get(phase, 0) for phase in ("graphs", "engines")) >= 2, hit
     assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith(("ditzoo", "ort"))] == []
 
 
 def test_of_two_at_once_one_works_and_one_waits(tmp_path: Path) -> None:
     children = [_attempt(tmp_path, "make") for _ in range(2)]
-    said = sorted(child.communicate(timeout=600)[0].strip() for child in children)
-    assert said == ["found", "made"]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    (found, *waited), (made, *worked) = sorted(child.communicate(timeout=600)[0].split() for child in children)
+    assert (found, made) == ("found", "made")
+    assert float(waited[0]) < float(worked[1]) <= float(waited[1])
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:

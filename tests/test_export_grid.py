@@ -1,4 +1,4 @@
-"""The whole grid: both embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, to ONNX and engines."""
+"""Both embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, to ONNX and on to engines."""
 
 from __future__ import annotations
 
