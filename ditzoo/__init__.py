@@ -7,29 +7,60 @@ with ditzoo.open_backend("torch", card) as backend:
 pictures = ditzoo.decode(card, latents)
 """
 
-from ditzoo.backends import open_backend
-from ditzoo.bundle import open_bundle
-from ditzoo.card import Card
-from ditzoo.decode import contact_sheet, decode
-from ditzoo.errors import DitzooError
-from ditzoo.parity import compare
-from ditzoo.plan import Plan, make_plan
-from ditzoo.sample import sample
-from ditzoo.zoo import CARDS, card
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ditzoo.backends import open_backend as open_backend
+    from ditzoo.bundle import open_bundle as open_bundle
+    from ditzoo.card import Card as Card
+    from ditzoo.decode import contact_sheet as contact_sheet
+    from ditzoo.decode import decode as decode
+    from ditzoo.errors import DitzooError as DitzooError
+    from ditzoo.parity import compare as compare
+    from ditzoo.plan import Plan as Plan
+    from ditzoo.plan import make_plan as make_plan
+    from ditzoo.sample import sample as sample
+    from ditzoo.zoo import CARDS as CARDS
+    from ditzoo.zoo import card as card
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CARDS",
-    "Card",
-    "DitzooError",
-    "Plan",
-    "card",
-    "compare",
-    "contact_sheet",
-    "decode",
-    "make_plan",
-    "open_backend",
-    "open_bundle",
-    "sample",
-]
+_HOMES = {
+    "CARDS": "zoo",
+    "Card": "card",
+    "DitzooError": "errors",
+    "Plan": "plan",
+    "card": "zoo",
+    "compare": "parity",
+    "contact_sheet": "decode",
+    "decode": "decode",
+    "make_plan": "plan",
+    "open_backend": "backends",
+    "open_bundle": "bundle",
+    "sample": "sample",
+}
+
+__all__ = list(_HOMES)
+
+
+class _Package(ModuleType):
+    """This package. A public name is imported from its home when it is first used, so that `ditzoo --help` loads no numpy."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):  # ditzoo.sample is the function, whatever was imported
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -16,9 +16,11 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.timed import TimedBackend
 from ditzoo.errors import UsageError
+from ditzoo.parity import relative_l2
 from ditzoo.plan import Plan
-from ditzoo.sample import class_condition, evaluation_inputs, gaussian, sample_steps
+from ditzoo.sample import Floats, class_condition, evaluation_inputs, fitted, gaussian, sample_steps
 from ditzoo.specs import Array, Data, Precision
 
 Opener = Callable[[], AbstractContextManager[Backend]]
@@ -39,9 +41,11 @@ class Measurement(Data, frozen=True, kw_only=True):
     """What one backend costs at one batch size.
 
     `evaluation` is one guided evaluation of `batch` images, both halves in one call; `images_per_second` is what a whole plan
-    at that pace gives. `load` and `first_image` are seconds, the latter from an opened backend to the latents in numpy. Memory
-    is in bytes: the peak of loading and drawing one image, above what was in use before; None where the system does not tell.
-    `speed` is multiply-adds per second, None without torch to count them.
+    at that pace gives. `error` is the relative L2 error of that evaluation to the first backend's. `load` and `first_image` are
+    seconds, the latter from an opened backend to the latents in numpy; `overhead` is the share of it that was not spent in the
+    network's calls (on a CPU; on a GPU, calls may end before their work does). Memory is in bytes: the peak of loading and
+    drawing one image, above what was in use before; None where the system does not tell. `speed` is multiply-adds per second,
+    None without torch to count them.
     """
 
     backend: str
@@ -49,8 +53,10 @@ class Measurement(Data, frozen=True, kw_only=True):
     batch: int
     evaluation: Spread
     images_per_second: float
+    error: float
     load: float
     first_image: float
+    overhead: float
     host_memory: int | None
     device_memory: int | None
     speed: float | None
@@ -99,10 +105,11 @@ def run(
         halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
         measurements = []
         for batch in batches:
-            spreads = _take_turns(backends, plan, batch=batch, repeats=repeats, warmup=warmup, advance=advance)
-            for (backend, costs), spread in zip(loaded, spreads, strict=True):
-                work = None if multiply_adds is None else multiply_adds * batch * halves
-                measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, work=work))
+            spreads, outputs = _take_turns(backends, plan, batch=batch, repeats=repeats, warmup=warmup, advance=advance)
+            work = None if multiply_adds is None else multiply_adds * batch * halves
+            for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
+                error = relative_l2(output, outputs[0])
+                measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, error=error, work=work))
     return Bench(
         model=backends[0].card.name,
         steps=len(plan.rows),
@@ -119,7 +126,7 @@ def machine() -> dict[str, str]:
     from os import cpu_count
 
     found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
-    for package in ("ditzoo", "torch", "onnxruntime", "numpy"):
+    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -131,14 +138,15 @@ def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
     """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
     a = np.ones((side, side), dtype=np.float32)
     source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
-    product = min(_seconds(lambda: a @ a) for _ in range(repeats))
-    copy = min(_seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
+    product = min(seconds(lambda: a @ a) for _ in range(repeats))
+    copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
     return Ceilings(multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
 
 
 class _Costs(msgspec.Struct, frozen=True, kw_only=True):
     load: float
     first_image: float
+    overhead: float
     host_memory: int | None
     device_memory: int | None
 
@@ -151,10 +159,12 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan) -> tuple[Backend, _Costs
     load = time.perf_counter() - started
     classes = [0] if backend.card.number_of_classes else None
     condition = class_condition(backend.card, classes) if classes else None
-    first = _seconds(lambda: [backend.numpy(step.x) for step in sample_steps(backend, plan, count=1, condition=condition)])
+    timed = TimedBackend(backend)
+    first = seconds(lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition)])
     peak = _peak()
     used = None if before is None or peak is None else peak - before
-    return backend, _Costs(load=load, first_image=first, host_memory=used, device_memory=_device_peak())
+    overhead = 1 - timed.seconds / first
+    return backend, _Costs(load=load, first_image=first, overhead=overhead, host_memory=used, device_memory=_device_peak())
 
 
 def _take_turns(
@@ -165,17 +175,20 @@ def _take_turns(
     repeats: int,
     warmup: int,
     advance: Callable[[], object],
-) -> list[Spread]:
-    """A, B, A, B ...: the seconds of one evaluation in the middle of the plan, for each backend."""
+) -> tuple[list[Spread], list[Floats]]:
+    """A, B, A, B ...: the seconds of one evaluation in the middle of the plan, for each backend, and what it gives."""
     inputs = [_inputs(backend, plan, batch) for backend in backends]
-    seconds: list[list[float]] = [[] for _ in backends]
+    outputs: list[Floats] = [np.empty(0)] * len(backends)
+    timings: list[list[float]] = [[] for _ in backends]
     for turn in range(warmup + repeats):
         for i, backend in enumerate(backends):
-            took = _seconds(lambda backend=backend, i=i: backend.numpy(backend(inputs[i])))  # type: ignore[misc]
+            started = time.perf_counter()
+            outputs[i] = backend.numpy(backend(inputs[i]))
+            took = time.perf_counter() - started
             if turn >= warmup:
-                seconds[i].append(took)
+                timings[i].append(took)
         advance()
-    return [_spread(values) for values in seconds]
+    return [_spread(values) for values in timings], outputs
 
 
 def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
@@ -186,25 +199,30 @@ def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
     condition = class_condition(card, [i % count for i in range(batch)]) if count else None
     if condition is not None and row.guidance == 1:
         condition = msgspec.structs.replace(condition, null=None)
-    return {name: backend.asarray(value) for name, value in evaluation_inputs(x, row, condition).items()}
+    return fitted(backend, evaluation_inputs(x, row, condition))
 
 
-def _measurement(backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spread: Spread, work: int | None) -> Measurement:
+def _measurement(
+    backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spread: Spread, error: float, work: int | None
+) -> Measurement:
     return Measurement(
         backend=backend.name,
         precision=backend.precision,
         batch=batch,
         evaluation=spread,
         images_per_second=batch / (spread.median * len(plan.rows)),
+        error=error,
         load=costs.load,
         first_image=costs.first_image,
+        overhead=costs.overhead,
         host_memory=costs.host_memory,
         device_memory=costs.device_memory,
         speed=None if work is None else work / spread.median,
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

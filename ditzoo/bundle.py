@@ -82,11 +82,15 @@ class Verification(Data, frozen=True, kw_only=True):
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are the export's, to read."""
+    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are the export's, to read.
+
+    `weights` is the SHA-256 of the card's weights, None where they were none of a file.
+    """
 
     format: Literal["ditzoo-bundle/2"] = "ditzoo-bundle/2"
     model: str
     key: str
+    weights: str | None = None
     settings: dict[str, str]
     graphs: dict[str, Graph]
     engines: dict[str, Engine] = msgspec.field(default_factory=dict)

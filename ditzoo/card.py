@@ -289,6 +289,11 @@ class Card(Data, frozen=True, kw_only=True):
         return self.prediction == "noise" and isinstance(self.backbone, DiTConfig) and self.backbone.learn_sigma
 
     @property
+    def splits(self) -> bool:
+        """Whether part of the network depends on time and label alone, so that it can be a graph of its own."""
+        return isinstance(self.backbone, DiTConfig)
+
+    @property
     def number_of_classes(self) -> int:
         """How many classes there are to choose from, the null label not counted; 0 for a model without labels."""
         if isinstance(self.backbone, DiTConfig):

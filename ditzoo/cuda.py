@@ -1,9 +1,12 @@
-"""The little of CUDA that is needed to run an engine: which GPU there is, memory, copies, streams, graphs. Needs no torch."""
+"""The little of CUDA that is needed to run a network: which GPU there is, memory, copies, streams, graphs, arrays. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ditzoo.errors import BackendError
 
@@ -37,6 +40,31 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
     return values[0] if len(values) == 1 else tuple(values)
 
 
+def arrays() -> Any:
+    """The library whose arrays hold latents between the steps: CuPy, on the device, where it is installed; else numpy."""
+    try:
+        import cupy
+    except ModuleNotFoundError:
+        return np
+    return cupy
+
+
+def address(array: Any) -> int:
+    """Where a contiguous array of numpy lies on the host, or one of CuPy on the device."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
+def to_host(array: Any) -> npt.NDArray[Any]:
+    """A numpy array of what is in one of numpy or CuPy."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+
+def settle(library: Any) -> None:
+    """Returns when all that was queued with the arrays of a library is done; numpy queues nothing."""
+    if library is not np:
+        library.cuda.get_current_stream().synchronize()
+
+
 class Buffer:
     """A piece of device memory of `size` bytes. Free it with `free`."""
 
@@ -56,17 +84,9 @@ class Stream:
         self.cuda = runtime()
         self.handle = call(self.cuda.cudaStreamCreate)
 
-    def upload(self, address: int, host: Any) -> None:
-        """Copies a contiguous numpy array to the device."""
-        self._copy(address, host.ctypes.data, host.nbytes, "cudaMemcpyHostToDevice")
-
-    def download(self, host: Any, address: int) -> None:
-        """Copies from the device into a contiguous numpy array."""
-        self._copy(host.ctypes.data, address, host.nbytes, "cudaMemcpyDeviceToHost")
-
     def copy(self, target: int, source: int, size: int) -> None:
-        """Copies within the device."""
-        self._copy(target, source, size, "cudaMemcpyDeviceToDevice")
+        """Copies `size` bytes between any two addresses, on the device or the host."""
+        call(self.cuda.cudaMemcpyAsync, target, source, size, self.cuda.cudaMemcpyKind.cudaMemcpyDefault, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Any:
         """Records `work`, which queues on this stream, as a graph that can be launched again; nothing of it runs yet."""
@@ -88,6 +108,3 @@ class Stream:
     def free(self) -> None:
         """Gives the stream back."""
         call(self.cuda.cudaStreamDestroy, self.handle)
-
-    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
-        call(self.cuda.cudaMemcpyAsync, target, source, size, getattr(self.cuda.cudaMemcpyKind, kind), self.handle)

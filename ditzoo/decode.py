@@ -54,7 +54,7 @@ def pixel_values(model: Card | Bundle, latents: Floats, *, decoder: Decoder | No
 
     `decoder` saves opening the model's own once more.
     """
-    images = (decoder or open_decoder(model))(latents)
+    images = (decoder or open_decoder(model))(latents.astype(np.float32, copy=False))
     values: Floats = np.clip(127.5 * images.transpose(0, 2, 3, 1) + 128, 0, 255)
     return values
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
+from ditzoo.card import Card
 from ditzoo.decode import pixel_values
 from ditzoo.errors import BackendError, UsageError
+from ditzoo.images import lpips_or_why_not, psnr, ssim
 from ditzoo.plan import Plan, Row
-from ditzoo.sample import Condition, Floats, class_condition, evaluation_inputs, predictor, sample_steps
+from ditzoo.sample import (
+    Condition,
+    Floats,
+    Noise,
+    check_request,
+    class_condition,
+    evaluation_inputs,
+    fitted,
+    noise_of,
+    predictor,
+    states_of,
+)
 from ditzoo.specs import Data, Precision
+
+TIMES, LATENTS = 5, 4
+"""The grid on which single evaluations are compared: at how many timesteps, and on how many latents of each. Every label that
+was asked for is tried on all of them."""
 
 
 class Tolerance(Data, frozen=True, kw_only=True):
@@ -25,6 +41,7 @@ class Tolerance(Data, frozen=True, kw_only=True):
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
+    "fp64": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
     "fp32": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
     "bf16": Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
     "fp16": Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
@@ -33,21 +50,39 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 
 
+class LabelError(Data, frozen=True, kw_only=True):
+    """The error of one evaluation at one time under one label, over some latents of the reference's trajectory."""
+
+    label: str
+    relative_l2: float
+    max_abs: float
+
+
 class ForwardError(Data, frozen=True, kw_only=True):
-    """The error of one evaluation at one time: of the raw output, both halves of guidance, and of the guided prediction."""
+    """The error of one evaluation at one time: of the raw output, over the grid of labels and latents, and of the guided
+    prediction, over the images with their own labels. `labels` has every label's share, the null label's too; none for an
+    unconditional network."""
 
     time: float
     relative_l2: float
     max_abs: float
     cosine: float
     guided_relative_l2: float
+    labels: tuple[LabelError, ...] = ()
+
+    @property
+    def worst(self) -> float:
+        """The relative L2 error of the label that is furthest off."""
+        return float(np.max([self.relative_l2, *(error.relative_l2 for error in self.labels)]))
 
 
 class Report(Data, frozen=True, kw_only=True):
     """How far `candidate` is from `reference`.
 
-    `drift` is the relative L2 error of the latents after each step, the last being that of the final sample. `psnr` is in dB
-    over pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are.
+    `forward` is empty where there are latents of the candidate but no network. `drift` is the relative L2 error of the latents
+    after each step, the last being that of the final sample; it is the only one where no others are known. `psnr` is in dB over
+    pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are. `lpips` is None where it could not be had, and
+    `no_lpips` then says why.
     """
 
     model: str
@@ -61,6 +96,8 @@ class Report(Data, frozen=True, kw_only=True):
     drift: tuple[float, ...]
     psnr: float | None
     ssim: float
+    lpips: float | None = None
+    no_lpips: str = ""
     tolerance: Tolerance
 
     @property
@@ -69,15 +106,15 @@ class Report(Data, frozen=True, kw_only=True):
         return self.drift[-1]
 
     @property
-    def worst_forward(self) -> float:
-        """The largest relative L2 error of all times."""
-        return max(error.relative_l2 for error in self.forward)
+    def worst_forward(self) -> float | None:
+        """The largest relative L2 error of all times and labels."""
+        return float(np.max([error.worst for error in self.forward])) if self.forward else None
 
     @property
     def passed(self) -> bool:
         """Whether every number is within its tolerance. A NaN never is."""
         return (
-            self.worst_forward <= self.tolerance.forward
+            (self.worst_forward is None or self.worst_forward <= self.tolerance.forward)
             and self.sample_relative_l2 <= self.tolerance.sample
             and (self.psnr is None or self.psnr >= self.tolerance.psnr)
         )
@@ -91,6 +128,22 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Floats
 
 
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides draw: the plan, what the images show, and their noise."""
+
+    plan: Plan
+    condition: Condition | None
+    noise: Noise
+
+
+class Drawn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side drew: every state [N, C, H, W], from before the first step on, or the last alone."""
+
+    name: str
+    precision: Precision
+    states: tuple[Floats, ...]
+
+
 def compare(
     reference: Backend,
     candidate: Backend,
@@ -100,85 +153,149 @@ def compare(
     condition: Condition | None = None,
     count: int = 4,
     seed: int = 0,
-    times: int = 5,
+    times: int = TIMES,
     tolerance: Tolerance = TOLERANCES["fp32"],
     advance: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """Samples the same images on both backends, and evaluates both networks on the latents of the reference's trajectory.
+    """Samples the same images on both backends, and evaluates both networks on latents of the reference's trajectory.
 
-    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. The
-    forward error is measured at `times` steps spread over the plan, on the conditional and the unconditional half. `advance` is
-    called after each evaluation.
-    Raises UsageError for fewer than 1 times or different models, BackendError where an output is not finite.
+    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. `advance`
+    is called after each step. Raises UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
     """
-    if times < 1:
-        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
+    if classes is not None:
+        condition = class_condition(reference.card, classes)
+    count = count if condition is None else len(condition.values)
+    check_request(count=count, batch=count, seed=seed)
+    check_comparable(reference, candidate)
+    rows = compared_rows(plan, times)
+    noise = noise_of(seed, range(count), reference.card.backbone.latent_shape)
+    work = Work(plan=plan, condition=condition, noise=noise)
+    ours, theirs = (follow(backend, work, advance=advance) for backend in (reference, candidate))
+    forward = forward_errors(reference, candidate, work, ours, rows=rows)
+    return measure(reference.card, ours, theirs, work, forward=forward, tolerance=tolerance)
+
+
+def check_comparable(reference: Backend, candidate: Backend) -> None:
+    """Raises UsageError where two backends run different models, or the same on latents of different sizes."""
     if reference.card != candidate.card:
         raise UsageError(
             f"{reference.name} runs {reference.card.name}, {candidate.name} another model; compare one with itself"
         )
-    if classes is not None:
-        condition = class_condition(reference.card, classes)
-    count = count if condition is None else len(condition.values)
-    first, second = (
-        _states(backend, plan, condition=condition, count=count, seed=seed, advance=advance)
-        for backend in (reference, candidate)
-    )
-    rows = sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
-    pixels = [pixel_values(reference.card, states[-1]) for states in (second, first)]
+    theirs = {spec.name: spec for spec in candidate.inputs}
+    for spec in reference.inputs:
+        sizes = zip(spec.shape, theirs[spec.name].shape, strict=True)
+        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes):
+            raise UsageError(
+                f"{reference.name} takes {spec}, {candidate.name} {theirs[spec.name]}: they are for different resolutions;"
+                " export both for the same"
+            )
+
+
+def follow(backend: Backend, work: Work, *, advance: Callable[[], object] = lambda: None) -> Drawn:
+    """Draws the images on a backend; raises BackendError where a number is not finite, naming the step, time and image."""
+    rows, states = work.plan.rows, list[Floats]()
+    for done, x in enumerate(states_of(backend, work.plan, condition=work.condition, noise=work.noise)):
+        states.append(backend.numpy(x))
+        finite = np.isfinite(states[-1]).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise BackendError(
+                f"{backend.name} gave NaN or infinity in step {done} of {len(rows)}, at time {rows[max(done - 1, 0)].time:g},"
+                f" image {finite.argmin()}"
+            )
+        if done:
+            advance()
+    return Drawn(name=backend.name, precision=backend.precision, states=tuple(states))
+
+
+def compared_rows(plan: Plan, times: int) -> list[int]:
+    """Up to `times` rows, spread over the plan; raises UsageError for fewer than 1 times."""
+    if times < 1:
+        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
+    return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
+
+
+def forward_errors(
+    reference: Backend, candidate: Backend, work: Work, drawn: Drawn, *, rows: Sequence[int]
+) -> tuple[ForwardError, ...]:
+    """The errors of single evaluations at `rows` of the plan, on the latents that the reference had there.
+
+    Raises BackendError where an output is not finite.
+    """
+    return tuple(_forward(reference, candidate, work, work.plan.rows[row], drawn.states[row]) for row in rows)
+
+
+def measure(
+    card: Card, reference: Drawn, candidate: Drawn, work: Work, *, forward: tuple[ForwardError, ...] = (), tolerance: Tolerance
+) -> Comparison:
+    """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture."""
+    known = min(len(candidate.states), len(work.plan.rows))
+    last = [drawn.states[-1] for drawn in (reference, candidate)]
+    pixels = [pixel_values(card, latents) for latents in reversed(last)]
+    distance, why = lpips_or_why_not(*pixels)
     report = Report(
-        model=reference.card.name,
+        model=card.name,
         reference=reference.name,
         candidate=candidate.name,
         precision=candidate.precision,
-        solver=plan.solver,
-        steps=len(plan.rows),
-        images=count,
-        forward=tuple(_forward(reference, candidate, plan, plan.rows[row], first[row], condition) for row in rows),
-        drift=tuple(relative_l2(b, a) for a, b in zip(first[1:], second[1:], strict=True)),
+        solver=work.plan.solver,
+        steps=len(work.plan.rows),
+        images=len(last[0]),
+        forward=forward,
+        drift=tuple(relative_l2(b, a) for a, b in zip(reference.states[-known:], candidate.states[-known:], strict=True)),
         psnr=psnr(*pixels),
         ssim=ssim(*pixels),
+        lpips=distance,
+        no_lpips=why,
         tolerance=tolerance,
     )
-    return Comparison(report=report, reference=first[-1], candidate=second[-1])
+    return Comparison(report=report, reference=last[0], candidate=last[1])
 
 
-def _evaluate(backend: Backend, inputs: Mapping[str, np.ndarray]) -> Floats:
-    return backend.numpy(backend({name: backend.asarray(value) for name, value in inputs.items()}))
-
-
-def _forward(
-    reference: Backend, candidate: Backend, plan: Plan, row: Row, x: Floats, condition: Condition | None
-) -> ForwardError:
-    """All errors of one evaluation at latents `x` [B, C, H, W]."""
-    inputs = evaluation_inputs(x, row, condition)
-    raw = [_evaluate(backend, inputs) for backend in (candidate, reference)]
+def _forward(reference: Backend, candidate: Backend, work: Work, row: Row, x: Floats) -> ForwardError:
+    """All errors of one evaluation at latents `x` [B, C, H, W]: every label on the first few; each image's own guided."""
+    grid = {
+        label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]
+        for label, condition in _labels(work.condition).items()
+    }
+    raw = [np.stack(outputs) for outputs in zip(*grid.values(), strict=True)]
     guided = [
-        backend.numpy(predictor(backend, plan, condition)(backend.asarray(x), row))[:, : plan.channels]
+        backend.numpy(predictor(backend, work.plan, work.condition)(fitted(backend, {"x": x})["x"], row))
         for backend in (candidate, reference)
     ]
     return ForwardError(
         time=row.time,
         relative_l2=relative_l2(*raw),
-        max_abs=float(np.abs(np.subtract(*raw, dtype=np.float64)).max()),
+        max_abs=max_abs(*raw),
         cosine=cosine(*raw),
-        guided_relative_l2=relative_l2(*guided),
+        guided_relative_l2=relative_l2(*(output[:, : work.plan.channels] for output in guided)),
+        labels=tuple(
+            LabelError(label=label, relative_l2=relative_l2(*outputs), max_abs=max_abs(*outputs))
+            for label, outputs in grid.items()
+            if work.condition is not None
+        ),
     )
 
 
-def _states(
-    backend: Backend, plan: Plan, *, condition: Condition | None, count: int, seed: int, advance: Callable[[], object]
-) -> list[Floats]:
-    """Every state of the trajectory, as numpy arrays."""
-    states = []
-    for step in sample_steps(backend, plan, count=count, condition=condition, seed=seed):
-        states.append(backend.numpy(step.x))
-        if not np.isfinite(states[-1]).all():
-            time = plan.rows[max(step.done - 1, 0)].time
-            raise BackendError(f"{backend.name} gave NaN or infinity in step {step.done} of {len(plan.rows)}, at time {time:g}")
-        if step.done:
-            advance()
-    return states
+def _labels(condition: Condition | None) -> dict[str, Condition | None]:
+    """Everything that a network may be asked for: each class or prompt alone, and the null label."""
+    if condition is None:
+        return {"": None}
+    names = condition.values.tolist() if condition.name == "y" else [f"prompt {i}" for i in range(len(condition.values))]
+    values = {str(name): value for name, value in zip(names, condition.values, strict=True)}
+    if condition.null is not None:
+        values["null"] = condition.null
+    return {name: Condition(name=condition.name, values=np.asarray(value), null=None) for name, value in values.items()}
+
+
+def _evaluate(backend: Backend, label: str, x: Floats, row: Row, condition: Condition | None) -> Floats:
+    """The output for all latents under one condition, which has no axis of images."""
+    if condition is not None:
+        condition = msgspec.structs.replace(condition, values=np.repeat(condition.values[None], len(x), axis=0))
+    output = backend.numpy(backend(fitted(backend, evaluation_inputs(x, row, condition))))
+    if not np.isfinite(output).all():
+        under = f" under label {label}" if label else ""
+        raise BackendError(f"{backend.name} gave NaN or infinity as its {backend.outputs[0].name} at time {row.time:g}{under}")
+    return output
 
 
 def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
@@ -187,30 +304,12 @@ def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64)))
 
 
+def max_abs(value: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference of two numbers, in float64."""
+    return float(np.abs(np.subtract(value, reference, dtype=np.float64)).max())
+
+
 def cosine(value: np.ndarray, reference: np.ndarray) -> float:
     """The cosine of the angle between two arrays as vectors, in float64."""
     a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def psnr(value: Floats, reference: Floats) -> float | None:
-    """The peak signal-to-noise ratio in dB of pixel values 0 ... 255; None where they are equal."""
-    error = float(((value.astype(np.float64) - reference) ** 2).mean())
-    return 20 * math.log10(255) - 10 * math.log10(error) if error > 0 else None
-
-
-def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
-    """The mean structural similarity of pixel values 0 ... 255, [N, H, W, C] each, over flat windows of `side` x `side`.
-
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, eq. 13; sample variances.
-    """
-    a, b = (
-        np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (side, side), axis=(1, 2)) for x in (value, reference)
-    )
-    mean_a, mean_b = a.mean(axis=(-2, -1)), b.mean(axis=(-2, -1))
-    scale = side**2 / (side**2 - 1)
-    variance_a, variance_b = scale * a.var(axis=(-2, -1)), scale * b.var(axis=(-2, -1))
-    covariance = scale * ((a * b).mean(axis=(-2, -1)) - mean_a * mean_b)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())

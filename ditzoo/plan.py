@@ -196,6 +196,14 @@ def parse_solver(text: str) -> Chosen:
     return Chosen(name=name, solver=solver, spacing=values.pop("spacing"), end=values.pop("end"), options=values)
 
 
+def check_plan(card: Card, plan: Plan) -> None:
+    """Raises UsageError for a plan that cannot be one of the card's model."""
+    if plan.channels != card.backbone.latent_shape[0]:
+        raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
+    if any(row.log_variance for row in plan.rows) and not card.learns_variance:
+        raise UsageError(f"this plan asks for a learned variance, and {card.name} has none")
+
+
 def load_plan(path: Path) -> Plan:
     """The plan in the file at `path`; raises PlanError if it is none."""
     try:

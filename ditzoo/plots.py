@@ -23,11 +23,29 @@ def line_chart(
 ) -> Figure:
     """Lines with a legend; `series` maps a name to its points. Raises MissingPackageError without matplotlib."""
     figure = _figure()
+    log_y = log_y and any(y > 0 for points in series.values() for _, y in points)  # matplotlib warns where nothing is
     axes = figure.add_subplot(
         title=title, xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear"
     )
     for name, points in series.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=name)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def block_chart(
+    series: Mapping[str, Mapping[str, float]], *, limit: float, title: str, y_label: str, limit_label: str
+) -> Figure:
+    """Lines over names, such as those of blocks, on a logarithmic scale, and a dashed one at `limit`; all lines have the same
+    names."""
+    figure = _figure(width=9.6, height=4.8)
+    axes = figure.add_subplot(title=title, ylabel=y_label)
+    axes.set_yscale("log", nonpositive="mask")
+    for name, points in series.items():
+        axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=name)
+    axes.axhline(limit, color="#b91c1c", linestyle="--", linewidth=1, label=limit_label)
+    axes.tick_params(axis="x", rotation=90, labelsize="xx-small")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -39,6 +57,30 @@ def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bin
     axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="how many", yscale="log")
     axes.hist(values, bins=bins)
     axes.grid(alpha=0.3)
+    return figure
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    x_label: str,
+    scale: str,
+) -> Figure:
+    """A table of positive numbers as colours on a logarithmic scale; zeros stay white. `scale` names the numbers."""
+    from matplotlib.colors import LogNorm
+
+    figure, table = _figure(), np.array(values)
+    shown = np.ma.masked_less_equal(table, 0)
+    axes = figure.add_subplot(title=title, xlabel=x_label)
+    low, high = (shown.min(), shown.max()) if shown.count() else (1.0, 1.0)
+    drawn = axes.pcolormesh(shown, norm=LogNorm(low, 10 * low if high == low else high))
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    axes.invert_yaxis()
+    figure.colorbar(drawn, label=scale)
     return figure
 
 
@@ -59,8 +101,8 @@ def check_matplotlib() -> None:
         raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'")
 
 
-def _figure() -> Figure:
+def _figure(*, width: float = 6.4, height: float = 3.6) -> Figure:
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(6.4, 3.6), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,7 +17,11 @@ from ditzoo.errors import UsageError
 from ditzoo.plan import Plan, Row
 from ditzoo.specs import Array
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Float32, or float64 from a backend that computes in that."""
+
+Noise: TypeAlias = Callable[[int], Floats]
+"""From the number of a draw to the noise of a batch, [N, C, H, W]."""
 
 MAX_SEED = 2**64 - 1
 
@@ -35,6 +39,11 @@ def gaussian(seed: int, image: int, draw: int, shape: Sequence[int]) -> Floats:
     radius, angle = np.sqrt(-2 * np.log(uniform[0::2])), 2 * np.pi * uniform[1::2]
     normal = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return normal.reshape(-1)[:size].reshape(shape).astype(np.float32)
+
+
+def noise_of(seed: int, images: range, shape: Sequence[int]) -> Noise:
+    """The noise of some images under `seed`: each draw is [N, *shape]."""
+    return lambda draw: np.stack([gaussian(seed, image, draw, shape) for image in images])
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,9 +96,7 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     Guided channels are uncond + s · (cond − uncond), the others cond. Where s is 1, only cond is evaluated.
     """
     halves = _has_null(condition)
-    cond, both = (
-        {name: backend.asarray(value) for name, value in _tokens(condition, halves=both).items()} for both in (False, halves)
-    )
+    cond, both = (fitted(backend, _tokens(condition, halves=both)) for both in (False, halves))
 
     if condition is not None and condition.name == "y" and isinstance(backend, Hoisting):
         backend.prepare([row.time for row in plan.rows], _tokens(condition, halves=halves)["y"].tolist())
@@ -97,8 +104,8 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     def predict(x: Array, row: Row) -> Array:
         size, xp = len(x), array_namespace(x)
         if row.guidance == 1 or not halves:
-            return backend({"x": x, "t": backend.asarray(_times(row, size)), **cond})
-        output = backend({"x": xp.concat([x, x]), "t": backend.asarray(_times(row, 2 * size)), **both})
+            return backend({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond})
+        output = backend({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both})
         kept, uncond = output[:size], output[size:, : plan.guided_channels]
         mixed = uncond + row.guidance * (kept[:, : plan.guided_channels] - uncond)
         return xp.concat([mixed, kept[:, plan.guided_channels :]], axis=1)
@@ -110,7 +117,13 @@ def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[
     """All inputs of the evaluation of `row` at latents `x` [B, C, H, W]: both halves, where there is a null condition."""
     halves = _has_null(condition)
     x = np.concatenate([x, x]) if halves else x
-    return {"x": x, "t": _times(row, len(x)), **_tokens(condition, halves=halves)}
+    return {"x": x, "t": _times(row, len(x)).astype(x.dtype), **_tokens(condition, halves=halves)}
+
+
+def fitted(backend: Backend, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Array]:
+    """Inputs of the network as the backend takes them: its own kind of array, floating numbers as wide as its specs say."""
+    types = {spec.name: spec.dtype for spec in backend.inputs}
+    return {name: backend.asarray(value.astype(types.get(name, value.dtype), copy=False)) for name, value in inputs.items()}
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +132,11 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     images: range
     done: int
     x: Array
+
+
+def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise) -> Iterator[Array]:
+    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each."""
+    return trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
 
 
 def sample_steps(
@@ -141,12 +159,9 @@ def sample_steps(
     shape = backend.card.backbone.latent_shape
     for start in range(0, count, batch):
         images = range(start, min(start + batch, count))
-
-        def noise(draw: int, images: range = images) -> Array:
-            return backend.asarray(np.stack([gaussian(seed, first + image, draw, shape) for image in images]))
-
         part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
-        for done, x in enumerate(trajectory(plan, predictor(backend, plan, part), noise)):
+        noise = noise_of(seed, range(first + images.start, first + images.stop), shape)
+        for done, x in enumerate(states_of(backend, plan, condition=part, noise=noise)):
             yield Step(images=images, done=done, x=x)
 
 
@@ -159,7 +174,7 @@ def sample(
     seed: int = 0,
     batch: int | None = None,
 ) -> Floats:
-    """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W], float32.
+    """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W].
 
     For pictures, hand them to `ditzoo.decode`. Errors: see `class_condition` and `sample_steps`.
     """
@@ -195,4 +210,4 @@ def _tokens(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArr
 
 
 def _times(row: Row, size: int) -> Floats:
-    return np.full(size, row.time, dtype=np.float32)
+    return np.full(size, row.time)

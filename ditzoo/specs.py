@@ -14,11 +14,11 @@ Array: TypeAlias = Any
 
 T = TypeVar("T")
 
-DType: TypeAlias = Literal["float32", "float16", "bfloat16", "int64"]
+DType: TypeAlias = Literal["float64", "float32", "float16", "bfloat16", "int64"]
 
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16", "int8", "fp8"]
-"""What a network computes in; its inputs and outputs are float32 whatever that is. Eight bits are those of the weights, and of
-what they are multiplied with; all else stays in float32."""
+Precision: TypeAlias = Literal["fp64", "fp32", "bf16", "fp16", "int8", "fp8"]
+"""What a network computes in. Its inputs and outputs are float64 in fp64, which only torch has, and float32 in any other. Eight
+bits are those of the weights, and of what they are multiplied with; all else stays in float32."""
 
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
 """What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
@@ -27,13 +27,18 @@ CPUs) or carries scales measured beforehand (tensorrt)."""
 Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
 """Where a network runs. The last two are for ONNX Runtime: a GPU, through its execution provider of that TensorRT."""
 
+Form: TypeAlias = Literal["split", "single"]
+"""Whether conditioning, which depends on time and label alone, is a graph of its own, or all is one graph."""
+
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 """The two TensorRTs: the one for data centres and the one for RTX cards. Each is a Python module of that name."""
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 TARGETS: tuple[Target, ...] = get_args(Target)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp64")
 DEVICES: tuple[Device, ...] = get_args(Device)
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +111,12 @@ class Profile(Data, frozen=True, kw_only=True):
     def fits(self, sizes: Mapping[str, int]) -> bool:
         """Whether every size that this profile has a range for is in it."""
         return all(self.axes[name].min <= size <= self.axes[name].max for name, size in sizes.items() if name in self.axes)
+
+
+def axes_of(specs: Sequence[TensorSpec], tensors: Mapping[str, Array]) -> dict[str, int]:
+    """The number that every symbolic axis of `specs` has in `tensors`."""
+    sizes = {axis: size for spec in specs for axis, size in zip(spec.shape, tensors[spec.name].shape, strict=True)}
+    return {axis: size for axis, size in sizes.items() if isinstance(axis, str)}
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:

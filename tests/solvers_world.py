@@ -27,6 +27,8 @@ DEVIATION = 0.5
 class NetBackend:
     """As much of a backend as `predictor` needs, around a float32 network, in float64 outside of it."""
 
+    inputs = ()
+
     def __init__(self, net: Callable[..., torch.Tensor]) -> None:
         self.net = net
 

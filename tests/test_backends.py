@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import backends_memory
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,6 +17,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
 from ditzoo.parity import relative_l2
 from ditzoo.sample import evaluation_inputs
+from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
 
@@ -132,7 +136,7 @@ def test_half_precisions_stay_close_mid_trajectory(precision: str, card: ditzoo.
     [
         ("tensorflow", {}, "unknown backend 'tensorflow'"),
         ("torch", {"precision": "fp7"}, "unknown precision 'fp7'"),
-        ("torch", {"precision": "int8"}, "torch computes in fp32, bf16, fp16, not in int8"),
+        ("torch", {"precision": "int8"}, "torch computes in fp64, fp32, bf16, fp16, not in int8"),
         ("torch", {"device": "tpu"}, "unknown device 'tpu'"),
         ("torch", {"threads": 0}, "threads must be 1 or more"),
         ("onnxruntime", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
@@ -157,6 +161,23 @@ def test_torch_on_a_gpu_agrees_with_the_cpu(card: ditzoo.Card, precision: str) -
     assert report.sample_relative_l2 <= {"fp32": 1e-3, "bf16": 1e-1, "fp16": 2e-2}[precision]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_split_draws_what_torch_draws(precision: Precision) -> None:
+    card = ditzoo.card("dit-digits")
+    plan, drawn = ditzoo.make_plan(card, steps=4), []
+    forms: tuple[Form, ...] = ("single", "split")
+    for form in forms:
+        with open_backend("torch", card, form=form, precision=precision) as backend:
+            drawn.append(ditzoo.sample(backend, plan, classes=[3, 8]))
+    assert relative_l2(drawn[1], drawn[0]) < {"fp32": 1e-6, "bf16": 1e-2}[precision]
+
+
+def test_torch_cannot_split_every_network() -> None:
+    for name, precision in (("uvit-digits", "fp32"), ("dit-digits", "fp64")):
+        with pytest.raises(BackendError, match=f"{name} in {precision} cannot be split on torch; use torch:{precision}:single"):
+            open_backend("torch", ditzoo.card(name), form="split", precision=precision)  # type: ignore[arg-type]
+
+
 def test_unreadable_graphs_are_one_clear_error(tmp_path: Path) -> None:
     bundle = cached_bundle(CARDS[1])
     graphs = bundle.manifest.graphs
@@ -170,3 +191,46 @@ def test_unreadable_graphs_are_one_clear_error(tmp_path: Path) -> None:
 def test_the_usage_error_for_a_precision_names_the_near_ones() -> None:
     with pytest.raises(UsageError, match="did you mean fp16"):
         open_backend("torch", CARDS[0], precision="fp15")  # type: ignore[arg-type]
+
+
+def test_backends_that_ask_alike_share_a_session_and_its_weights() -> None:
+    from ditzoo.backends import onnxruntime as module
+
+    bundle = cached_bundle(CARDS[0])
+    with open_backend("onnxruntime", bundle) as first, open_backend("onnxruntime", bundle) as second:
+        with open_backend("onnxruntime", bundle, threads=1) as other:
+            assert first._sessions == second._sessions  # type: ignore[attr-defined]
+            assert not set(first._sessions.values()) & set(other._sessions.values())  # type: ignore[attr-defined]
+        held = set(module._open.values())
+        first.__exit__(None, None, None)
+        assert set(module._open.values()) == held == set(second._sessions.values())  # type: ignore[attr-defined]
+        assert np.isfinite(call(second, inputs_of(second))).all()
+    del held
+    assert not module._open
+
+
+@pytest.mark.skipif(not backends_memory.STATUS.exists(), reason="the system does not tell what memory is whose")
+def test_a_second_backend_of_128_megabytes_of_weights_takes_none(tmp_path: Path) -> None:
+    backends_memory.write_graph(tmp_path)
+    done = subprocess.run([sys.executable, backends_memory.__file__, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, again, other_threads = map(float, done.stdout.split())
+    assert 120 < first < 200  # one copy, prepacked, and what runs it; the pages of the mapped file are the system's
+    assert again < 10
+    assert other_threads > 120  # sessions of other settings prepack for themselves
+
+
+def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ditzoo.backends import onnxruntime as module
+
+    bundle, given = cached_bundle(CARDS[0]), {}
+    monkeypatch.setattr(module, "_session", lambda path, entries, device, threads, options: given.update({path.name: options}))
+    profile = Profile(axes={"batch": Range(min=2, opt=4, max=8), "height": Range(min=8, opt=8, max=8)})
+    open_backend("onnxruntime", bundle, device="tensorrt_rtx", profiles=[profile])
+    assert given["backbone.onnx"]["nv_profile_min_shapes"] == "x:2x1x8x8,blocks:2x6x384,final:2x128"
+    assert given["backbone.onnx"]["nv_profile_max_shapes"] == "x:8x1x8x8,blocks:8x6x384,final:8x128"
+    rows = given["conditioning.onnx"]["nv_profile_max_shapes"].split(",")[0].removeprefix("t:")
+    assert int(rows) > 1000  # a whole window of modulations, whatever the batch
+    for name, device in (("onnxruntime", "cuda"), ("torch", "cpu")):
+        with pytest.raises(UsageError, match="profiles are for onnxruntime on tensorrt or tensorrt_rtx"):
+            open_backend(name, bundle, device=device, profiles=[profile])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from ditzoo.flops import multiply_adds
 from ditzoo.plan import make_plan
 from ditzoo_export import cached_bundle
 
+ROOT = Path(__file__).parents[1]
 CARD = ditzoo.card("uvit-digits")
 PLAN = make_plan(CARD, steps=3)
 BUNDLE = partial(cached_bundle, CARD)
@@ -164,3 +166,20 @@ def test_a_wrong_request_is_one_clear_line(typed: str, message: str, capfd: pyte
     error = capfd.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_peers_are_measured_on_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    peers = importlib.import_module("bench_peers")
+    card = ditzoo.card("dit-digits")
+    texts = ["openvino", "onnxruntime", "torch:bf16:split"]
+    results = peers.contest(card, make_plan(card, steps=2), texts, base="diffusers", together=2, repeats=2)
+    assert [[entry.backend for entry in result.measurements] for result in results] == [
+        ["torch fp32 cpu", "diffusers fp32 cpu", "openvino fp32 cpu", "onnxruntime fp32 cpu"],
+        ["torch fp32 cpu", "diffusers fp32 cpu", "torch bf16 cpu split"],
+    ]
+    assert all(entry.error < 1e-5 for entry in results[0].measurements if "diffusers" not in entry.backend)
+    assert 1e-4 < results[1].measurements[2].error < 5e-2
+    assert [line.split(" | ")[0] for line in peers.table(results, "diffusers")[2:]] == [
+        f"| {entry.backend}" for entry in (*results[0].measurements, results[1].measurements[2])
+    ]

@@ -48,10 +48,10 @@ def test_a_whole_bundle_opens(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert opened.card == CARD
     assert opened.plan == ditzoo.make_plan(CARD)
-    assert sorted(opened.manifest.files) == ["backbone.onnx", "card.json", "plan.json"]
+    assert sorted(opened.manifest.files) == ["backbone.onnx", "backbone.onnx.data", "card.json", "plan.json"]
 
 
-@pytest.mark.parametrize("name", ["backbone.onnx", "card.json", "plan.json"])
+@pytest.mark.parametrize("name", ["backbone.onnx", "backbone.onnx.data", "card.json", "plan.json"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_bundle_is_refused_with_the_file_and_the_remedy(bundle: Path, name: str, fault: str) -> None:
     damage, message = FAULTS[fault]

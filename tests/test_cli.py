@@ -57,7 +57,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --out /proc/x.png": "--out: cannot write to /proc",
     "sample dit-digits --out x.docx": "x.docx is no picture file",
     "sample dit-digits --save-latents missing/x.npy": "--save-latents: there is no folder missing",
-    "sample dit-digits --save-latents x.pt": "--save-latents writes a .npy file",
+    "sample dit-digits --save-latents x.pt": "--save-latents writes a .npy or .npz file",
     "sample ./nowhere": "no bundle at nowhere: there is no such folder",
     "sample .": "no bundle at .: it has no manifest.json",
     "sample": "Missing argument",

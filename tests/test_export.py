@@ -43,7 +43,7 @@ def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
 def test_the_split_backbone_lacks_the_conditioning_weights_and_draws_the_same() -> None:
     card = ditzoo.card("dit-digits")
     split, single = (cached_bundle(card, settings=make_settings(card, split=split)) for split in (True, False))
-    sizes = [bundle.manifest.files["backbone.onnx"].size for bundle in (split, single)]
+    sizes = [bundle.manifest.files["backbone.onnx.data"].size for bundle in (split, single)]
     assert sizes[0] < 0.8 * sizes[1]
     plan = ditzoo.make_plan(card, steps=6)
     drawn = []
@@ -76,13 +76,13 @@ def test_graphs_hold_no_trace_of_this_machine() -> None:
 
 
 def test_opset_and_attention_go_by_target() -> None:
-    """One operation a block: ONNX's own, of which TensorRT makes what it wants, or ONNX Runtime's, which has flash attention."""
+    """One operation a block: ONNX's own, which TensorRT takes apart, or ONNX Runtime's, with flash attention."""
     card = ditzoo.card("uvit-digits")
     for target, opset, attention in (("onnxruntime", 20, "MultiHeadAttention"), ("tensorrt", 23, "Attention")):
         bundle = cached_bundle(card, settings=make_settings(card, precision="int8", target=target))
         nodes = onnx.load(bundle.path / "backbone.onnx").graph.node
         assert bundle.manifest.graphs["backbone"].opset == opset
-        assert sum(node.op_type == attention for node in nodes) == card.backbone.depth
+        assert sum(node.op_type == attention for node in nodes) == sum(node.op_type == "Gelu" for node in nodes) > 0
         assert not any(node.op_type == "Softmax" for node in nodes)
 
 
@@ -123,7 +123,7 @@ def test_a_uvit_takes_no_other_resolution_and_no_split() -> None:
     for resolution in ("dynamic", "16"):
         with pytest.raises(UsageError, match="learned the positions of 8x8 pixels"):
             parse_resolution(card, resolution)
-    with pytest.raises(UsageError, match="leave --split out"):
+    with pytest.raises(UsageError, match="leave split out"):
         make_settings(card, split=True)
 
 

@@ -1,4 +1,4 @@
-"""Both embedded models, and DiT-S/2 and U-ViT-S/2 with random weights, in every precision, to ONNX and on to engines."""
+"""The whole grid: the embedded models, DiT-S/2 and U-ViT-S/2 (random weights), in every precision, as graphs and engines."""
 
 from __future__ import annotations
 

@@ -31,6 +31,22 @@ def test_the_runtime_imports_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
+@pytest.mark.parametrize("code", ["import ditzoo", "import ditzoo.cli", "from ditzoo.cli import run; run(['--help'])"])
+def test_help_loads_only_what_it_prints_with(code: str) -> None:
+    report = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, cwd=ROOT)
+    packages = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()} - sys.stdlib_module_names
+    assert packages <= {"ditzoo", "typer", "rich", "shellingham", "markdown_it", "mdurl", "pygments", "annotated_doc"}
+
+
+def test_public_names_are_there_whatever_was_imported_before() -> None:
+    code = "import ditzoo.sample, ditzoo.card, ditzoo.decode, types; from ditzoo import *\n"
+    code += "assert ditzoo.sample is sample and ditzoo.card is card\n"
+    code += "assert not any(isinstance(getattr(ditzoo, name), types.ModuleType) for name in ditzoo.__all__)\n"
+    code += "assert not hasattr(ditzoo, 'nothing')"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr == ""
+
+
 def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
     bundle = cached_bundle(ditzoo.card("uvit-digits")).path
     typed = ["sample", str(bundle), "--steps", "2", "--out", str(tmp_path / "x.png")]

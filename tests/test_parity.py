@@ -17,7 +17,8 @@ import ditzoo
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.parity import TOLERANCES, Comparison, compare, cosine, psnr, relative_l2, ssim
+from ditzoo.images import psnr, ssim
+from ditzoo.parity import TOLERANCES, Comparison, compare, cosine, relative_l2
 from ditzoo.plan import make_plan
 from ditzoo.report import html
 
@@ -148,7 +149,7 @@ def test_the_html_report_is_one_file_with_plots_and_pictures() -> None:
     text = html(CARD, [against(Shifted(1e-3)), against(TorchBackend(CARD, precision="bf16"))])
     seen = Seen()
     seen.feed(text)
-    assert sum(tag == "svg" for tag, _ in seen.tags) == 2 + 2
+    assert sum(tag == "svg" for tag, _ in seen.tags) == 2 + 2 * 2
     sources = [str(attributes["src"]) for tag, attributes in seen.tags if tag == "img"]
     assert len(sources) == 2 * 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)

@@ -36,6 +36,8 @@ TEXTS = ["ddpm", "ddpm:variance=fixed_large", "ddim", "ddim:eta=1", "dpmpp:order
 class NetBackend:
     """As much of a backend as `predictor` needs, around a network, in any float type outside of it."""
 
+    inputs = ()
+
     def __init__(self, net: Callable[..., torch.Tensor]) -> None:
         self.net = net
 

@@ -18,6 +18,8 @@ from ditzoo.schedules import point
 class Counter:
     """A backend whose output is its label, and which counts the images that it is shown."""
 
+    inputs = ()
+
     def __init__(self) -> None:
         self.shown: list[int] = []
 

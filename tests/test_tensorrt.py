@@ -5,21 +5,25 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorrt_stand_in import Cuda, Library, write_engines
+from tensorrt_stand_in import tensorrt as stand_in
 
 import ditzoo
 from ditzoo import cuda
+from ditzoo.backends.chunks import chunks
 from ditzoo.backends.hoist import Hoisted
-from ditzoo.backends.tensorrt import accept, check_engines, chunks, present
-from ditzoo.bundle import Bundle
+from ditzoo.backends.tensorrt import TensorRTBackend, accept, check_engines, present
+from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
 from ditzoo.specs import Profile, Range
-from ditzoo_export import cached_engines, make_engine_settings
+from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
 
 ROOT = Path(__file__).parent.parent
 API = json.loads((ROOT / "tests/data/tensorrt-api.json").read_text())
@@ -153,7 +157,7 @@ def test_engines_for_something_else_say_how_to_rebuild_them(engines: Bundle) -> 
         ),
         ({"version": "1.8"}, "were built with tensorrt_rtx .*, this is 1.8; `ditzoo export"),
         ({"flavour": "tensorrt"}, "are of tensorrt_rtx; use --backend tensorrt_rtx"),
-        ({"precision": "fp32"}, "add --precision fp16"),
+        ({"precision": "fp32"}, "are fp16, not fp32; leave that out"),
     ):
         with pytest.raises(BackendError, match=message):
             check_engines(engines, **{**fitting, **change})  # type: ignore[arg-type]
@@ -175,7 +179,7 @@ def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], wi
         ran.append(len(t))
         return np.stack([t, y], axis=1)
 
-    hoisted = Hoisted(run, row_bytes=256 * 2**20 // window)
+    hoisted = Hoisted(run, window=window)
     if prepared:
         hoisted.prepare(times, labels)
     for time in times:
@@ -186,3 +190,54 @@ def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], wi
     assert max(ran) <= max(window, len(set(labels)))
     if prepared and window >= distinct:
         assert ran == [distinct]
+
+
+@pytest.mark.parametrize("library", [np, Library], ids=["numpy", "cupy"])
+@pytest.mark.parametrize("rtx", [True, False], ids=["tensorrt_rtx", "tensorrt"])
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_sampling_moves_the_right_rows_to_and_from_the_device(
+    name: str, rtx: bool, library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On stand-ins for CUDA, TensorRT and CuPy: batches split and padded, modulations in windows, CUDA graphs, nothing leaked,
+    and with CuPy no latents on the host between the first noise and the image."""
+    card, device = ditzoo.card(name), Cuda()
+    graphs = cached_bundle(card)
+    sizes = {"backbone": [(2, 2), (4, 5)], "conditioning": [(1, 7)]}
+    specs = {
+        f"{graph}-{low}": stand_in_engine(graphs, graph, [(low, high)])
+        for graph in sizes
+        if graph in graphs.manifest.graphs
+        for low, high in sizes[graph]
+    }
+    monkeypatch.setattr(cuda, "runtime", lambda: device)
+    monkeypatch.setattr(cuda, "gpu", lambda: "sm89")
+    monkeypatch.setattr(cuda, "arrays", lambda: library)
+    module = stand_in(device, specs, graphs.path, rtx=rtx)
+    plan = ditzoo.make_plan(card, steps=4)
+    Library.moved.clear()
+    with TensorRTBackend(tmp_path, write_engines(tmp_path, specs), card, trt=module) as backend:
+        drawn = ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=2)  # six rows, guided: five, and one padded to two
+    with ditzoo.open_backend("onnxruntime", graphs) as reference:
+        np.testing.assert_allclose(drawn, ditzoo.sample(reference, plan, classes=[3, 1, 4], seed=2), atol=1e-5)
+    assert device.memory == {}
+    draws = 1 + sum(row.draws for row in plan.rows)
+    assert Library.moved == (["to the device"] * draws + ["to the host"] if library is Library else [])
+    assert (device.launches == 0) == rtx
+
+
+def stand_in_engine(bundle: Bundle, graph: str, batches: list[tuple[int, int]]) -> Engine:
+    source = bundle.manifest.graphs[graph]
+    profiles = tuple(Profile(axes={"batch": Range(min=low, opt=high, max=high)}) for low, high in batches)
+    return Engine(
+        file="",
+        graph=graph,
+        flavour="tensorrt_rtx",
+        version="1.7",
+        gpus=("sm89",),
+        precision="fp32",
+        profiles=profiles,
+        options=(),
+        inputs=source.inputs,
+        outputs=source.outputs,
+        seconds=0,
+    )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 import ditzoo
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
+from ditzoo.specs import Profile
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
-from ditzoo_export.triton import export_triton
+from ditzoo_export.triton import export_triton, models
 
 TYPES = {"FP32": np.float32, "INT64": np.int64}
 
@@ -74,14 +76,21 @@ def test_a_repository_of_engines(tmp_path: Path) -> None:
 
 
 class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """A server that speaks Triton's protocol: it reads a repository, and runs its graphs on ONNX Runtime."""
+    """A server that speaks Triton's protocol: it reads a repository, and runs `graphs` on ONNX Runtime, by the models' names.
 
-    def __init__(self, repo: Path) -> None:
-        self.configs = _configs(repo)
-        self.sessions = {name: ort.InferenceSession(repo / name / "1" / "model.onnx") for name in self.configs}
+    What is asked of an engine must be within one of its `profiles`. `asked` keeps the batch of every request.
+    """
 
-    def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return service_pb2.ModelReadyResponse(ready=request.name in self.configs)
+    def __init__(self, repo: Path, graphs: dict[str, Path], profiles: dict[str, tuple[Profile, ...]]) -> None:
+        self.configs, self.profiles = _configs(repo), profiles
+        self.sessions = {name: ort.InferenceSession(path) for name, path in graphs.items()}
+        self.asked: list[tuple[str, int]] = []
+
+    def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        response = service_pb2.RepositoryIndexResponse()
+        for name in self.configs:
+            response.models.add(name=name, version="1", state="READY")
+        return response
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         return service_pb2.ModelConfigResponse(config=self.configs[request.name])
@@ -93,7 +102,11 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
         for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
             value = np.frombuffer(raw, TYPES[tensor.datatype]).reshape(tensor.shape)
             assert value.shape[0] <= config.max_batch_size
+            sizes = {"batch": value.shape[0], **dict(zip(("height", "width"), value.shape[2:4], strict=False))}
+            sizes = sizes if tensor.name == "x" else {"batch": value.shape[0]}
+            assert any(profile.fits(sizes) for profile in self.profiles.get(config.name, (Profile(axes={}),)))
             inputs[tensor.name] = value.reshape(-1) if tensor.name in scalars else value
+        self.asked.append((request.model_name, len(next(iter(inputs.values())))))
         names = [tensor.name for tensor in config.output]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         for name, value in zip(names, self.sessions[request.model_name].run(names, inputs), strict=True):
@@ -102,38 +115,65 @@ class Stub(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
 
-@pytest.fixture(params=["dit-digits", "uvit-digits"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Path, int]]:
-    """A served model: its name, the repository, and the server's port."""
-    assert run(["export", "triton", request.param, "--repo", str(tmp_path / "repo"), "--client"]) == 0
+@contextmanager
+def serving(stub: Stub) -> Iterator[int]:
+    """A server on a port of this machine."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Stub(tmp_path / "repo"), server)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(stub, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    yield request.param, tmp_path / "repo", port
+    yield port
     server.stop(None).wait()
 
 
-def test_the_client_draws_what_the_local_backend_draws(served: tuple[str, Path, int]) -> None:
-    name, repo, port = served
-    command = [sys.executable, str(repo / "client.py"), name, "--url", f"127.0.0.1:{port}", "--classes", "0,3", "--seed", "5"]
+def _draw(repo: Path, port: int, name: str, classes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repo / "client.py"), name, "--url", f"127.0.0.1:{port}", "--classes", classes, "--seed", "5"]
     command += ["--plan", str(repo / f"{name}.plan.json"), "--out", str(repo / "latents.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(ditzoo.__file__).parent.parent, env=_environment())
-    assert done.returncode == 0, done.stderr
+    return subprocess.run(command, capture_output=True, text=True, env=_environment())
+
+
+def _check_latents(repo: Path, name: str, classes: list[int]) -> None:
     card = ditzoo.card(name)
     with ditzoo.open_backend("onnxruntime", cached_bundle(card)) as backend:
-        expected = ditzoo.sample(backend, ditzoo.make_plan(card), classes=[0, 3], seed=5)
+        expected = ditzoo.sample(backend, ditzoo.make_plan(card), classes=classes, seed=5)
     np.testing.assert_allclose(np.load(repo / "latents.npy"), expected, atol=1e-4)
 
 
-def _environment() -> dict[str, str]:
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_the_client_draws_what_the_local_backend_draws(name: str, tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    assert run(["export", "triton", name, "--repo", str(repo), "--client"]) == 0
+    with serving(Stub(repo, {model: repo / model / "1" / "model.onnx" for model in _configs(repo)}, {})) as port:
+        done = _draw(repo, port, name, "0,3")
+        wrong = _draw(repo, port, "dit-xl-2-256", "0") if name == "dit-digits" else None
+    assert done.returncode == 0, done.stderr
+    _check_latents(repo, name, [0, 3])
+    if wrong is not None:
+        assert wrong.returncode == 2
+        assert "has no dit-xl-2-256-backbone that is ready; it has: dit-digits-backbone, dit-digits-con" in wrong.stderr
 
-    return {
-        **os.environ,
-        "PYTHONPATH": str(Path(ditzoo.__file__).parent.parent),
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
+
+@pytest.mark.parametrize("merged", [False, True], ids=["separate", "merged"])
+def test_the_client_finds_the_engine_for_a_batch(merged: bool, tmp_path: Path) -> None:
+    card = ditzoo.card("dit-digits")
+    settings = make_engine_settings(card, gpu="sm89", precision="fp32", batch="2,4-5", merged=merged)
+    bundle, graphs = cached_engines(card, settings=settings), cached_bundle(card)
+    export_triton(bundle, tmp_path, client=True)
+    engines = {model.name: engine for model, engine in zip(models(bundle), bundle.manifest.engines.values(), strict=True)}
+    files = {name: graphs.path / graphs.manifest.graphs[engine.graph].file for name, engine in engines.items()}
+    stub = Stub(tmp_path, files, {name: engine.profiles for name, engine in engines.items()})
+    with serving(stub) as port:
+        done = _draw(tmp_path, port, card.name, "0,3,7")
+    assert done.returncode == 0, done.stderr
+    _check_latents(tmp_path, card.name, [0, 3, 7])
+    backbones = sorted({(name, batch) for name, batch in stub.asked if "backbone" in name})
+    assert [batch for _, batch in backbones] == [2, 5]  # six rows: five, and one padded to two
+    assert len({name for name, _ in backbones}) == (1 if merged else 2)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(ditzoo.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": root, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -9,10 +10,19 @@ from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
-from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Precision
+from ditzoo.files import digest
+from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision, Profile
 
-EXTRAS = {"torch": "torch", "onnxruntime": "onnx", "tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
+EXTRAS = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "onnxruntime": "onnx",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
 """The backends, and the extra of the distribution that installs what each one needs."""
+
+_IN_TORCH = {"torch": "TorchBackend", "diffusers": "open_peer"}
 
 
 def open_backend(
@@ -20,37 +30,45 @@ def open_backend(
     model: Card | Bundle,
     *,
     device: Device = "cpu",
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
+    form: Form | None = None,
+    compiled: bool = False,
     threads: int | None = None,
+    profiles: Sequence[Profile] = (),
 ) -> Backend:
-    """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, onnxruntime a bundle's
-    graphs, tensorrt and tensorrt_rtx a bundle's engines.
+    """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, diffusers the same in its
+    own network, onnxruntime a bundle's graphs, tensorrt and tensorrt_rtx a bundle's engines.
 
-    Raises UsageError for a name, device, precision or number of threads that there is not, MissingPackageError where the
-    backend's package is not installed, and BackendError where it cannot run as asked.
+    `precision` is, unless given, fp32, or what the bundle was exported in. `form` is what the bundle must hold, or for torch
+    whether what depends on time and label alone runs ahead (split). `compiled` passes a network of torch through its compiler.
+    `profiles` are the sizes that onnxruntime's TensorRT devices build engines for; without them, they build for each size that
+    comes. Raises UsageError for a name, device, precision or number of threads that there is not or profiles where nothing is
+    built, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as asked.
     """
     _check("device", device, DEVICES)
-    _check("precision", precision, PRECISIONS)
+    if precision is not None:
+        _check("precision", precision, PRECISIONS)
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be 1 or more, not {threads}")
+    if profiles and (name != "onnxruntime" or device not in FLAVOURS):
+        raise UsageError(f"profiles are for onnxruntime on {' or '.join(FLAVOURS)}, not for {name} on {device}")
     module = load_module(name)
-    if name == "torch":
-        card = model.card if isinstance(model, Bundle) else model
-        return module.TorchBackend(card, device=device, precision=precision, threads=threads)  # type: ignore[no-any-return]
+    if name in _IN_TORCH:
+        opener = getattr(module, _IN_TORCH[name])
+        card = _with_its_weights(model) if isinstance(model, Bundle) else model
+        return opener(  # type: ignore[no-any-return]
+            card, device=device, precision=precision or "fp32", form=form, compiled=compiled, threads=threads
+        )
     if isinstance(model, Card):
         command = "onnx" if name == "onnxruntime" else f"tensorrt --flavour {name}"
         raise BackendError(f"{name} runs bundles; `ditzoo export {command} {model.name} --out DIR` makes one")
+    _check_form(model, form)
     if name in FLAVOURS:
         return module.open_engines(model, flavour=name, precision=precision)  # type: ignore[no-any-return]
-    if "backbone" not in model.manifest.graphs:
-        raise BackendError(
-            f"the bundle {model.path} has no ONNX graph; `ditzoo export onnx {model.card.name} --out DIR` makes one"
-        )
-    graphs = model.manifest.graphs
-    if precision != graphs["backbone"].precision:
-        exported = graphs["backbone"].precision
-        raise BackendError(f"the bundle {model.path} was exported in {exported}, not {precision}; add --precision {exported}")
-    return module.OnnxRuntimeBackend(model.path, graphs, model.card, device=device, threads=threads)  # type: ignore[no-any-return]
+    _check_graphs(model, precision)
+    return module.OnnxRuntimeBackend(  # type: ignore[no-any-return]
+        model.path, model.manifest.graphs, model.card, device=device, threads=threads, profiles=profiles
+    )
 
 
 def load_module(name: str) -> ModuleType:
@@ -62,9 +80,42 @@ def load_module(name: str) -> ModuleType:
             import_module(name)
         return import_module(f"ditzoo.backends.{'tensorrt' if name in FLAVOURS else name}")
     except ModuleNotFoundError as error:
-        if error.name not in (name, "cuda"):
+        if error.name not in (name, "cuda", "torch"):
             raise
         raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{EXTRAS[name]}]'") from error
+
+
+def _with_its_weights(bundle: Bundle) -> Card:
+    """The card of a bundle; raises BackendError where its weights here are known not to be those that were exported."""
+    from ditzoo import hub
+
+    exported = bundle.manifest.weights
+    if exported is not None and digest(hub.weights(bundle.card)) != exported:
+        raise BackendError(
+            f"the bundle {bundle.path} was exported from other weights than {bundle.card.name} has here;"
+            f" `{bundle.manifest.settings['command']} --out DIR` makes one from these"
+        )
+    return bundle.card
+
+
+def _check_form(bundle: Bundle, form: Form | None) -> None:
+    parts = {*bundle.manifest.graphs, *(engine.graph for engine in bundle.manifest.engines.values())}
+    there: Form = "split" if "conditioning" in parts else "single"
+    if form not in (None, there):
+        raise BackendError(f"the bundle {bundle.path} is {there}, not {form}; leave that out, or export it with --{form}")
+
+
+def _check_graphs(bundle: Bundle, precision: Precision | None) -> None:
+    if "backbone" not in bundle.manifest.graphs:
+        raise BackendError(
+            f"the bundle {bundle.path} has no ONNX graph; `ditzoo export onnx {bundle.card.name} --out DIR` makes one"
+        )
+    exported = bundle.manifest.graphs["backbone"].precision
+    if precision not in (None, exported):
+        raise BackendError(
+            f"the bundle {bundle.path} was exported in {exported}, not {precision}; leave that out, or export it with"
+            f" --precision {precision}"
+        )
 
 
 def _check(kind: str, given: str, known: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ from ditzoo.specs import Array, Precision, TensorSpec
 class Backend(Protocol):
     """A loaded network. Use it as a context manager: leaving it frees what it holds.
 
-    Arrays in and out are the backend's own kind (`asarray` and `numpy` convert) and float32, whatever it computes in.
+    Arrays in and out are the backend's own kind (`asarray` and `numpy` convert), of the dtypes that its specs say: float32,
+    whatever it computes in, except for fp64.
     """
 
     @property
@@ -45,12 +46,19 @@ class Backend(Protocol):
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """A numpy array as the backend's own kind, on its device."""
 
-    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """The backend's own kind of array as a numpy array."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class Showing(Backend, Protocol):
+    """A backend whose graphs may have more outputs than the prediction, and which gives all of them."""
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of every graph, by name, a row for each row of the inputs; raises as `__call__`."""
 
 
 @runtime_checkable

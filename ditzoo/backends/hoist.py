@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 import numpy as np
@@ -17,15 +17,15 @@ WINDOW_BYTES = 256 * 2**20
 
 
 class Hoisted:
-    """The modulations of distinct (time, label) pairs. `run` computes them for t [K] and y [K]; a row takes `row_bytes`.
+    """The modulations of distinct (time, label) pairs. `run` computes them for t [K] and y [K], K mostly up to `window`.
 
     What `prepare` announced is computed ahead of need, as many rows as a window holds; a pair that was not announced is
     computed when it comes. `run` gives an array, or one for each output, and rows of it are picked by position.
     """
 
-    def __init__(self, run: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Array], *, row_bytes: int) -> None:
+    def __init__(self, run: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Array], *, window: int) -> None:
         self._run = run
-        self._window = max(1, WINDOW_BYTES // row_bytes)
+        self._window = window
         self._coming: list[Pair] = []
         self._places: dict[Pair, int] = {}
         self._rows: Array = None
@@ -35,7 +35,7 @@ class Hoisted:
         pairs = product((float(np.float32(time)) for time in times), map(int, labels))
         self._coming = list(dict.fromkeys(pairs))
 
-    def __call__(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[Array, list[int]]:
+    def __call__(self, t: Iterable[float], y: Iterable[int]) -> tuple[Array, list[int]]:
         """The window's modulations, and the row of each (t, y) in them."""
         pairs = list(zip(map(float, t), map(int, y), strict=True))
         if any(pair not in self._places for pair in pairs):
@@ -49,6 +49,11 @@ class Hoisted:
         times, labels = np.array([pair[0] for pair in window], np.float32), np.array([pair[1] for pair in window], np.int64)
         self._rows = self._run(times, labels)
         self._places = {pair: i for i, pair in enumerate(window)}
+
+
+def window_rows(specs: Sequence[TensorSpec]) -> int:
+    """How many rows of some float32 tensors a window holds."""
+    return max(1, WINDOW_BYTES // row_bytes(specs))
 
 
 def row_bytes(specs: Sequence[TensorSpec]) -> int:

@@ -1,6 +1,7 @@
 """TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch. The module is a value, `trt` here.
 
-Latents come and go with each evaluation (a few hundred kilobytes); modulations stay on the device, for all steps of a window.
+Modulations stay on the device for all steps of a window. So do latents from step to step where CuPy is installed; without it
+they come and go with each evaluation (a few hundred kilobytes).
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from array_api_compat import array_namespace
 
 from ditzoo import cuda
-from ditzoo.backends.hoist import Hoisted, row_bytes
+from ditzoo.backends.chunks import Chunk, chunks
+from ditzoo.backends.hoist import Hoisted, row_bytes, window_rows
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.card import Card
 from ditzoo.errors import BackendError, BundleError
 from ditzoo.files import cache_dir, replacing
-from ditzoo.specs import Array, Data, Flavour, Precision, Profile, TensorSpec, check_inputs
+from ditzoo.specs import Array, Flavour, Precision, TensorSpec, axes_of, check_inputs
 
 
-def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> TensorRTBackend:
+def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision | None) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
     trt = import_module(flavour)
     engines = check_engines(bundle, flavour=flavour, version=trt.__version__, precision=precision, gpu=cuda.gpu())
@@ -31,7 +34,7 @@ def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision) -> T
 
 
 def check_engines(
-    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision, gpu: str | None
+    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision | None, gpu: str | None
 ) -> tuple[Engine, ...]:
     """The engines of a bundle, if they run with this `version` of a flavour on this `gpu`; raises BackendError if not."""
     engines = tuple(bundle.manifest.engines.values())
@@ -47,47 +50,16 @@ def check_engines(
             f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}"
         )
     backbone = next(engine for engine in engines if engine.graph == "backbone")
-    if backbone.precision != precision:
-        raise BackendError(f"the engines in {bundle.path} are {backbone.precision}; add --precision {backbone.precision}")
+    if precision not in (None, backbone.precision):
+        raise BackendError(
+            f"the engines in {bundle.path} are {backbone.precision}, not {precision}; leave that out, or build them with"
+            f" --precision {precision}"
+        )
     if gpu is None:
         raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend onnxruntime or torch")
     if gpu not in first.gpus and "hardware_compatible" not in first.options:
         raise BackendError(f"the engines in {bundle.path} are for {', '.join(first.gpus)}, this GPU is {gpu}; {rebuild}")
     return engines
-
-
-class Chunk(Data, frozen=True, kw_only=True):
-    """A part of a batch: which rows of it, which profile (a number over all engines of a graph), and how many rows it runs."""
-
-    start: int
-    stop: int
-    profile: int
-    rows: int
-
-
-def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[Chunk]:
-    """How a batch is run: in one profile that it fits, or split over the largest; what is too small for any is padded.
-
-    `sizes` are those of the axes, "batch" among them. Raises BackendError where no profile takes such latents.
-    """
-    rest = {axis: size for axis, size in sizes.items() if axis != "batch"}
-    usable = [i for i, profile in enumerate(profiles) if profile.fits(rest)]
-    if not usable:
-        wanted = " ".join(f"{axis}={size}" for axis, size in rest.items())
-        raise BackendError(f"no engine was built for {wanted}; there are: {'; '.join(map(str, profiles))}")
-    parts, start = [], 0
-    while start < sizes["batch"]:
-        left = sizes["batch"] - start
-        holding = [i for i in usable if profiles[i].axes["batch"].max >= left]
-        if holding:
-            best = min(holding, key=lambda i: (max(left, profiles[i].axes["batch"].min), profiles[i].axes["batch"].max))
-        else:
-            best = max(usable, key=lambda i: profiles[i].axes["batch"].max)
-        batch = profiles[best].axes["batch"]
-        stop = start + min(left, batch.max)
-        parts.append(Chunk(start=start, stop=stop, profile=best, rows=max(stop - start, batch.min)))
-        start = stop
-    return parts
 
 
 class Slot:
@@ -127,7 +99,7 @@ class Slot:
 
 
 class TensorRTBackend:
-    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are numpy's.
+    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's or numpy's: see above.
 
     A batch that no profile holds is split, one that is too small padded. What TensorRT-RTX compiled for this GPU is kept in
     ditzoo's cache. Raises BackendError where TensorRT refuses an engine.
@@ -136,8 +108,9 @@ class TensorRTBackend:
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
-        self.card, self.precision = card, backbone.precision
-        self.name = f"{backbone.flavour} {backbone.precision} cuda"
+        self.card, self.precision, self.folder = card, backbone.precision, folder
+        single = card.splits and not graphs["conditioning"]
+        self.name = f"{backbone.flavour} {backbone.precision} cuda{' single' if single else ''}"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
         self.inputs: tuple[TensorSpec, ...] = (
@@ -146,13 +119,13 @@ class TensorRTBackend:
         self._trt, self._open = trt, True
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = present(trt.Runtime(self._logger), "a runtime")
-        self._stream = cuda.Stream()
+        self._library, self._stream = cuda.arrays(), cuda.Stream()
         self._caches: list[tuple[Path, Any]] = []
         self._slots = {
             name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
         }
         self._modulations: dict[str, cuda.Buffer] = {}
-        self._hoisted = None if conditioning is None else Hoisted(self._condition, row_bytes=row_bytes(conditioning.outputs))
+        self._hoisted = None if conditioning is None else Hoisted(self._condition, window=window_rows(conditioning.outputs))
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.Hoisting`."""
@@ -160,25 +133,31 @@ class TensorRTBackend:
             self._hoisted.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The network's output for numpy arrays."""
+        """The network's output."""
+        return self.values(inputs)[self.outputs[0].name]
+
+    def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `ditzoo.backends.base.Showing`; modulations that the backbone takes stay on the device."""
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise BackendError(f"{self.name} is closed; open the backend again")
         batch, _, height, width = inputs["x"].shape
         slots, places = self._slots["backbone"], self._hoisted(inputs["t"], inputs["y"])[1] if self._hoisted else []
+        cuda.settle(self._library)
         parts = []
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
             given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
-            parts.append(self._run(slots[chunk.profile], chunk, given, places)[self.outputs[0].name])
-        return np.concatenate(parts)
+            parts.append(self._run(slots[chunk.profile], chunk, given, places))
+        library = array_namespace(parts[0][self.outputs[0].name])
+        return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
-    def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array itself."""
-        return array
+    def asarray(self, array: npt.NDArray[Any]) -> Array:
+        """The array on the device; what has one axis, times and labels, is looked at on the host and stays there."""
+        return array if array.ndim < 2 else self._library.asarray(array)
 
     def numpy(self, array: Array) -> npt.NDArray[np.float32]:
-        """The array itself."""
-        return np.asarray(array, dtype=np.float32)
+        """The array on the host."""
+        return cuda.to_host(array)
 
     def __enter__(self) -> Self:
         return self
@@ -197,29 +176,45 @@ class TensorRTBackend:
         self._slots = {}
         self._stream.free()
 
-    def _run(
-        self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """Runs a chunk; rows that it does not fill repeat its last one. Modulations come from the device, at `places`."""
-        rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
-        host = {name: np.ascontiguousarray(value[rows]) for name, value in inputs.items()}
-        shapes: dict[str, tuple[int, ...]] = {name: value.shape for name, value in host.items()}
-        for name, value in host.items():
-            self._stream.upload(slot.memory[name].address, value)
+    def _run(self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
+        """Runs a chunk. Modulations come from the device, at `places`."""
+        rows = chunk.filling
+        given = self._fill(slot, inputs, rows)
+        shapes: dict[str, tuple[int, ...]] = {name: value.shape for name, value in given.items()}
         for spec in slot.spec.inputs:
-            if spec.name in host:
+            if spec.name in given:
                 continue
             shapes[spec.name] = spec.concrete(batch=chunk.rows)
             size, buffer = row_bytes([spec]), self._modulations[spec.name]
             for i, row in enumerate(rows):
                 self._stream.copy(slot.memory[spec.name].address + i * size, buffer.address + places[row] * size, size)
         slot.run(shapes)
-        axes = {"batch": chunk.rows, **dict(zip(("height", "width"), shapes["x"][2:], strict=True))}
-        results = {spec.name: np.empty(spec.concrete(**axes), np.float32) for spec in slot.spec.outputs}
+        sizes = axes_of(slot.spec.inputs[:1], given)
+        results = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in slot.spec.outputs}
         for name, value in results.items():
-            self._stream.download(value, slot.memory[name].address)
+            self._stream.copy(cuda.address(value), slot.memory[name].address, value.nbytes)
         self._stream.wait()
         return {name: value[: chunk.stop - chunk.start] for name, value in results.items()}
+
+    def _fill(self, slot: Slot, inputs: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array]:
+        """Queues copies of these rows of the inputs into a slot's memory; what it returns must live until they are done."""
+        given = {name: array_namespace(value).ascontiguousarray(value[rows]) for name, value in inputs.items()}
+        for name, value in given.items():
+            self._stream.copy(slot.memory[name].address, cuda.address(value), value.nbytes)
+        return given
+
+    def _shown(self, places: Sequence[int]) -> dict[str, npt.NDArray[np.float32]]:
+        """The outputs of the conditioning that the backbone does not take, the rows at `places` of the window."""
+        if not places:
+            return {}
+        taken = {spec.name for spec in self._slots["backbone"][0].spec.inputs}
+        specs = [spec for spec in self._slots["conditioning"][0].spec.outputs if spec.name not in taken]
+        shown = {spec.name: np.empty(spec.concrete(batch=len(places)), np.float32) for spec in specs}
+        for spec in specs:
+            for row, place in zip(shown[spec.name], places, strict=True):
+                self._stream.copy(cuda.address(row), self._modulations[spec.name].address + place * row.nbytes, row.nbytes)
+        self._stream.wait()
+        return shown
 
     def _condition(self, t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> None:
         """Computes a window of modulations into `_modulations`, on the device."""
@@ -230,11 +225,8 @@ class TensorRTBackend:
             self._modulations[spec.name] = cuda.Buffer(len(t) * row_bytes([spec]))
         for chunk in chunks([slot.profile for slot in slots], {"batch": len(t)}):
             slot = slots[chunk.profile]
-            rows = [min(row, chunk.stop - 1) for row in range(chunk.start, chunk.start + chunk.rows)]
-            host: dict[str, npt.NDArray[Any]] = {"t": np.ascontiguousarray(t[rows]), "y": np.ascontiguousarray(y[rows])}
-            for name, value in host.items():
-                self._stream.upload(slot.memory[name].address, value)
-            slot.run({name: value.shape for name, value in host.items()})
+            given = self._fill(slot, {"t": t, "y": y}, chunk.filling)
+            slot.run({name: value.shape for name, value in given.items()})
             for spec in slot.spec.outputs:
                 size, target = row_bytes([spec]), self._modulations[spec.name].address
                 self._stream.copy(

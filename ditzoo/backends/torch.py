@@ -2,71 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ditzoo import nets
+from ditzoo.backends.hoist import Hoisted, window_rows
 from ditzoo.card import Card
 from ditzoo.errors import BackendError
-from ditzoo.specs import Array, Device, Precision, TensorSpec, check_inputs
+from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+if TYPE_CHECKING:
+    from ditzoo.backends.diffusers import Peer
+
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 class TorchBackend:
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights. `threads`, where given, is a setting of the whole process, as torch has it.
-    Raises BackendError where there is no such device, or the device cannot compute in that precision.
+    `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
+    is. In the form "split", what of a DiT depends on time and label alone runs ahead, in windows (see `ditzoo.backends.hoist`).
+    `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
+    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it.
+    Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
+    form.
     """
 
     def __init__(
         self,
         card: Card,
         *,
-        net: nets.Net | None = None,
+        net: nets.Net | Peer | None = None,
+        library: str = "torch",
         device: Device = "cpu",
         precision: Precision = "fp32",
+        form: Form | None = None,
         threads: int | None = None,
+        compiled: bool = False,
     ) -> None:
         _check_device(device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
         self.card = card
         self.precision: Precision = precision
-        self.name = f"torch {precision} {device}"
+        words = [library, precision, device, *(["split"] if form == "split" else []), *(["compiled"] if compiled else [])]
+        self.name = " ".join(words)
         net = nets.load(card) if net is None else net
-        self.inputs: tuple[TensorSpec, ...] = net.inputs
-        self.outputs: tuple[TensorSpec, ...] = net.outputs
-        self._device = torch.device(device)
-        self._net: nets.Net | None = net.eval().requires_grad_(False).to(self._device, DTYPES[precision])
+        self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
+        self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
+        self.device, self.compiled = torch.device(device), compiled
+        net = net.eval().requires_grad_(False).to(self.device, DTYPES[precision])
+        self.net: nets.Net | Peer | None = net
+        self._hoisted = self._hoist(net, precision) if form == "split" else None
+        run: Callable[..., torch.Tensor] = net if self._hoisted is None else net.denoise  # type: ignore[assignment]
+        self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
+
+    def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
+        """See `ditzoo.backends.base.Hoisting`."""
+        if self._hoisted is not None:
+            self._hoisted.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output for tensors on the backend's device."""
         check_inputs(self.inputs, inputs)
-        if self._net is None:
+        if self._run is None:
             raise BackendError(f"{self.name} is closed; open the backend again")
         with torch.inference_mode():
-            return self._net(**inputs)
+            if self._hoisted is None:
+                return self._run(**inputs)
+            (blocks, final), places = self._hoisted(inputs["t"].tolist(), inputs["y"].tolist())
+            return self._run(inputs["x"], blocks[places], final[places])
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """A numpy array as a tensor on the backend's device."""
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
+        device = "cpu" if self._hoisted is not None and array.ndim < 2 else self.device
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """A tensor as a numpy array."""
-        return np.asarray(array.cpu().numpy(), dtype=np.float32)
+        return np.asarray(array.cpu().numpy())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._net = None
+        self.net = self._run = None
+
+    def _hoist(self, net: nets.Net | Peer, precision: Precision) -> Hoisted:
+        if not isinstance(net, nets.DiT) or precision == "fp64":  # times of a window are float32
+            raise BackendError(f"{self.card.name} in {precision} cannot be split on torch; use torch:{precision}:single")
+
+        def condition(t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            return net.condition(torch.from_numpy(t).to(self.device), torch.from_numpy(y).to(self.device))
+
+        return Hoisted(condition, window=window_rows(net.modulations))
+
+
+def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[..., torch.Tensor]:
+    if device == "cpu":
+        return torch.compile(run)
+    graphs = torch.compile(run, mode="reduce-overhead")
+    return lambda *args, **kwargs: graphs(*args, **kwargs).clone()  # the next run writes over what a CUDA graph gave
+
+
+def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a network in float32 as they are in `precision`."""
+    if precision != "fp64":
+        return specs
+    return tuple(msgspec.structs.replace(spec, dtype="float64") if spec.dtype == "float32" else spec for spec in specs)
 
 
 def _check_device(device: Device, precision: Precision) -> None:

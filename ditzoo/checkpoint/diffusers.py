@@ -41,7 +41,7 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
     for part in ("transformer", "scheduler", "vae"):
         (out / part).mkdir(parents=True)
     _json(out / "model_index.json", _index(card))
-    _json(out / "transformer" / "config.json", _transformer(config))
+    _json(out / "transformer" / "config.json", transformer_config(config))
     _json(out / "scheduler" / "scheduler_config.json", _scheduler(card))
     state = dict(layouts.to_diffusers(load_file(checkpoint), config.depth))
     write(
@@ -63,7 +63,8 @@ def _index(card: Card) -> dict[str, Any]:
     }
 
 
-def _transformer(config: DiTConfig) -> dict[str, Any]:
+def transformer_config(config: DiTConfig) -> dict[str, Any]:
+    """The configuration of diffusers' `DiTTransformer2DModel` for a DiT, with the paper's eps in every norm."""
     return {
         "_class_name": "DiTTransformer2DModel",
         "activation_fn": "gelu-approximate",

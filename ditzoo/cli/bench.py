@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def bench(
     model: Model,
     backends: Annotated[
-        str, typer.Option(metavar="LIST", help="What to measure side by side; torch:bf16 sets a precision.")
+        str, typer.Option(metavar="LIST", help=f"What to measure side by side: {BACKEND}.")
     ] = "torch,onnxruntime",
     batch: Annotated[str, typer.Option(metavar="LIST", help="Images at a time: 1,8,32.")] = "1",
     solver: Solver = None,
@@ -37,8 +37,8 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
     from ditzoo import bench as library
+    from ditzoo.backends.spec import parse_specs
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.parity import parse_backend
     from ditzoo.plan import make_plan
 
     found = find(model)
@@ -47,8 +47,7 @@ def bench(
     batches = parse_numbers(batch, option="--batch")
     if plot is not None:
         _check_plot(plot)
-    names = [parse_backend(name) for name in backends.split(",")]
-    openers = [partial(open_on, found, name, device=device, precision=precision, threads=threads) for name, precision in names]
+    openers = [partial(open_on, found, spec, device=device, threads=threads) for spec in parse_specs(backends)]
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
         result = library.run(
             openers, plan, batches=batches, repeats=repeats, warmup=warmup, multiply_adds=_count(card), advance=advance
@@ -79,18 +78,34 @@ def _show(result: Bench) -> None:
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
             "" if entry.speed is None else f"{entry.speed / ceilings.multiply_adds:.0%}",
+            f"{entry.error:.1e}",
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
+            f"{entry.overhead:.1%}",
             " + ".join(f"{size / 1e6:.0f}" for size in (entry.host_memory, entry.device_memory) if size is not None),
         )
         for entry in result.measurements
     ]
-    columns = ["backend", ">batch", ">ms", ">quartiles", ">ratio", ">images/s", ">of limit", ">load s", ">first image s", ">MB"]
+    columns = [
+        "backend",
+        ">batch",
+        ">ms",
+        ">quartiles",
+        ">ratio",
+        ">images/s",
+        ">of limit",
+        ">error",
+        ">load s",
+        ">first image s",
+        ">outside",
+        ">MB",
+    ]
     output.table(columns, rows)
     work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC an image and evaluation"
     output.talk(
         f"{result.model}, {result.steps} evaluations an image{work}; ms: one guided evaluation; ratio: times as fast as"
-        f" {first.backend}; MB: peak of loading and one image, host + GPU"
+        f" {first.backend}; error: relative L2, to {first.backend}; outside: the share of the first image's time that was not"
+        " the network's; MB: peak of loading and one image, host + GPU"
     )
     output.talk(
         f"limit: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a float32 matrix product here, a copy does"

@@ -18,6 +18,7 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
     """Draw digits with both embedded models on torch and on ONNX Runtime, and measure that they agree."""
     import numpy as np
 
+    from ditzoo.backends.spec import BackendSpec
     from ditzoo.card import Embedded
     from ditzoo.cli.models import open_on
     from ditzoo.cli.parity import show
@@ -34,7 +35,7 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
         plan, classes = make_plan(card), list(range(card.number_of_classes))
         with ExitStack() as stack:
             reference, candidate = (
-                stack.enter_context(open_on(card, name, device="cpu", precision="fp32", threads=threads)) for name in BACKENDS
+                stack.enter_context(open_on(card, BackendSpec(name=name), device="cpu", threads=threads)) for name in BACKENDS
             )
             labels += [f"{card.name} on {backend.name.split()[0]}" for backend in (reference, candidate)]
             with output.progress(card.name, 2 * len(plan.rows)) as advance:

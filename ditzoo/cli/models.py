@@ -10,6 +10,7 @@ from ditzoo.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
+    from ditzoo.backends.spec import BackendSpec
     from ditzoo.bundle import Bundle
     from ditzoo.card import Card
 
@@ -32,25 +33,36 @@ def card_of(model: Card | Bundle) -> Card:
     return model.card if isinstance(model, Bundle) else model
 
 
-def open_on(model: Card | Bundle, backend: str, *, device: str, precision: str, threads: int | None) -> Backend:
-    """The model on a backend. For onnxruntime, a card is exported first, or its earlier export is found in the cache; likewise
-    its engines, for the GPU of this machine."""
+def open_on(model: Card | Bundle, spec: BackendSpec, *, device: str, threads: int | None) -> Backend:
+    """The model on a backend, on `device` unless the spec names one. For onnxruntime, a card is exported first, or its earlier
+    export is found in the cache; likewise its engines, for the GPU of this machine."""
     from ditzoo.backends import load_module, open_backend
     from ditzoo.bundle import Bundle
+    from ditzoo.specs import FLAVOURS
 
-    load_module(backend)
-    if backend == "onnxruntime" and not isinstance(model, Bundle):
-        export = exporter()
+    load_module(spec.name)
+    precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
+    if spec.name == "onnxruntime" and not isinstance(model, Bundle):
+        export, target = exporter(), "tensorrt" if (spec.device or device) in FLAVOURS else "onnxruntime"
+        settings = export.make_settings(model, precision=precision, target=target, split=split)
         with output.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
-            model = export.cached_bundle(model, settings=export.make_settings(model, precision=precision))
-    if backend in ("tensorrt", "tensorrt_rtx") and not isinstance(model, Bundle):
+            model = export.cached_bundle(model, settings=settings)
+    if spec.name in ("tensorrt", "tensorrt_rtx") and not isinstance(model, Bundle):
         export = exporter()
         with output.status(f"building engines of {model.name}, if they are not in the cache"):
             model = export.cached_engines(
-                model, settings=export.make_engine_settings(model, flavour=backend, precision=precision)
+                model, settings=export.make_engine_settings(model, flavour=spec.name, precision=precision, split=split)
             )
-    with output.status(f"loading {card_of(model).name} on {backend}"):
-        return open_backend(backend, model, device=device, precision=precision, threads=threads)  # type: ignore[arg-type]
+    with output.status(f"loading {card_of(model).name} on {spec.name}"):
+        return open_backend(
+            spec.name,
+            model,
+            device=spec.device or device,  # type: ignore[arg-type]
+            precision=spec.precision,
+            form=spec.form,
+            compiled=spec.compiled,
+            threads=threads,
+        )
 
 
 def exporter() -> Any:

@@ -12,6 +12,9 @@ from ditzoo.errors import UsageError, unknown
 if TYPE_CHECKING:
     from ditzoo.card import Card
 
+BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
+"""How a backend of a list is written."""
+
 Model: TypeAlias = Annotated[
     str,
     typer.Argument(metavar="NAME|DIR", help="A model's name (see `ditzoo list`), or a bundle's folder.", show_default=False),

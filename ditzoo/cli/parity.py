@@ -2,126 +2,124 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Classes, Device, Guidance, Json, Model, Prompt, Prompts, Seed, Solver, Steps, Threads
-from ditzoo.errors import UsageError, unknown
+from ditzoo.cli.options import BACKEND, Classes, Device, Guidance, Json, Model, Prompt, Prompts, Seed, Solver, Steps, Threads
+from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from ditzoo.bisection import Bisection
     from ditzoo.card import Card
-    from ditzoo.parity import Comparison, Report, Tolerance
-
-FORWARD_TIMES = 5
+    from ditzoo.parity import Comparison, Report
 
 
 def parity(
+    context: typer.Context,
     model: Model,
     backends: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="The reference first, then what is compared with it; torch:bf16 sets a precision."),
-    ] = "torch,onnxruntime",
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help=f"The reference first, then what is compared with it: {BACKEND}."
+            " [default: torch,onnxruntime; with --against torch]",
+        ),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all of them with torch in float64.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="diffusers|FILE.npz",
+            help="Also compare diffusers' own network, or latents that any other system drew; see docs/parity.md.",
+        ),
+    ] = None,
     classes: Classes = None,
     prompt: Prompt = None,
     prompts: Prompts = None,
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the three above.")
+    ] = None,
     seed: Seed = 0,
-    times: Annotated[int, typer.Option(help="At how many timesteps to compare single evaluations.")] = FORWARD_TIMES,
+    times: Annotated[int, typer.Option(help="At how many timesteps to compare single evaluations.")] = 5,
     device: Device = "cpu",
     threads: Threads = None,
     tolerance: Annotated[
         str | None,
         typer.Option(metavar="NAME=VALUE,...", help="Other limits: forward, sample, psnr. [default: those of the precision]"),
     ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Also say where it breaks: the error of every block, the first operation beyond.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Also write a report with plots and pictures, as this one .html file.")
     ] = None,
     json: Json = False,
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
-    from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.request import condition_of, new_drawing, shown
-    from ditzoo.parity import TOLERANCES, compare
-    from ditzoo.plan import make_plan
+    from ditzoo.cli.contest import comparisons, contestants
+    from ditzoo.cli.models import card_of, find
+    from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
+    from ditzoo.parity import Work, compared_rows
+    from ditzoo.plan import load_plan
+    from ditzoo.recorded import read_recording
+    from ditzoo.sample import check_request, noise_of
 
     found = find(model)
     card = card_of(found)
-    count, chosen, texts = shown(card, classes, None, prompt, prompts)
-    plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
-    names = [parse_backend(name) for name in backends.split(",")]
-    if len(names) < 2:
-        raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {backends!r}")
+    specs, file = contestants(backends, against, exact=exact, bisect=bisect)
+    if file is None:
+        recording, made = None, chosen_plan(card, solver, steps, guidance, None, plan)
+        drawing = new_drawing(card, made, seed, *shown(card, classes, None, prompt, prompts))
+        check_request(count=drawing.count, batch=drawing.count, seed=seed)
+    else:
+        check_alone(context, f"{file} says what was drawn", but="plan")
+        recording = read_recording(file, card, plan=None if plan is None else load_plan(plan))
+        drawing = recording.drawing
+    rows = compared_rows(drawing.plan, times)
     if html is not None:
         _check_html(html)
-    condition = condition_of(found, new_drawing(card, plan, seed, count, chosen, texts))
-    comparisons = []
-    with ExitStack() as stack:
-        opened = [
-            stack.enter_context(open_on(found, name, device=device, precision=precision, threads=threads))
-            for name, precision in names
-        ]
-        for candidate in opened[1:]:
-            with output.progress(f"{card.name}: {candidate.name}", 2 * len(plan.rows)) as advance:
-                comparison = compare(
-                    opened[0],
-                    candidate,
-                    plan,
-                    condition=condition,
-                    count=count,
-                    seed=seed,
-                    times=times,
-                    tolerance=override(TOLERANCES[candidate.precision], tolerance),
-                    advance=advance,
-                )
-            comparisons.append(comparison)
-    reports = [comparison.report for comparison in comparisons]
-    show(reports, json=json)
+    noise = recording.noise if recording else noise_of(seed, range(drawing.count), card.backbone.latent_shape)
+    compared, bisections = comparisons(
+        found,
+        specs,
+        Work(plan=drawing.plan, condition=condition_of(found, drawing), noise=noise),
+        recorded=None if recording is None else recording.drawn,
+        rows=rows,
+        device=device,
+        threads=threads,
+        tolerance=tolerance,
+        bisect=bisect,
+    )
+    reports = [comparison.report for comparison in compared]
+    show(reports, bisections, json=json)
     if html is not None:
-        _write_html(html, card, comparisons)
+        _write_html(html, card, compared, bisections)
     if not all(report.passed for report in reports):
         raise typer.Exit(1)
 
 
-def override(tolerance: Tolerance, text: str | None) -> Tolerance:
-    """`tolerance` with the limits that "name=value,..." names; raises UsageError for one that there is not."""
-    import msgspec
+def show(reports: list[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
+    """Prints the reports: a table, each number beside its tolerance, or JSON; and the bisections, if there are, one each."""
+    from ditzoo.cli.bisect import show_bisection, told
 
-    known = tolerance.__struct_fields__
-    given: dict[str, float] = {}
-    for item in (text or "").split(",") if text else ():
-        name, _, value = item.strip().partition("=")
-        if name not in known:
-            raise unknown("limit", name, known, hint="--tolerance forward=1e-4,psnr=50")
-        try:
-            given[name] = float(value)
-        except ValueError:
-            raise UsageError(f"--tolerance {name} takes a number, not {value!r}") from None
-    return msgspec.structs.replace(tolerance, **given)
-
-
-def parse_backend(text: str) -> tuple[str, str]:
-    """The name and precision of "torch" or "torch:bf16"."""
-    name, _, precision = text.strip().partition(":")
-    return name, precision or "fp32"
-
-
-def show(reports: list[Report], *, json: bool) -> None:
-    """Prints the reports: a table, each number beside its tolerance, or JSON."""
     if json:
-        output.json([_with_verdict(report) for report in reports])
+        parts = [{"bisect": told(bisection)} for bisection in bisections]
+        parts += [{}] * (len(reports) - len(parts))
+        output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
     columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
         (
             report.model,
             f"{report.candidate} with {report.reference}",
-            f"{report.worst_forward:.1e}",
+            "-" if report.worst_forward is None else f"{report.worst_forward:.1e}",
             f"{report.sample_relative_l2:.1e}",
             "identical" if report.psnr is None else f"{report.psnr:.1f}",
             "pass" if report.passed else "FAIL",
@@ -134,7 +132,11 @@ def show(reports: list[Report], *, json: bool) -> None:
         for precision, limit in limits.items()
     ]
     output.table(columns, rows)
-    output.talk("forward: relative L2 error of one evaluation, the largest over the timesteps; sample: of the final latents")
+    output.talk(
+        "forward: relative L2 error of one evaluation, the largest over timesteps and labels; sample: of the final latents"
+    )
+    for bisection in bisections:
+        show_bisection(bisection)
 
 
 def _with_verdict(report: Report) -> dict[str, object]:
@@ -154,10 +156,10 @@ def _check_html(path: Path) -> None:
     check_matplotlib()
 
 
-def _write_html(path: Path, card: Card, comparisons: list[Comparison]) -> None:
+def _write_html(path: Path, card: Card, comparisons: list[Comparison], bisections: list[Bisection]) -> None:
     from ditzoo.files import replacing
     from ditzoo.report import html
 
     with replacing(path) as scratch:
-        scratch.write_text(html(card, comparisons))
+        scratch.write_text(html(card, comparisons, bisections))
     output.talk(f"report: {path}")

@@ -118,8 +118,8 @@ def check_targets(target: Path, *, latents: Path | None, preview: int | None, an
         check_picture_path(target)
     if latents is not None:
         check_writable(latents.parent, "--save-latents")
-        if latents.suffix != ".npy" or latents.is_dir():
-            raise UsageError(f"--save-latents writes a .npy file, not {latents}")
+        if latents.suffix not in (".npy", ".npz") or latents.is_dir():
+            raise UsageError(f"--save-latents writes a .npy or .npz file, not {latents}")
     if preview is not None and preview < 1:
         raise UsageError(f"--preview takes a number of steps, 1 or more, not {preview}")
     if animate is not None:

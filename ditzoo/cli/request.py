@@ -29,12 +29,12 @@ def choose_classes(card: Card, text: str | None) -> list[int]:
     return list(range(min(DEFAULT_IMAGES, card.number_of_classes))) if text is None else parse_classes(card, text)
 
 
-def check_alone(context: typer.Context) -> None:
-    """Raises UsageError for options beside --like that say again what to draw."""
-    sources = {name: context.get_parameter_source(name) for name in _ASKED}
+def check_alone(context: typer.Context, why: str, *, but: str = "") -> None:
+    """Raises UsageError for an option, none but the one named `but`, that says again what to draw where something else does."""
+    sources = {name: context.get_parameter_source(name) for name in _ASKED if name in context.params and name != but}
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if given:
-        raise UsageError(f"--like repeats a picture exactly; leave out --{given[0].replace('_', '-')}")
+        raise UsageError(f"{why}; leave out --{given[0].replace('_', '-')}")
 
 
 def shown(
@@ -85,9 +85,9 @@ def chosen_plan(
 def new_drawing(card: Card, plan: Plan, seed: int, count: int, classes: list[int] | None, prompts: list[str] | None) -> Drawing:
     """All that is asked for; raises UsageError for a plan that is not for the model."""
     from ditzoo.drawing import Drawing
+    from ditzoo.plan import check_plan
 
-    if plan.channels != card.backbone.latent_shape[0]:
-        raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
+    check_plan(card, plan)
     return Drawing(
         model=card.name,
         plan=plan,

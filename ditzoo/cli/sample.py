@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ditzoo.drawing import Drawing
     from ditzoo.plan import Plan
     from ditzoo.sample import Condition, Floats
+    from ditzoo.specs import Precision
 
 
 def sample(
@@ -64,16 +65,22 @@ def sample(
         typer.Option(help="A picture file for a contact sheet, or a folder for single pictures. [default: NAME.png]"),
     ] = None,
     save_latents: Annotated[
-        Path | None, typer.Option(help="Also save the latents [N, C, H, W], float32, as this .npy file.")
+        Path | None,
+        typer.Option(
+            help="Also save the latents [N, C, H, W] as this .npy file, or .npz: with what made them, for `parity --against`."
+        ),
     ] = None,
     preview: Annotated[int | None, typer.Option(help="Also save the first batch after every so many steps.")] = None,
     animate: Annotated[Path | None, typer.Option(help="Also save the first batch's way as this .webp or .gif.")] = None,
     device: Device = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (torch).")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). [default: fp32, or what the bundle was exported in]")
+    ] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Draw images with a model, on any backend."""
+    from ditzoo.backends.spec import BackendSpec
     from ditzoo.bundle import Bundle
     from ditzoo.cli.models import card_of, find, open_on
     from ditzoo.cli.pictures import check_targets
@@ -81,7 +88,7 @@ def sample(
     from ditzoo.sample import check_request
 
     if like is not None:
-        check_alone(context)
+        check_alone(context, "--like repeats a picture exactly")
         drawing = read_drawing(like)
         found = find(model or drawing.model)
         if card_of(found).name != drawing.model:
@@ -98,8 +105,9 @@ def sample(
     check_request(count=drawing.count, batch=drawing.count if batch is None else batch, seed=drawing.seed)
     target = Path(f"{card.name}.png") if out is None else out
     check_targets(target, latents=save_latents, preview=preview, animate=animate)
-    backend = backend or ("onnxruntime" if isinstance(found, Bundle) else "torch")
-    with open_on(found, backend, device=device, precision=precision, threads=threads) as opened:
+    name = backend or ("onnxruntime" if isinstance(found, Bundle) else "torch")
+    spec = BackendSpec(name=name, precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
+    with open_on(found, spec, device=device, threads=threads) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,
@@ -181,7 +189,7 @@ def _draw(
         ) from error
     folder.finish()
     way.finish()
-    return [*folder.written, *way.written, *_save_latents(latents, finished)]
+    return [*folder.written, *way.written, *_save_latents(latents, drawing, finished, backend.precision)]
 
 
 def _tell(drawing: Drawing, card: Card, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
@@ -206,13 +214,17 @@ def _tell(drawing: Drawing, card: Card, backend: str, written: list[Path], secon
         output.data(str(path))
 
 
-def _save_latents(path: Path | None, latents: list[Floats]) -> list[Path]:
+def _save_latents(path: Path | None, drawing: Drawing, latents: list[Floats], precision: Precision) -> list[Path]:
     import numpy as np
 
     from ditzoo.files import replacing
+    from ditzoo.recorded import write_recording
 
     if path is None:
         return []
+    if path.suffix == ".npz":
+        write_recording(path, drawing, np.concatenate(latents), precision=precision)
+        return [path]
     with replacing(path) as scratch:
         np.save(scratch, np.concatenate(latents))
     return [path]

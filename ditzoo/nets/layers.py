@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first, always computed in float32.
+    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first, in float32, or float64 where the times are.
 
     Frequency i is max_period^(−i / (width/2)), as in both papers' code. (diffusers divides by width/2 − 1 for DiT.)
     """
-    half = width // 2
-    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=torch.float32, device=t.device))
-    angles = t.float()[:, None] * frequencies  # B D/2
+    half, dtype = width // 2, torch.promote_types(t.dtype, torch.float32)
+    frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=dtype, device=t.device))
+    angles = t.to(dtype)[:, None] * frequencies  # B D/2
     embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
     return F.pad(embedding, (0, width % 2))  # B D
 

@@ -41,6 +41,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
     manifest = Manifest(
         model=source.card.name,
         key=key,
+        weights=source.manifest.weights,
         settings={"command": settings.command(source.card), "flavour": settings.flavour, "gpus": ", ".join(gpus)},
         graphs=_keep_graphs(folder, source, graphs) if "stripped" in settings.options else {},
         engines=engines,

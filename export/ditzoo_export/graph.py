@@ -6,7 +6,7 @@ import ast
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, IdentityEliminationPass
 from onnxscript.optimizer import optimize_ir
 from torch import nn
 
@@ -36,7 +36,8 @@ _CHECKED_BATCHES = (1, 3)
 
 
 def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
-    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine.
+    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine; its
+    weights into a file beside it, which ONNX Runtime maps instead of copying it twice.
 
     The module's arguments are named as the graph's inputs; `example` has a value for each.
     """
@@ -54,9 +55,10 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
             optimize=False,
         )
         assert program is not None, "the dynamo exporter returns a program"
-        optimize_ir(program.model, num_iterations=1)  # torch has two, of which the second changes nothing in these networks
+        optimize_ir(program.model, num_iterations=1)  # torch has two, and the second finds nothing but identities
+        IdentityEliminationPass()(program.model)
         _keep_scopes_alone(program.model)
-        program.save(path)
+        program.save(path, external_data=True)
 
 
 def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:
@@ -88,13 +90,25 @@ def scope_of(node: onnx.NodeProto) -> str:
     return next((entry.value for entry in node.metadata_props if entry.key == SCOPE), "")
 
 
+def spread_scopes(model: onnx.ModelProto, modules: Mapping[str, str]) -> None:
+    """Gives nodes that were added to a graph the module of the value that they give, as `modules` has it by the value's name,
+    or else that of the node that takes what they give."""
+    known = dict(modules)
+    for node in reversed(model.graph.node):
+        if not any(entry.key == SCOPE for entry in node.metadata_props):
+            module = next((known[name] for name in node.output if name in known), "")
+            node.metadata_props.add(key=SCOPE, value=module)
+        for name in node.input:
+            known.setdefault(name, scope_of(node))
+
+
 def _keep_scopes_alone(model: ir.Model) -> None:
     """Strips all metadata, whose stack traces hold local paths, but for the path of the module that each node belongs to."""
     scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]
     ClearMetadataAndDocStringPass()(model)
     for node, modules in scopes:
         inner = modules[-2] if len(modules) > 1 else ""
-        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # what the exporter has wrapped around it
+        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+|\.module\b", "", inner)  # what the exporter has wrapped around it
 
 
 @contextmanager

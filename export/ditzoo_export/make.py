@@ -7,10 +7,11 @@ import logging
 import tempfile
 from pathlib import Path
 
-from ditzoo import nets
+from ditzoo import hub, nets
 from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification, record_files
 from ditzoo.card import Card
 from ditzoo.errors import ExportError
+from ditzoo.files import digest
 from ditzoo.plan import make_plan
 from ditzoo.specs import to_json
 from ditzoo_export.decoder import export_decoder
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def fill_onnx(folder: Path, card: Card, net: nets.Net | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
     """Fills `folder` with the bundle of a card's network, or of `net`; raises ExportError where its verification fails."""
-    net = nets.load(card) if net is None else net
+    from_card, net = net is None, nets.load(card) if net is None else net
     expected = expect(card, net, settings)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch) if settings.eight_bits else folder
@@ -42,6 +43,7 @@ def fill_onnx(folder: Path, card: Card, net: nets.Net | None, settings: Settings
     manifest = Manifest(
         model=card.name,
         key=key,
+        weights=digest(hub.weights(card)) if from_card else None,
         settings={
             "command": settings.command(card),
             "precision": settings.precision,

@@ -24,7 +24,7 @@ from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.bundle import Graph
 from ditzoo.card import Card
 from ditzoo.specs import Precision, TensorSpec
-from ditzoo_export.graph import scope_of
+from ditzoo_export.graph import scope_of, spread_scopes
 from ditzoo_export.record import record
 from ditzoo_export.settings import Settings, number_of_tokens
 
@@ -41,7 +41,6 @@ _TINY = 1e-5
 _LARGEST = "_largest"
 
 _INT8_LARGEST, _FP8_LARGEST = 127.0, 448.0
-_WHOLE_FILE = 2**31 - 2**20  # what protobuf can hold, less a margin for what is not weights
 
 
 ALL = "all products"
@@ -97,24 +96,22 @@ def load(path: Path) -> ModelProto:
 
 
 def save(model: ModelProto, path: Path) -> None:
-    """Writes a graph over the one at `path`, its weights in a file beside it where protobuf cannot hold them."""
+    """Writes a graph over the one at `path`, its weights in a file beside it."""
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _WHOLE_FILE
-    onnx.save(model, path, save_as_external_data=large, location=data.name)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
     """Writes a graph whose products measure their inputs as they run: by onnxruntime's quantizer, from file to file."""
     del model.graph.value_info[:]  # the quantizer trips over it
-    products = [node.name for node in _products(model, extent)]
+    products, modules = [node.name for node in _products(model, extent)], _modules(model)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         given, result = Path(scratch) / path.name, Path(scratch) / f"int8-{path.name}"
         save(model, given)
-        large = given.with_name(f"{given.name}.data").exists()
         try:
             quantize_dynamic(
                 given,
@@ -122,12 +119,14 @@ def _write_dynamic(model: ModelProto, path: Path, extent: str) -> None:
                 nodes_to_quantize=products,
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                use_external_data_format=large,
+                use_external_data_format=True,
                 extra_options={"DefaultTensorType": TensorProto.FLOAT},  # behind operations that ONNX itself does not know
             )
         finally:
             root.setLevel(level)
-        save(load(result), path)
+        quantized = load(result)
+        spread_scopes(quantized, modules)
+        save(quantized, path)
 
 
 def calibrate(source: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
@@ -143,7 +142,8 @@ def calibrate(source: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str
 def _write_watched(folder: Path, graph: Graph) -> Graph:
     """Writes a graph that also gives the largest magnitudes [D] of every quantized product's input; returns what it is."""
     model = onnx.load(folder / graph.file, load_external_data=False)
-    names = sorted({node.input[0] for node in _products(model, ALL)})
+    channels = _channels(model)
+    names = sorted(channels)
     axes = numpy_helper.from_array(np.array([0]), "watched_axes")
     model.graph.initializer.append(axes)
     for name in names:
@@ -152,8 +152,19 @@ def _write_watched(folder: Path, graph: Graph) -> Graph:
         model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_flat", axes.name], [name + _LARGEST], keepdims=0))
         model.graph.output.append(helper.make_tensor_value_info(name + _LARGEST, TensorProto.FLOAT, None))
     onnx.save(model, folder / f"watched-{graph.file}")
-    largest = [TensorSpec(name=name + _LARGEST, shape=("channels",)) for name in names]
+    largest = [TensorSpec(name=name + _LARGEST, shape=(channels[name],)) for name in names]
     return msgspec.structs.replace(graph, file=f"watched-{graph.file}", outputs=(*graph.outputs, *largest))
+
+
+def _channels(model: ModelProto) -> dict[str, int]:
+    """How many channels the input of each quantized product has, by its name."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {node.input[0]: weights[node.input[1]].dims[1 - _output_axis(node)] for node in _products(model, ALL)}
+
+
+def _output_axis(node: NodeProto) -> int:
+    """The axis of a product's weights that its output has."""
+    return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
 
 
 def _products(model: ModelProto, extent: str) -> list[NodeProto]:
@@ -166,13 +177,13 @@ def _products(model: ModelProto, extent: str) -> list[NodeProto]:
 def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str, np.ndarray], extent: str) -> None:
     """Puts a Q/DQ pair on the input, and a DQ on the eight-bit weights, of every product with a matrix of weights."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = {node.output[0]: node for node in _products(model, extent)}
+    products, modules = {node.output[0]: node for node in _products(model, extent)}, _modules(model)
     users = Counter(node.input[0] for node in products.values())
     nodes: list[NodeProto] = []
     for node in list(model.graph.node):
         if node.output[0] in products:
             name, weight = node.input[0], weights[node.input[1]]
-            axis = 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
+            axis = _output_axis(node)
             values = numpy_helper.to_array(weight)
             alone = precision == "int8" and users[name] == 1
             smooth = _smoothing(largest[name], values, axis) if alone else np.ones(1, np.float32)
@@ -183,6 +194,12 @@ def _quantize_qdq(model: ModelProto, precision: Precision, largest: Mapping[str,
     del model.graph.value_info[:]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    spread_scopes(model, modules)
+
+
+def _modules(model: ModelProto) -> dict[str, str]:
+    """The module that each value of a graph is computed in."""
+    return {name: scope_of(node) for node in model.graph.node for name in node.output}
 
 
 def _smoothing(inputs: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:

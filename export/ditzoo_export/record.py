@@ -49,7 +49,7 @@ class Recorder:
         """The other's."""
         return self._backend.asarray(array)
 
-    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """The other's."""
         return self._backend.numpy(array)
 

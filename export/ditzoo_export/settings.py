@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ditzoo.card import Autoencoder, Card, DiTConfig
 from ditzoo.errors import UsageError, unknown
-from ditzoo.specs import FLAVOURS, PRECISIONS, TARGETS, Data, Flavour, Precision, Profile, Range, Target
+from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, TARGETS, Data, Flavour, Precision, Profile, Range, Target
 
 Size = tuple[int, int]
 """Height and width."""
@@ -59,14 +59,13 @@ def make_settings(
     guided: bool = False,
 ) -> Settings:
     """The settings of an export of `card`; what is not given is the card's own. Raises UsageError for what cannot be."""
-    for kind, given, known in (("precision", precision, PRECISIONS), ("target", target, TARGETS)):
+    for kind, given, known in (("precision", precision, GRAPH_PRECISIONS), ("target", target, TARGETS)):
         if given not in known:
             raise unknown(kind, given, known)
     if precision == "fp8" and target != "tensorrt":
         raise UsageError("fp8 is for GPUs; add --target tensorrt, or use --precision int8")
-    hoists = isinstance(card.backbone, DiTConfig)
-    if split and not hoists:
-        raise UsageError(f"{card.name} is no DiT: nothing in it depends on time and label alone; leave --split out")
+    if split and not card.splits:
+        raise UsageError(f"{card.name} is no DiT: nothing in it depends on time and label alone; leave split out")
     if guided and card.null_label is None:
         raise UsageError(f"{card.name} has no null label, so there is no guidance to put inside; leave --guided out")
     if guided and precision in ("int8", "fp8") and target == "tensorrt":
@@ -75,7 +74,7 @@ def make_settings(
         precision=precision,  # type: ignore[arg-type]  # checked above
         target=target,  # type: ignore[arg-type]
         size=parse_resolution(card, resolution),
-        split=hoists if split is None else split,
+        split=card.splits if split is None else split,
         guided=guided,
     )
 

@@ -83,8 +83,8 @@ class Guided(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor, guidance: Tensor) -> Tensor:
         """x [B, C, H, W], t [B], y [B], guidance [B], the s in uncond + s · (cond − uncond) -> prediction."""
         both = self.net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, torch.full_like(y, self.null)]))  # 2·B C H W
-        first, rest = both[: len(x), : self.guided], both[: len(x), self.guided :]
-        uncond = both[len(x) :, : self.guided]
+        cond, null = both[: x.shape[0]], both[x.shape[0] :]  # each: B C H W
+        first, rest, uncond = cond[:, : self.guided], cond[:, self.guided :], null[:, : self.guided]
         return torch.cat([uncond + guidance[:, None, None, None] * (first - uncond), rest], dim=1)  # B C H W
 
 

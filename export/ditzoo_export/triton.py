@@ -10,11 +10,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
 from ditzoo.errors import UsageError
 from ditzoo.specs import Data, Profile, TensorSpec
 
 CONFIG, CLIENT = "config.pbtxt", "client.py"
+
+PROFILES = "profiles"
+"""The parameter of a model's configuration that says, in JSON, which sizes its engine takes: Triton itself does not tell."""
 
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "float16": "TYPE_FP16"}
 _LARGEST_BATCH = 64
@@ -79,8 +84,13 @@ def config(model: Model, bundle: Bundle, *, instances: int) -> str:
         f"instance_group {{ {group} {chosen} }}",
         f"dynamic_batching {{ preferred_batch_size: {preferred} max_queue_delay_microseconds: {_DELAY_MICROSECONDS} }}",
         _warm_up(model, bundle),
+        *([_parameter(PROFILES, msgspec.json.encode(model.profiles).decode())] if model.profiles else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _parameter(key: str, text: str) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: {msgspec.json.encode(text).decode()} }} }}'
 
 
 def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:

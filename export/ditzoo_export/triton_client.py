@@ -2,7 +2,7 @@
 
     python client.py dit-digits --url localhost:8001 --plan dit-digits.plan.json --classes 0,1,2 --out latents.npy
 
-Needs `pip install "ditzoo[triton]"`, and no torch. The models are NAME-backbone and, where there is one, NAME-conditioning.
+Needs `pip install "ditzoo[triton]"`, and no torch. Graphs and engines of NAME are found by their names.
 """
 
 from __future__ import annotations
@@ -16,33 +16,53 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
-from ditzoo.backends.hoist import Hoisted, row_bytes
+from ditzoo.backends.chunks import chunks
+from ditzoo.backends.hoist import Hoisted, window_rows
 from ditzoo.card import Card
+from ditzoo.errors import BackendError, DitzooError
 from ditzoo.plan import load_plan
 from ditzoo.sample import sample
-from ditzoo.specs import Precision, TensorSpec, check_inputs
+from ditzoo.specs import Data, Precision, Profile, Range, TensorSpec, check_inputs, from_json
 from ditzoo.zoo import card
 
 TYPES = {"float32": "FP32", "int64": "INT64"}
 
 
+class Served(Data, frozen=True, kw_only=True):
+    """A model on the server, and the sizes that it takes."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profiles: tuple[Profile, ...]
+
+
 class TritonBackend:
-    """A served model as a backend of ditzoo: see `ditzoo.backends.base.Backend`. `graphs` says what is served under NAME."""
+    """A served card as a backend of ditzoo: see `ditzoo.backends.base.Backend`.
+
+    Its graphs are the models NAME-backbone and NAME-conditioning, or any number of engines whose names begin like that: each
+    part of a batch goes to the one that fits it best. Raises BackendError where the server has none that is ready.
+    """
 
     precision: Precision = "fp32"
 
     def __init__(self, url: str, model: Card) -> None:
         self.card, self.name = model, f"triton {url}"
         self._client = triton.InferenceServerClient(url)
-        self._largest: dict[str, int] = {}
-        self._specs = {name: self._describe(name) for name in ("backbone", "conditioning") if self._serves(name)}
-        self.inputs, self.outputs = self._specs["backbone"]
+        ready = [entry.name for entry in self._client.get_model_repository_index().models if entry.state == "READY"]
+        self._backbone, conditioning = (self._find(ready, graph) for graph in ("backbone", "conditioning"))
+        if not self._backbone:
+            raise BackendError(f"{url} has no {model.name}-backbone that is ready; it has: {', '.join(ready) or 'nothing'}")
+        x, *rest = self._backbone[0].inputs
+        self.inputs = (TensorSpec(name=x.name, shape=("batch", model.backbone.latent_shape[0], "height", "width")), *rest)
+        self.outputs = self._backbone[0].outputs
         self._hoisted = None
-        if "conditioning" in self._specs:
-            taken, given = self._specs["conditioning"]
-            self.inputs = (self.inputs[0], *taken)
-            self._hoisted = Hoisted(lambda t, y: self._infer("conditioning", {"t": t, "y": y}), row_bytes=row_bytes(given))
+        if conditioning:
+            self.inputs = (self.inputs[0], *conditioning[0].inputs)
+            window = window_rows(conditioning[0].outputs)
+            self._hoisted = Hoisted(lambda t, y: self._infer(conditioning, {"t": t, "y": y}), window=window)
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """Announces what conditioning will be asked for."""
@@ -53,11 +73,11 @@ class TritonBackend:
         """The network's output for numpy arrays."""
         check_inputs(self.inputs, inputs)
         if self._hoisted is None:
-            return self._infer("backbone", inputs)[0]
+            return self._infer(self._backbone, inputs)[0]
         rows, places = self._hoisted(inputs["t"], inputs["y"])
-        names = [spec.name for spec in self._specs["conditioning"][1]]
+        names = [spec.name for spec in self._backbone[0].inputs[1:]]
         modulations = {name: rows[i][places] for i, name in enumerate(names)}
-        return self._infer("backbone", {"x": inputs["x"], **modulations})[0]
+        return self._infer(self._backbone, {"x": inputs["x"], **modulations})[0]
 
     def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array itself."""
@@ -73,43 +93,56 @@ class TritonBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._client.close()
 
-    def _serves(self, graph: str) -> bool:
-        return bool(self._client.is_model_ready(f"{self.card.name}-{graph}"))
+    def _find(self, ready: Sequence[str], graph: str) -> list[Served]:
+        """The models that are ready and serve a graph of the card."""
+        own = f"{self.card.name}-{graph}"
+        return [self._describe(name) for name in sorted(ready) if name == own or name.startswith(f"{own}-")]
 
-    def _describe(self, graph: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        """The inputs and outputs of a served graph; an axis of −1 is any number, a vector of one a scalar for each sample."""
-        config = self._client.get_model_config(f"{self.card.name}-{graph}").config
-        self._largest[graph] = config.max_batch_size
+    def _describe(self, name: str) -> Served:
+        config = self._client.get_model_config(name).config
         given, taken = (tuple(_spec(tensor) for tensor in side) for side in (config.output, config.input))
-        return taken, given
+        return Served(name=name, inputs=taken, outputs=given, profiles=_profiles(config))
 
-    def _infer(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
-        """All outputs of a served graph, asked for in batches that its server takes."""
-        size, step = len(next(iter(inputs.values()))), self._largest[graph]
-        parts = [
-            self._request(graph, {name: value[start : start + step] for name, value in inputs.items()})
-            for start in range(0, size, step)
-        ]
+    def _infer(self, models: Sequence[Served], inputs: Mapping[str, Any]) -> list[Any]:
+        """All outputs of a graph, asked for in parts that its models take."""
+        sizes = {"batch": len(next(iter(inputs.values())))}
+        if "x" in inputs:
+            sizes |= dict(zip(("height", "width"), inputs["x"].shape[2:], strict=True))
+        places = [(model, profile) for model in models for profile in model.profiles]
+        parts = []
+        for chunk in chunks([profile for _, profile in places], sizes):
+            outputs = self._request(places[chunk.profile][0], {name: value[chunk.filling] for name, value in inputs.items()})
+            parts.append([output[: chunk.stop - chunk.start] for output in outputs])
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
-    def _request(self, graph: str, inputs: Mapping[str, Any]) -> list[Any]:
-        specs, outputs = self._specs[graph]
+    def _request(self, model: Served, inputs: Mapping[str, Any]) -> list[Any]:
         tensors = []
-        for spec in specs:
+        for spec in model.inputs:
             value = np.ascontiguousarray(inputs[spec.name])
             value = value.reshape(-1, 1) if value.ndim == 1 else value
             tensor = triton.InferInput(spec.name, value.shape, TYPES[spec.dtype])
             tensor.set_data_from_numpy(value)
             tensors.append(tensor)
-        result = self._client.infer(f"{self.card.name}-{graph}", tensors)
-        return [result.as_numpy(spec.name) for spec in outputs]
+        result = self._client.infer(model.name, tensors)
+        return [result.as_numpy(spec.name) for spec in model.outputs]
 
 
 def _spec(tensor: Any) -> TensorSpec:
+    """An input or output; an axis of −1 is any number, a vector of one that is reshaped a scalar for each sample."""
     scalar = tensor.HasField("reshape")
     axes = [f"axis{i}" if size < 0 else size for i, size in enumerate(() if scalar else tensor.dims)]
     dtype = "int64" if tensor.data_type == triton.model_config_pb2.TYPE_INT64 else "float32"
     return TensorSpec(name=tensor.name, shape=("batch", *axes), dtype=dtype)  # type: ignore[arg-type]
+
+
+def _profiles(config: Any) -> tuple[Profile, ...]:
+    """The sizes that a model takes: those of its engine, or any batch up to the largest of latents as it has them."""
+    if "profiles" in config.parameters:
+        return from_json(config.parameters["profiles"].string_value, tuple[Profile, ...])
+    largest, dims = config.max_batch_size, config.input[0].dims
+    fixed = {axis: size for axis, size in zip(("height", "width"), dims[1:], strict=False) if size > 0}
+    axes = {axis: Range(min=size, opt=size, max=size) for axis, size in fixed.items()}
+    return (Profile(axes={"batch": Range(min=1, opt=largest, max=largest), **axes}),)
 
 
 def main() -> None:
@@ -121,9 +154,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the latents [N, C, H, W], as a .npy file")
     options = parser.parse_args()
-    with TritonBackend(options.url, card(options.model)) as backend:
-        classes = [int(number) for number in options.classes.split(",")]
-        np.save(options.out, sample(backend, load_plan(options.plan), classes=classes, seed=options.seed))
+    try:
+        with TritonBackend(options.url, card(options.model)) as backend:
+            classes = [int(number) for number in options.classes.split(",")]
+            np.save(options.out, sample(backend, load_plan(options.plan), classes=classes, seed=options.seed))
+    except (DitzooError, InferenceServerException, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

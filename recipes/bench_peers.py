@@ -1,0 +1,157 @@
+"""Measures ditzoo's backends beside its peers, on the same network and the same work: one guided image, on this machine.
+
+    python recipes/bench_peers.py --model dit-xl-2 --json peers.json
+
+Prints a table in Markdown. A few contestants are open at a time, taking turns, and with each few the baseline again: diffusers
+in fp32 for a DiT, torch in fp32 for a U-ViT, which diffusers has not. Ratios are to the baseline that took turns with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import openvino
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from random_models import MODELS, random_model
+
+from ditzoo import Card, bench, make_plan, nets
+from ditzoo.backends.spec import parse_spec
+from ditzoo.bench import Bench, Measurement, Opener
+from ditzoo.cli.models import open_on
+from ditzoo.flops import multiply_adds
+from ditzoo.plan import Plan
+from ditzoo.specs import Array, Precision
+
+PEERS = "diffusers:bf16,diffusers:compile,torch:bf16,torch:bf16:split,torch:bf16:split:compile,openvino,openvino:bf16"
+OURS = "onnxruntime,onnxruntime:single,onnxruntime:int8"
+REFERENCE = "torch"
+ROWS = 2
+"""Of the batch: one image, with and without its label."""
+
+
+class OpenVino:
+    """The network converted from PyTorch by OpenVINO, for batches of two rows. See `ditzoo.backends.base.Backend`."""
+
+    def __init__(self, card: Card, precision: Precision) -> None:
+        net = nets.load(card)
+        self.name, self.card, self.precision = f"openvino {precision} cpu", card, precision
+        self.inputs, self.outputs = net.inputs, net.outputs
+        example = {spec.name: torch.zeros(spec.concrete(batch=ROWS), dtype=getattr(torch, spec.dtype)) for spec in net.inputs}
+        with torch.no_grad():
+            model = openvino.convert_model(torch.export.export(net, tuple(example.values())))
+        hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision), "PERFORMANCE_HINT": "LATENCY"}
+        self._run = openvino.compile_model(model, "CPU", hints)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        return self._run([inputs[spec.name] for spec in self.inputs])[0]
+
+    def asarray(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+    def numpy(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del self._run
+
+
+def opener(card: Card, text: str) -> Opener:
+    name, _, precision = text.partition(":")
+    if name == "openvino":
+        return partial(OpenVino, card, precision or "fp32")  # type: ignore[arg-type]
+    return partial(open_on, card, parse_spec(text), device="cpu", threads=None)
+
+
+def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
+    """The measurements of all, a few at a time, each few with the reference and the baseline."""
+    fixed = list(dict.fromkeys([REFERENCE, base]))
+    count = multiply_adds(card.backbone)
+    return [
+        bench.run(
+            [opener(card, text) for text in [*fixed, *texts[i : i + together]]],
+            plan,
+            batches=[1],
+            repeats=repeats,
+            warmup=1,
+            multiply_adds=count,
+        )
+        for i in range(0, len(texts), together)
+    ]
+
+
+def products(side: int = 2048) -> dict[str, float]:
+    """Multiply-adds per second of a large product on this machine in bfloat16 (torch) and in int8 (ONNX Runtime)."""
+    import onnxruntime as ort
+
+    half = torch.ones(side, side, dtype=torch.bfloat16)
+    a, b = helper.make_tensor_value_info("a", TensorProto.UINT8, (side, side)), np.ones((side, side), np.int8)
+    node, c = helper.make_node("MatMulInteger", ["a", "b"], ["c"]), helper.make_tensor_value_info("c", TensorProto.INT32, None)
+    graph = helper.make_graph([node], "product", [a], [c], [numpy_helper.from_array(b, "b")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {"a": np.ones((side, side), np.uint8)}
+    works = {"bf16": lambda: half @ half, "int8": lambda: session.run(None, given)}
+    return {name: side**3 / min(bench.seconds(work) for _ in range(5)) for name, work in works.items()}
+
+
+def table(results: Sequence[Bench], base: str) -> list[str]:
+    lines = [
+        f"| contestant | ms | quartiles | times {base} | GMAC/s | error | load s | MB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    place = 0 if base == REFERENCE else 1
+    for i, result in enumerate(results):
+        entries = result.measurements[0 if i == 0 else place + 1 :]
+        lines += [_line(entry, result.measurements[place]) for entry in entries]
+    return lines
+
+
+def _line(entry: Measurement, base: Measurement) -> str:
+    spread = entry.evaluation
+    cells: list[Any] = [entry.backend, f"{1e3 * spread.median:.0f}", f"{1e3 * spread.low:.0f}-{1e3 * spread.high:.0f}"]
+    cells += [f"{base.evaluation.median / spread.median:.2f}", f"{(entry.speed or 0) / 1e9:.0f}", f"{entry.error:.1e}"]
+    cells += [f"{entry.load:.1f}", "" if entry.host_memory is None else f"{entry.host_memory / 1e6:.0f}"]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure ditzoo beside its peers.")
+    parser.add_argument("--model", choices=MODELS, default="dit-xl-2")
+    parser.add_argument("--contestants", default=f"{PEERS},{OURS}")
+    parser.add_argument("--together", type=int, default=2, help="how many are open at a time, the baseline not counted")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="evaluations of the first image")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    card = random_model(options.model)
+    base = "diffusers" if options.model.startswith("dit") else "torch"
+    texts = [text for text in options.contestants.split(",") if base == "diffusers" or not text.startswith("diffusers")]
+    if base == "torch":
+        texts = [text for text in texts if ":split" not in text and ":single" not in text]
+    plan = make_plan(card, steps=options.steps)
+    for text in texts:
+        if text.startswith("onnxruntime"):
+            opener(card, text)().__exit__(None, None, None)  # exported before loading is timed
+    results = contest(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
+    limits = {"fp32": results[0].ceilings.multiply_adds, **products()}
+    print("\n".join(table(results, base)))
+    print(f"\n{options.model}, one guided image, {2 * (results[0].multiply_adds or 0) / 1e9:.1f} GMAC;", end=" ")
+    print("large products here: " + ", ".join(f"{name} {limit / 1e9:.0f} GMAC/s" for name, limit in limits.items()), end=". ")
+    print(", ".join(f"{key} {value}" for key, value in results[0].machine.items()))
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode({"results": results, "products": limits})))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The big networks with random weights, to measure with: what a network costs does not depend on what it has learned."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ditzoo import Card, card, hub
+from ditzoo.card import Autoencoder, Unreleased
+
+MODELS = {"dit-xl-2": "dit-xl-2-256", "dit-xl-2-512": "dit-xl-2-512", "uvit-h-2": "uvit-h-2-256"}
+
+
+def random_model(name: str) -> Card:
+    """The card of a network of MODELS with random weights, which are made, by a process of its own, on first use.
+
+    They stay in ditzoo's cache as an imported checkpoint. There is no decoder: what is measured is the network.
+    """
+    base = card(MODELS[name])
+    decoder = base.decoder
+    if isinstance(decoder, Autoencoder):
+        decoder = msgspec.structs.replace(decoder, source=None)
+    model = msgspec.structs.replace(base, name=f"{name}-random", weights=Unreleased(), decoder=decoder)
+    if hub.state(model) != "cached":
+        making = multiprocessing.get_context("spawn").Process(target=_keep_weights, args=(model,))
+        making.start()
+        making.join()
+    return model
+
+
+def _keep_weights(model: Card) -> None:
+    """Takes a network whose every weight is random into the cache: a fresh one gives zeros, which verify nothing."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ditzoo import nets
+    from ditzoo.hub.pull import import_file
+
+    torch.manual_seed(0)
+    net = nets.build(model.backbone).requires_grad_(False)
+    for name, weight in net.named_parameters():
+        if "adaLN" in name or "final_layer" in name or not weight.any():
+            weight.normal_(0, 0.02)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "random.safetensors"
+        save_file(net.state_dict(), file)
+        import_file(model, file)
