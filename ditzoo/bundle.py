@@ -118,6 +118,8 @@ def open_bundle(path: Path, *, again: bool = False) -> Bundle:
 
     Sizes are compared every time; checksums on first use and after any change, or, if they have to be, `again`.
     """
+    if path.is_file():
+        raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` makes one")
     if not is_bundle(path):

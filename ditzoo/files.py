@@ -63,12 +63,19 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not _is_full(error):
             raise
         free = shutil.disk_usage(target.parent).free
+        cached = target.is_relative_to(cache_dir())
         raise UsageError(
-            f"{target} was not written: {error.strerror} ({free:,} bytes are free there); make room, or choose another --out"
+            f"{target} was not written: {error.strerror or 'no space left'} (without it, {free:,} bytes are free on the disk of"
+            f" {target.parent}); make room, or {'set DITZOO_CACHE to another folder' if cached else 'choose another --out'}"
         ) from error
+
+
+def _is_full(error: OSError) -> bool:
+    """Whether an error means that a disk is full; numpy has words for it but no number: "8 requested and 4 written"."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or (error.errno is None and "written" in str(error))
 
 
 def cache_dir() -> Path:

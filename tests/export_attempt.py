@@ -1,17 +1,22 @@
 """The child process of the cache's tests: it imports everything once, and then forks attempts at an export.
 
-python export_attempt.py kill DIR COUNT   attempts that are killed at random points, and after every fifth a whole one
-python export_attempt.py make DIR         one attempt; prints whether it made the engines or found them
+python export_attempt.py kill DIR COUNT   attempts that are killed at random points, and after each of them a whole one; prints
+                                          how many were killed while the graphs were made, and how many while the engines were
+python export_attempt.py make DIR         says that it is ready, waits for a line, and makes one attempt; prints whether that
+                                          made the engines or found them, and when it began and ended
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from export_models import TINY_UVIT, random_model
@@ -20,28 +25,39 @@ import ditzoo_export.engine
 import ditzoo_export.make  # so that no fork has to
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
-from ditzoo_export import export_engines, make_engine_settings
+from ditzoo_export import cached_bundle, export_engines, make_engine_settings
 
 MODEL, NET = random_model(TINY_UVIT)
 SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
 
 
 def attempt(folder: Path) -> None:
-    """Exports the engines, and the graphs that they are built from."""
+    """Exports the engines, and the graphs that they are built from if those are not there."""
     export_engines(MODEL, folder / "engines", settings=SETTINGS, net=NET)
 
 
-def forked(folder: Path, *, killed_after: float | None) -> None:
-    """An attempt in a child, which is killed after some seconds or ends well."""
+def graphs() -> None:
+    """Exports the graphs alone."""
+    cached_bundle(MODEL, settings=SETTINGS.onnx, net=NET)
+
+
+def forked(work: Callable[[], None], *, killed_after: float | None = None) -> bool:
+    """Does some work in a child, which ends well, or is killed after some seconds; returns whether it was."""
     child = os.fork()
     if child == 0:
-        attempt(folder)
+        work()
         os._exit(0)
     if killed_after is not None:
         time.sleep(killed_after)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert killed_after is not None or status == 0, status
+    return status != 0
+
+
+def bundles() -> list[Path]:
+    """The finished bundles of graphs in the cache."""
+    return [path for path in (cache_dir() / "bundles").glob("*") if not path.name.startswith(".")]
 
 
 def result(folder: Path) -> dict[str, str]:
@@ -55,31 +71,46 @@ def result(folder: Path) -> dict[str, str]:
 
 def whole(folder: Path) -> dict[str, str]:
     """The result of an attempt that is left alone, after which everything is cleared away."""
-    forked(folder, killed_after=None)
+    forked(lambda: attempt(folder))
     made = result(folder)
     for path in (folder / "engines", cache_dir() / "bundles"):
         shutil.rmtree(path)
     return made
 
 
-def main() -> None:
-    mode, folder = sys.argv[1], Path(sys.argv[2])
-    if mode == "make":
-        ran: list[str] = []
-        fill = ditzoo_export.engine.fill_engines
-        ditzoo_export.engine.fill_engines = lambda *given, **named: (ran.append("made"), fill(*given, **named))[1]
-        attempt(folder)
-        sys.stdout.write("".join(ran) or "found")
-        return
+def kill(folder: Path, count: int) -> Counter[str]:
+    """Kills `count` attempts, every second one after the graphs are done; each is followed by a whole one."""
     started = time.perf_counter()
     expected = whole(folder)
-    longest = time.perf_counter() - started
-    chance = random.Random(0)  # noqa: S311
-    for i in range(1, int(sys.argv[3]) + 1):
-        forked(folder, killed_after=chance.uniform(0, longest))
-        if i % 5 == 0:
-            assert whole(folder) == expected
-    sys.stdout.write(f"{longest:.1f}")
+    seconds = time.perf_counter() - started
+    chance, hit = random.Random(0), Counter[str]()  # noqa: S311
+    for i in range(count):
+        after = chance.uniform(0, seconds)
+        if i % 2:
+            forked(graphs)
+            after = chance.uniform(0, seconds / 8)  # what the engines take of the whole, or a little more
+        if forked(lambda: attempt(folder), killed_after=after):
+            hit["engines" if bundles() else "graphs"] += 1
+        assert whole(folder) == expected
+    return hit
+
+
+def make(folder: Path) -> str:
+    """One attempt, as soon as a line is read: "made" or "found", its beginning and its end."""
+    ran: list[str] = []
+    fill = ditzoo_export.engine.fill_engines
+    ditzoo_export.engine.fill_engines = lambda *given, **named: (ran.append("made"), fill(*given, **named))[1]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    began = time.time()
+    attempt(folder)
+    return f"{''.join(ran) or 'found'} {began} {time.time()}"
+
+
+def main() -> None:
+    mode, folder = sys.argv[1], Path(sys.argv[2])
+    sys.stdout.write(json.dumps(kill(folder, int(sys.argv[3]))) if mode == "kill" else make(folder))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -42,20 +43,31 @@ def _attempt(folder: Path, mode: str, *more: str) -> subprocess.Popen[str]:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "recipes", ROOT / "tests")))
     environment = {**os.environ, "DITZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "tests/export_attempt.py"), mode, str(folder / "out"), *more]
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def test_twenty_kills_leave_the_right_result_and_no_litter(tmp_path: Path) -> None:
     child = _attempt(tmp_path, "kill", "20")
-    _, errors = child.communicate(timeout=900)
+    hit, errors = child.communicate(timeout=900)
     assert child.returncode == 0, errors
+    assert min(json.loads(hit).get(phase, 0) for phase in ("graphs", "engines")) >= 2, hit
     assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith(("ditzoo", "ort"))] == []
 
 
 def test_of_two_at_once_one_works_and_one_waits(tmp_path: Path) -> None:
     children = [_attempt(tmp_path, "make") for _ in range(2)]
-    said = sorted(child.communicate(timeout=600)[0].strip() for child in children)
-    assert said == ["found", "made"]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    (found, *waited), (made, *worked) = sorted(child.communicate(timeout=600)[0].split() for child in children)
+    assert (found, made) == ("found", "made")
+    assert float(waited[0]) < float(worked[1]) <= float(waited[1])
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
@@ -63,11 +75,48 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what is written beyond that fails, as on a full disk
     try:
-        with pytest.raises(UsageError, match=r"was not written: .* bytes are free there"):
+        with pytest.raises(UsageError, match=r"was not written: .* bytes are free on the disk of"):
             export_onnx(card, tmp_path / "b", net=net)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def _on_a_disk_of_one_megabyte(folder: Path, *command: str) -> tuple[int, str, str]:
+    """Runs a command where `folder` is a disk of its own: its exit status, what it said, and what it left there."""
+    script = 'mount -t tmpfs -o size=1m tmpfs "$0" && { "$@" > /dev/null; status=$?; ls -A "$0"; exit $status; }'
+    if subprocess.run(["unshare", "-rm", "sh", "-c", script, str(folder), "true"], capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "export")))}
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, str(folder), sys.executable, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr, done.stdout
+
+
+@pytest.mark.parametrize("kind", [["onnx"], ["tensorrt", "--gpu", "sm89", "--precision", "fp32"]], ids=["onnx", "engines"])
+def test_a_disk_that_is_really_full(tmp_path: Path, kind: list[str]) -> None:
+    command = ["-m", "ditzoo.cli", "export", kind[0], "uvit-digits", *kind[1:], "--out", str(tmp_path / "b")]
+    status, said, left = _on_a_disk_of_one_megabyte(tmp_path, *command)
+    assert (status, said.count("\n"), left) == (2, 1, "")
+    assert f"{tmp_path / 'b'} was not written: No space left on device" in said
+    assert f"bytes are free on the disk of {tmp_path}); make room, or choose another --out" in said
+
+
+def test_large_weights_on_a_full_disk(tmp_path: Path) -> None:
+    """They are written by numpy, whose error has no number."""
+    program = f"""
+from pathlib import Path
+import numpy, ditzoo.errors, ditzoo.files
+try:
+    with ditzoo.files.disk_errors(Path({str(tmp_path)!r}) / "b"), open({str(tmp_path / "a")!r}, "wb") as file:
+        numpy.zeros(2**22, numpy.uint8).tofile(file)
+except ditzoo.errors.UsageError as error:
+    raise SystemExit(str(error))"""
+    assert "b was not written: no space left" in _on_a_disk_of_one_megabyte(tmp_path, "-c", program)[1]
 
 
 def test_the_same_inputs_are_found_in_under_a_second(tmp_path: Path) -> None:
