@@ -65,7 +65,7 @@ def _profiles(truth: Watcher, other: Watcher, calls: Sequence[Call], evaluations
     """For each evaluation, the error of every module at `calls` that both have, by path, in their order."""
     return [
         {call.path: error(given[call.path], expected[call.path]) for call in calls if call.path in given}
-        for given, expected in zip(other.look(calls, evaluations), truth.look(calls, evaluations), strict=True)
+        for expected, given in zip(truth.look(calls, evaluations), other.look(calls, evaluations), strict=True)
     ]
 
 

@@ -56,8 +56,8 @@ class Node(Data, frozen=True, kw_only=True):
 class Watcher(Protocol):
     """A network that can be looked into."""
 
-    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> list[Values]:
-        """The outputs of the modules at `calls`, those of them that it has, by path, in each evaluation."""
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
+        """The outputs of the modules at `calls`, those of them that it has, by path; one evaluation after the other."""
 
     def place(self, path: str, error: float) -> Place:
         """What computes the output of the module at a `path`."""
@@ -84,15 +84,14 @@ class TorchWatcher:
             self._run(evaluation)
         return list(calls.values())
 
-    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> list[Values]:
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
         """See `Watcher`."""
-        modules, seen = {call.path: self._net.get_submodule(call.path) for call in calls}, []
+        modules = {call.path: self._net.get_submodule(call.path) for call in calls}
         for evaluation in evaluations:
             values: dict[str, Tensor] = {}
             with _hooked(modules, begin=lambda path: None, end=values.__setitem__):
                 self._run(evaluation)
-            seen.append({path: _floats(value) for path, value in values.items()})
-        return seen
+            yield {path: _floats(value) for path, value in values.items()}
 
     def place(self, path: str, error: float) -> Place:
         """See `Watcher`."""
@@ -112,14 +111,15 @@ class GraphWatcher:
         self.bundle, self._reopen = bundle, reopen
         self.ends = ends(read_nodes(bundle))
 
-    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> list[Values]:
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
         """See `Watcher`. A module that left nothing in the graphs is not there."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
             watched = watched_bundle(self.bundle, calls, Path(scratch))
             with self._reopen(watched) as backend:
-                seen = [backend.values(given(backend.inputs, evaluation)) for evaluation in evaluations]
-        return [{path: values[WATCHED + path] for path in paths} for values in seen]
+                for evaluation in evaluations:
+                    values = backend.values(given(backend.inputs, evaluation))
+                    yield {path: values[WATCHED + path] for path in paths}
 
     def place(self, path: str, error: float) -> Place:
         """See `Watcher`."""
