@@ -110,6 +110,7 @@ def test_bf16_is_refused_on_a_cpu() -> None:
         ({"precision": "fp8"}, "fp8 is for GPUs; add --target tensorrt"),
         ({"resolution": "9"}, "a resolution of 9 is no multiple of 2"),
         ({"resolution": "0"}, "no multiple"),
+        ({"resolution": "8x34"}, "a resolution of 8x34 is more than 4 times that of training; at most 32 pixels a side"),
         ({"resolution": "big"}, "write 256, 256x384 or dynamic"),
     ],
 )

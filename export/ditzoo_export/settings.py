@@ -49,6 +49,10 @@ class Settings(Data, frozen=True, kw_only=True):
         return " ".join(words)
 
 
+LARGEST = 4
+"""How many times as high and wide as in training the latents of a DiT may be."""
+
+
 def make_settings(
     card: Card,
     *,
@@ -215,6 +219,9 @@ def parse_resolution(card: Card, text: str | None) -> Size | None:
     size = own if text == "dynamic" else (int(height) // factor, int(width or height) // factor)
     if text != "dynamic" and any(int(pixels) % (patch * factor) or int(pixels) < 1 for pixels in (height, width or height)):
         raise UsageError(f"a resolution of {text} is no multiple of {patch * factor} (patches of {patch}, decoder of {factor})")
+    if max(size) > LARGEST * max(own):
+        most = LARGEST * max(own) * factor
+        raise UsageError(f"a resolution of {text} is more than {LARGEST} times that of training; at most {most} pixels a side")
     if not movable and (size != own or text == "dynamic"):
         raise UsageError(f"{card.name} learned the positions of {own[0] * factor}x{own[1] * factor} pixels; it takes no {text}")
     return size

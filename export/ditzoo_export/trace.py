@@ -16,12 +16,9 @@ from ditzoo.card import Card
 from ditzoo.nets.layers import Attention, grid_positions, sincos_axis
 from ditzoo.specs import Precision, TensorSpec
 from ditzoo_export.graph import TRACED_BATCH, Inputs, write_onnx
-from ditzoo_export.settings import Settings, own_size
+from ditzoo_export.settings import LARGEST, Settings, own_size
 
 Module = TypeVar("Module", bound=nn.Module)
-
-LARGEST = 4
-"""How many times as high and wide as in training the latents of a graph of any size may be."""
 
 
 class Positioned(nn.Module):
