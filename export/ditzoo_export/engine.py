@@ -6,7 +6,7 @@ Networks are strongly typed: the precision is that of the ONNX graph.
 from __future__ import annotations
 
 import logging
-import os
+import shutil
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -151,7 +151,7 @@ def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict
     """Puts the ONNX files beside engines without weights, which are filled in from them."""
     for name in source.manifest.files:
         if any(name.startswith(graph.file) for graph in graphs.values()):
-            os.link(source.path / name, folder / name)
+            shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
     return graphs
 
 

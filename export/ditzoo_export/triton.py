@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,15 +121,7 @@ def _place(bundle: Bundle, model: Model, folder: Path) -> None:
     shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
     for name in bundle.manifest.files:
         if name.startswith(f"{model.file}."):
-            _link(bundle.path / name, folder / name)
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the disks differ."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+            shutil.copyfile(bundle.path / name, folder / name)  # onnx refuses hard links
 
 
 def _dims(spec: TensorSpec) -> list[int]:
