@@ -31,9 +31,6 @@ PROVIDERS: dict[Device, str] = {
 _ERRORS_ONLY = 3
 _NOT_ON_CPU: tuple[Precision, ...] = ("bf16",)
 
-_PREPACKED = {"session.prepack.enable_parallel": "1"}
-"""Weights are copied, by all threads, into the order in which a CPU multiplies fastest."""
-
 _AS_EXPORTED = {"session.disable_quant_qdq": "1"}
 """Q/DQ pairs stay what they are: fused for a CPU, int8 would saturate and fp8 is refused."""
 
@@ -76,7 +73,7 @@ class OnnxRuntimeBackend:
         self._graph, self._conditioning = graph, conditioning
         self.inputs: tuple[TensorSpec, ...] = (graph.inputs[:1] + conditioning.inputs) if conditioning else graph.inputs
         self._library = np if device == "cpu" else cuda.arrays()
-        entries = _PREPACKED | (_AS_EXPORTED if graph.precision in ("int8", "fp8") else {})
+        entries = _AS_EXPORTED if graph.precision in ("int8", "fp8") else {}
         options = provider_options(device, graph.inputs, profiles)
         self._sessions = {graph.file: _session(folder / graph.file, entries, device, threads, options)}
         self._hoisted = None
