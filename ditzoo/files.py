@@ -66,10 +66,11 @@ def disk_errors(target: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         free = shutil.disk_usage(target.parent).free
-        cached = target.is_relative_to(cache_dir())
+        why = error.strerror or os.strerror(errno.ENOSPC)
+        remedy = "set DITZOO_CACHE to another folder" if target.is_relative_to(cache_dir()) else "choose another --out"
         raise UsageError(
-            f"{target} was not written: {error.strerror or 'no space left'} (without it, {free:,} bytes are free on the disk of"
-            f" {target.parent}); make room, or {'set DITZOO_CACHE to another folder' if cached else 'choose another --out'}"
+            f"{target} was not written: {why} (without it, {free:,} bytes are free on the disk of {target.parent});"
+            f" make room, or {remedy}"
         ) from error
 
 

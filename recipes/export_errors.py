@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 
 import msgspec
-import torch
+from random_models import random_net
 
 import ditzoo
 from ditzoo import nets
-from ditzoo.card import Autoencoder, BackboneConfig, Card, Embedded
+from ditzoo.card import Autoencoder, Card, Embedded
 from ditzoo_export import cached_bundle, make_settings
 from ditzoo_export.precision import ALL
 
@@ -30,16 +30,6 @@ FORMS = (
     ("fp8", "tensorrt"),
 )
 """Every precision, for the target that it is deployed on; int8 for both."""
-
-
-def random_net(config: BackboneConfig) -> nets.Net:
-    """A network whose every weight is random, the same each time: what a fresh one has at zero would verify nothing."""
-    torch.manual_seed(0)
-    net = nets.build(config).eval().requires_grad_(False)
-    for name, weight in net.named_parameters():
-        if any(part in name for part in ("adaLN", "final_layer", "pos_embed")):
-            weight.normal_(0, 0.02)
-    return net
 
 
 def load(name: str) -> tuple[Card, nets.Net | None]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ditzoo import Card, card, hub
-from ditzoo.card import Autoencoder, Unreleased
+from ditzoo.card import Autoencoder, BackboneConfig, Unreleased
+
+if TYPE_CHECKING:
+    from ditzoo.nets import Net
 
 MODELS = {"dit-xl-2": "dit-xl-2-256", "dit-xl-2-512": "dit-xl-2-512", "uvit-h-2": "uvit-h-2-256"}
 
@@ -31,19 +35,27 @@ def random_model(name: str) -> Card:
     return model
 
 
-def _keep_weights(model: Card) -> None:
-    """Takes a network whose every weight is random into the cache: a fresh one gives zeros, which verify nothing."""
+def random_net(config: BackboneConfig) -> Net:
+    """A network whose every weight is random, the same each time: a fresh one gives zeros, which verify nothing."""
     import torch
-    from safetensors.torch import save_file
 
     from ditzoo import nets
-    from ditzoo.hub.pull import import_file
 
     torch.manual_seed(0)
-    net = nets.build(model.backbone).requires_grad_(False)
+    net = nets.build(config).eval().requires_grad_(False)
     for name, weight in net.named_parameters():
         if "adaLN" in name or "final_layer" in name or not weight.any():
             weight.normal_(0, 0.02)
+    return net
+
+
+def _keep_weights(model: Card) -> None:
+    """Takes a random network into the cache."""
+    from safetensors.torch import save_file
+
+    from ditzoo.hub.pull import import_file
+
+    net = random_net(model.backbone)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.safetensors"
         save_file(net.state_dict(), file)

@@ -25,7 +25,7 @@ import ditzoo_export.engine
 import ditzoo_export.make  # so that no fork has to
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
-from ditzoo_export import cached_bundle, export_engines, make_engine_settings
+from ditzoo_export import export_engines, make_engine_settings
 
 MODEL, NET = random_model(TINY_UVIT)
 SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
@@ -34,11 +34,6 @@ SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
 def attempt(folder: Path) -> None:
     """Exports the engines, and the graphs that they are built from if those are not there."""
     export_engines(MODEL, folder / "engines", settings=SETTINGS, net=NET)
-
-
-def graphs() -> None:
-    """Exports the graphs alone."""
-    cached_bundle(MODEL, settings=SETTINGS.onnx, net=NET)
 
 
 def forked(work: Callable[[], None], *, killed_after: float | None = None) -> bool:
@@ -69,29 +64,28 @@ def result(folder: Path) -> dict[str, str]:
     return {engine.file: sha256(folder / "engines" / engine.file) for engine in engines}
 
 
-def whole(folder: Path) -> dict[str, str]:
-    """The result of an attempt that is left alone, after which everything is cleared away."""
+def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], float]:
+    """The result and the seconds of an attempt that is left alone; the engines are cleared away then, and the graphs if `anew`."""
+    started = time.perf_counter()
     forked(lambda: attempt(folder))
-    made = result(folder)
-    for path in (folder / "engines", cache_dir() / "bundles"):
-        shutil.rmtree(path)
-    return made
+    made, seconds = result(folder), time.perf_counter() - started
+    shutil.rmtree(folder / "engines")
+    if anew:
+        shutil.rmtree(cache_dir() / "bundles")
+    return made, seconds
 
 
 def kill(folder: Path, count: int) -> Counter[str]:
-    """Kills `count` attempts, every second one after the graphs are done; each is followed by a whole one."""
-    started = time.perf_counter()
-    expected = whole(folder)
-    seconds = time.perf_counter() - started
+    """Kills `count` attempts, the first half of them with the graphs done; each is followed by a whole one."""
+    expected, _ = whole(folder, anew=False)
     chance, hit = random.Random(0), Counter[str]()  # noqa: S311
-    for i in range(count):
-        after = chance.uniform(0, seconds)
-        if i % 2:
-            forked(graphs)
-            after = chance.uniform(0, seconds / 8)  # what the engines take of the whole, or a little more
-        if forked(lambda: attempt(folder), killed_after=after):
-            hit["engines" if bundles() else "graphs"] += 1
-        assert whole(folder) == expected
+    for anew in (False, True):
+        whole(folder, anew=anew)
+        longest = whole(folder, anew=anew)[1]
+        for _ in range(count // 2):
+            if forked(lambda: attempt(folder), killed_after=chance.uniform(0, longest)):
+                hit["engines" if bundles() else "graphs"] += 1
+            assert whole(folder, anew=anew)[0] == expected
     return hit
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from export_errors import random_net
+from random_models import random_net
 
 from ditzoo import nets
 from ditzoo.card import BackboneConfig, Card, DiTConfig, Unreleased, UViTConfig

@@ -116,7 +116,7 @@ try:
         numpy.zeros(2**22, numpy.uint8).tofile(file)
 except ditzoo.errors.UsageError as error:
     raise SystemExit(str(error))"""
-    assert "b was not written: no space left" in _on_a_disk_of_one_megabyte(tmp_path, "-c", program)[1]
+    assert "b was not written: No space left on device" in _on_a_disk_of_one_megabyte(tmp_path, "-c", program)[1]
 
 
 def test_the_same_inputs_are_found_in_under_a_second(tmp_path: Path) -> None:

@@ -146,6 +146,11 @@ def test_without_a_gpu_an_error_says_so(engines: Bundle) -> None:
         ditzoo.open_backend("tensorrt_rtx", engines, precision="fp16")
 
 
+def test_engines_of_another_flavour_are_refused_whether_it_is_installed_or_not(engines: Bundle) -> None:
+    with pytest.raises(BackendError, match="are of tensorrt_rtx; use --backend tensorrt_rtx"):
+        ditzoo.open_backend("tensorrt", engines)
+
+
 def test_engines_for_something_else_say_how_to_rebuild_them(engines: Bundle) -> None:
     version = next(iter(engines.manifest.engines.values())).version
     fitting = {"flavour": "tensorrt_rtx", "version": version, "precision": "fp16", "gpu": "sm89"}
@@ -156,7 +161,6 @@ def test_engines_for_something_else_say_how_to_rebuild_them(engines: Bundle) -> 
             "are for sm89, this GPU is sm120; `ditzoo export tensorrt uvit-digits .*--overwrite` builds them again",
         ),
         ({"version": "1.8"}, "were built with tensorrt_rtx .*, this is 1.8; `ditzoo export"),
-        ({"flavour": "tensorrt"}, "are of tensorrt_rtx; use --backend tensorrt_rtx"),
         ({"precision": "fp32"}, "are fp16, not fp32; leave that out"),
     ):
         with pytest.raises(BackendError, match=message):

@@ -52,6 +52,8 @@ def open_backend(
         raise UsageError(f"threads must be 1 or more, not {threads}")
     if profiles and (name != "onnxruntime" or device not in FLAVOURS):
         raise UsageError(f"profiles are for onnxruntime on {' or '.join(FLAVOURS)}, not for {name} on {device}")
+    if isinstance(model, Bundle) and name in FLAVOURS:
+        _check_flavour(model, name)
     module = load_module(name)
     if name in _IN_TORCH:
         opener = getattr(module, _IN_TORCH[name])
@@ -69,6 +71,13 @@ def open_backend(
     return module.OnnxRuntimeBackend(  # type: ignore[no-any-return]
         model.path, model.manifest.graphs, model.card, device=device, threads=threads, profiles=profiles
     )
+
+
+def _check_flavour(bundle: Bundle, name: str) -> None:
+    """Raises BackendError where the engines of a bundle are of another flavour, whether that one is installed or not."""
+    for engine in bundle.manifest.engines.values():
+        if engine.flavour != name:
+            raise BackendError(f"the engines in {bundle.path} are of {engine.flavour}; use --backend {engine.flavour}")
 
 
 def load_module(name: str) -> ModuleType:

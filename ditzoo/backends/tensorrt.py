@@ -43,8 +43,6 @@ def check_engines(
         command = f"ditzoo export tensorrt {bundle.card.name} --flavour {flavour} --out DIR"
         raise BackendError(f"the bundle {bundle.path} has no engines; `{command}` builds some")
     first = engines[0]
-    if first.flavour != flavour:
-        raise BackendError(f"the engines in {bundle.path} are of {first.flavour}; use --backend {first.flavour}")
     if first.version != version and "version_compatible" not in first.options:
         raise BackendError(
             f"the engines in {bundle.path} were built with {flavour} {first.version}, this is {version}; {rebuild}"
