@@ -65,7 +65,7 @@ def result(folder: Path) -> dict[str, str]:
 
 
 def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], float]:
-    """The result and seconds of an attempt left alone; the engines are cleared away then, and the graphs if `anew`."""
+    """The result and the seconds of an attempt left alone; the engines are cleared away then, and the graphs if `anew`."""
     started = time.perf_counter()
     forked(lambda: attempt(folder))
     made, seconds = result(folder), time.perf_counter() - started
