@@ -74,9 +74,14 @@ def disk_errors(target: Path) -> Iterator[None]:
         ) from error
 
 
+_NUMPYS_WORDS = (" written", "problem writing element")
+
+
 def _is_full(error: OSError) -> bool:
     """Whether an error means that a disk is full; numpy has words for it but no number: "8 requested and 4 written"."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or (error.errno is None and "written" in str(error))
+    if error.errno is None:
+        return any(words in str(error) for words in _NUMPYS_WORDS)
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cache_dir() -> Path:

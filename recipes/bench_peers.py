@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--contestants", default=f"{PEERS},{OURS}")
     parser.add_argument("--together", type=int, default=2, help="how many are open at a time, the baseline not counted")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=2, help="evaluations of the first image")
+    parser.add_argument("--steps", type=int, default=3, help="evaluations of the first image")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     card = random_model(options.model)

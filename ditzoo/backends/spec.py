@@ -10,7 +10,7 @@ from ditzoo.specs import DEVICES, FORMS, GRAPH_PRECISIONS, Data, Device, Form, P
 _TORCH_DEVICES, _TORCH_FLOATS = ("cpu", "cuda"), ("fp32", "bf16", "fp16")
 
 OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "torch": {"precision": ("fp64", *_TORCH_FLOATS), "form": FORMS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
+    "torch": {"precision": (*_TORCH_FLOATS, "fp64"), "form": FORMS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
     "diffusers": {"precision": _TORCH_FLOATS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
     "onnxruntime": {"precision": GRAPH_PRECISIONS, "form": FORMS, "device": DEVICES},
     "tensorrt": {"precision": GRAPH_PRECISIONS, "form": FORMS},
