@@ -16,12 +16,12 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
-from ditzoo.backends.timed import TimedBackend
+from ditzoo.backends.wrapped import TimedBackend
 from ditzoo.errors import UsageError
 from ditzoo.parity import relative_l2
 from ditzoo.plan import Plan
 from ditzoo.sample import Floats, class_condition, evaluation_inputs, fitted, gaussian, sample_steps
-from ditzoo.specs import Array, Data, Precision
+from ditzoo.specs import Array, Data, Device, Precision
 
 Opener = Callable[[], AbstractContextManager[Backend]]
 
@@ -63,21 +63,29 @@ class Measurement(Data, frozen=True, kw_only=True):
 
 
 class Ceilings(Data, frozen=True, kw_only=True):
-    """What the processor can do at most, measured: multiply-adds per second of a large float32 matrix product, and bytes per
+    """What a device can do at most, measured: multiply-adds per second of a large matrix product in `precision`, and bytes per
     second, read and written, of a large copy."""
 
+    device: Device
+    precision: Precision
     multiply_adds: float
     copy: float
 
 
 class Bench(Data, frozen=True, kw_only=True):
-    """A whole benchmark, with what it ran on."""
+    """A whole benchmark, with what it ran on.
+
+    `multiply_adds` is for one image and evaluation, `rows` how many a guided image takes. `ceilings` are those of the processor
+    and of the GPU, where torch has one.
+    """
 
     model: str
     steps: int
+    parameters: int
     multiply_adds: int | None
+    rows: int
     machine: dict[str, str]
-    ceilings: Ceilings
+    ceilings: tuple[Ceilings, ...]
     measurements: tuple[Measurement, ...]
 
 
@@ -113,9 +121,11 @@ def run(
     return Bench(
         model=backends[0].card.name,
         steps=len(plan.rows),
+        parameters=backends[0].card.backbone.parameters,
         multiply_adds=multiply_adds,
+        rows=halves,
         machine=machine(),
-        ceilings=ceilings(),
+        ceilings=(ceilings(), *gpu_ceilings()),
         measurements=tuple(measurements),
     )
 
@@ -140,7 +150,22 @@ def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
     source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
     product = min(seconds(lambda: a @ a) for _ in range(repeats))
     copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
-    return Ceilings(multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
+    return Ceilings(device="cpu", precision="fp32", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
+
+
+def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
+    """Measures the GPU's own limits, if torch is loaded and has one: a product in bfloat16, and a copy of 1 GB."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
+    source, target = (torch.ones(2**28, device="cuda") for _ in range(2))
+
+    def best(work: Callable[[], object]) -> float:
+        return min(seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(repeats))
+
+    product, copy = best(lambda: a @ a), best(lambda: target.copy_(source))
+    return [Ceilings(device="cuda", precision="bf16", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)]
 
 
 class _Costs(msgspec.Struct, frozen=True, kw_only=True):

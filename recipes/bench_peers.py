@@ -144,7 +144,7 @@ def main() -> None:
         if text.startswith("onnxruntime"):
             opener(card, text)().__exit__(None, None, None)  # exported before loading is timed
     results = contest(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
-    limits = {"fp32": results[0].ceilings.multiply_adds, **products()}
+    limits = {"fp32": results[0].ceilings[0].multiply_adds, **products()}
     print("\n".join(table(results, base)))
     print(f"\n{options.model}, one guided image, {2 * (results[0].multiply_adds or 0) / 1e9:.1f} GMAC;", end=" ")
     print("large products here: " + ", ".join(f"{name} {limit / 1e9:.0f} GMAC/s" for name, limit in limits.items()), end=". ")

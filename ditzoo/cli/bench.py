@@ -13,8 +13,11 @@ from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, S
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.bench import Bench
+    from ditzoo.bench import Bench, Ceilings
     from ditzoo.card import Card
+
+
+_BYTES = {"fp32": 4, "bf16": 2}
 
 
 def bench(
@@ -67,7 +70,7 @@ def _count(card: Card) -> int | None:
 
 
 def _show(result: Bench) -> None:
-    ceilings, first = result.ceilings, result.measurements[0]
+    limit, first = result.ceilings[-1], result.measurements[0]
     base = {entry.batch: entry.evaluation.median for entry in reversed(result.measurements)}
     rows = [
         (
@@ -77,7 +80,7 @@ def _show(result: Bench) -> None:
             f"{1e3 * entry.evaluation.low:.2f}-{1e3 * entry.evaluation.high:.2f}",
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
-            "" if entry.speed is None else f"{entry.speed / ceilings.multiply_adds:.0%}",
+            "" if entry.speed is None else f"{entry.speed / limit.multiply_adds:.0%}",
             f"{entry.error:.1e}",
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
@@ -107,9 +110,20 @@ def _show(result: Bench) -> None:
         f" {first.backend}; error: relative L2, to {first.backend}; outside: the share of the first image's time that was not"
         " the network's; MB: peak of loading and one image, host + GPU"
     )
-    output.talk(
-        f"limit: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a float32 matrix product here, a copy does"
-        f" {ceilings.copy / 1e9:.1f} GB/s; {', '.join(f'{key} {value}' for key, value in result.machine.items())}"
+    for ceilings in result.ceilings:
+        output.talk(_limits(result, ceilings))
+    output.talk(", ".join(f"{key} {value}" for key, value in result.machine.items()))
+
+
+def _limits(result: Bench, ceilings: Ceilings) -> str:
+    """What a device can do, and how long one guided image takes it at least."""
+    read = _BYTES[ceilings.precision] * result.parameters / ceilings.copy
+    parts = [f"{1e3 * read:.3g} ms for reading the weights once"]
+    if result.multiply_adds is not None:
+        parts.insert(0, f"{1e3 * result.rows * result.multiply_adds / ceilings.multiply_adds:.3g} ms of products")
+    return (
+        f"limits of this {ceilings.device} in {ceilings.precision}: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a product,"
+        f" {ceilings.copy / 1e9:.1f} GB/s in a copy; so one guided image takes at least {' or '.join(parts)}"
     )
 
 

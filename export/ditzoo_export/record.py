@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.wrapped import WrappedBackend
 from ditzoo.plan import make_plan
 from ditzoo.sample import Condition, class_condition, sample_steps
 from ditzoo.specs import Array
@@ -28,36 +27,21 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     watched: Mapping[str, np.ndarray] = msgspec.field(default_factory=dict)
 
 
-class Recorder:
-    """A backend that does what another one does, and keeps every evaluation, with all that `watch` gives."""
+class Recorder(WrappedBackend):
+    """Keeps every evaluation of the other, with all that `watch` gives."""
 
     def __init__(self, backend: Backend, watch: Watch) -> None:
-        self._backend, self._watch = backend, watch
-        self.name, self.card, self.precision = backend.name, backend.card, backend.precision
-        self.inputs, self.outputs = backend.inputs, backend.outputs
+        super().__init__(backend)
+        self._watch = watch
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The other's output."""
         given = {name: np.asarray(value) for name, value in inputs.items()}
-        watched = {name: self._backend.numpy(value) for name, value in self._watch(inputs).items()}
+        watched = {name: self.numpy(value) for name, value in self._watch(inputs).items()}
         output = watched.pop(self.outputs[0].name)
         self.evaluations.append(Evaluation(inputs=given, output=output, watched=watched))
-        return self._backend.asarray(output)
-
-    def asarray(self, array: npt.NDArray[Any]) -> Array:
-        """The other's."""
-        return self._backend.asarray(array)
-
-    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
-        """The other's."""
-        return self._backend.numpy(array)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Leaves the other open: it is not this one's."""
+        return self.asarray(output)
 
 
 def record(backend: Backend, *, steps: int, images: int, seed: int = 0, watch: Watch | None = None) -> list[Evaluation]:
