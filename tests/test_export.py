@@ -84,6 +84,10 @@ def test_opset_and_attention_go_by_target() -> None:
         assert bundle.manifest.graphs["backbone"].opset == opset
         assert sum(node.op_type == attention for node in nodes) == sum(node.op_type == "Gelu" for node in nodes) > 0
         assert not any(node.op_type == "Softmax" for node in nodes)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="bf16"))
+    operations = {node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node}
+    assert "Softmax" in operations
+    assert "MultiHeadAttention" not in operations
 
 
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ from ditzoo_export.settings import LARGEST, Settings, own_size
 
 Module = TypeVar("Module", bound=nn.Module)
 
+ONNX_RUNTIMES_ATTENTION: tuple[Precision, ...] = ("fp32", "fp16")
+"""What ONNX Runtime has an operation for attention in, on processors and NVIDIA GPUs alike."""
+
 
 class Positioned(nn.Module):
     """A DiT for latents of any size: the positions are cut out of a table of sines, which every exporter can say."""
@@ -88,7 +91,8 @@ class Guided(nn.Module):
 def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *, precision: Precision) -> dict[str, Graph]:
     """Writes the ONNX graphs that `settings` ask for into `folder`, in a `precision` that torch has; returns what they are."""
     net = in_precision(net, precision)
-    net = with_fused_attention(net) if settings.target == "onnxruntime" else net
+    if settings.target == "onnxruntime" and precision in ONNX_RUNTIMES_ATTENTION:
+        net = with_fused_attention(net)
     sized = Positioned(net) if isinstance(net, nets.DiT) and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
