@@ -17,7 +17,7 @@ check: $(READY)  ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(READY)  ## the CPU table of docs/performance.md: DiT-XL/2 beside its peers (24 GB of memory, 15 GB of disk)
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/python recipes/bench_peers.py --model dit-xl-2
+	$(BIN)/python recipes/bench_peers.py --model dit-xl-2
 
 docs: $(READY)  ## write the generated page of docs/
 	$(BIN)/typer ditzoo.cli utils docs --name ditzoo --output docs/cli.md
