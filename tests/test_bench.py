@@ -16,6 +16,7 @@ from ditzoo.backends import open_backend
 from ditzoo.bench import Bench, ceilings, run
 from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo.cli import run as cli
+from ditzoo.cli.bench import share
 from ditzoo.errors import UsageError
 from ditzoo.flops import multiply_adds
 from ditzoo.plan import make_plan
@@ -92,6 +93,17 @@ def test_the_share_of_the_limit_is_work_over_time() -> None:
         openers("onnxruntime"), make_plan(CARD, steps=3, guidance=1.0), batches=[2], repeats=2, multiply_adds=work
     ).measurements
     assert entry.speed == pytest.approx(2 * work / entry.evaluation.median)
+
+
+def test_a_share_is_of_the_rate_of_its_own_device() -> None:
+    result = run(openers("onnxruntime"), PLAN, batches=[1], repeats=1, multiply_adds=10**6)
+    (entry,), (cpu, *_) = result.measurements, result.ceilings
+    gpu = msgspec.structs.replace(cpu, device="cuda", multiply_adds=4 * entry.speed)
+    both = msgspec.structs.replace(result, ceilings=(msgspec.structs.replace(cpu, multiply_adds=2 * entry.speed), gpu))
+    assert share(both, entry) == "50%"
+    elsewhere = msgspec.structs.replace(entry, backend="onnxruntime fp32 cuda")
+    assert share(both, elsewhere) == "25%"
+    assert share(msgspec.structs.replace(both, ceilings=both.ceilings[:1]), elsewhere) == ""
 
 
 def test_memory_of_what_a_backend_holds_is_seen() -> None:

@@ -279,6 +279,11 @@ def test_the_report_shows_every_block(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert all(f">{block}</text>" in text for block in ("in_blocks.0", "mid_block", "prediction", "time 1000"))
 
 
+def test_a_file_has_no_blocks(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["parity", "uvit-digits", "--against", "latents.npz", "--bisect"]) == 2
+    assert "--bisect looks into backends, not into files; name one" in capfd.readouterr().err
+
+
 def test_a_reference_without_modules_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["parity", "uvit-digits", "--backends", "onnxruntime,torch", "--bisect"]) == 2
     out, err = capfd.readouterr()

@@ -13,7 +13,7 @@ from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, S
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.bench import Bench, Ceilings
+    from ditzoo.bench import Bench, Ceilings, Measurement
     from ditzoo.card import Card
 
 
@@ -70,7 +70,7 @@ def _count(card: Card) -> int | None:
 
 
 def _show(result: Bench) -> None:
-    limit, first = result.ceilings[-1], result.measurements[0]
+    first = result.measurements[0]
     base = {entry.batch: entry.evaluation.median for entry in reversed(result.measurements)}
     rows = [
         (
@@ -80,7 +80,7 @@ def _show(result: Bench) -> None:
             f"{1e3 * entry.evaluation.low:.2f}-{1e3 * entry.evaluation.high:.2f}",
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
-            "" if entry.speed is None else f"{entry.speed / limit.multiply_adds:.0%}",
+            share(result, entry),
             f"{entry.error:.1e}",
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
@@ -113,6 +113,13 @@ def _show(result: Bench) -> None:
     for ceilings in result.ceilings:
         output.talk(_limits(result, ceilings))
     output.talk(", ".join(f"{key} {value}" for key, value in result.machine.items()))
+
+
+def share(result: Bench, entry: Measurement) -> str:
+    """How much of the rate of its device, which its name says, a backend reaches; empty where either is not known."""
+    device = "cpu" if "cpu" in entry.backend.split() else "cuda"
+    rate = next((ceilings.multiply_adds for ceilings in result.ceilings if ceilings.device == device), None)
+    return "" if entry.speed is None or rate is None else f"{entry.speed / rate:.0%}"
 
 
 def _limits(result: Bench, ceilings: Ceilings) -> str:

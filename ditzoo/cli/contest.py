@@ -39,7 +39,9 @@ def contestants(
         specs.append(parse_spec(against))
     if len(specs) < 2 and file is None:
         raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {text!r}")
-    if bisect and (specs[0].name != "torch" or len(specs) < 2):
+    if bisect and len(specs) < 2:
+        raise UsageError("--bisect looks into backends, not into files; name one, such as --backends torch,onnxruntime")
+    if bisect and specs[0].name != "torch":
         raise UsageError(
             f"--bisect holds backends against the modules of torch: put torch first in --backends, not {specs[0].name}"
         )
