@@ -93,7 +93,7 @@ def test_opset_and_attention_go_by_target() -> None:
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, net = random_model(TINY_UVIT)
     other = nets.build(TINY_UVIT).eval()
-    monkeypatch.setattr("ditzoo_export.trace.in_precision", lambda net, precision: other)
+    monkeypatch.setattr("ditzoo_export.trace.with_fused_attention", lambda net: other)
     with pytest.raises(ExportError, match=r"the output prediction of random-uvit in fp32 is off by .* at time"):
         export_onnx(card, tmp_path / "b", net=net)
     assert list(tmp_path.iterdir()) == []

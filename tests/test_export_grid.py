@@ -36,7 +36,7 @@ def test_it_exports_verifies_and_builds(name: str, precision: str, target: str) 
     assert 0 < min(verified.random, verified.trajectory) <= max(verified.random, verified.trajectory) <= LIMITS[precision]
     assert len(set(verified.times)) == 5
     assert len(set(verified.batches)) == 2
-    assert verified.rounded == (precision == "bf16")
+    assert verified.rounded == (precision in ("fp16", "bf16"))
     assert backbone.precision == precision
     weights = onnx.load(bundle.path / backbone.file, load_external_data=False).graph.initializer
     matrices = [tensor for tensor in weights if len(tensor.dims) == 2 and tensor.data_type == WEIGHTS[precision]]

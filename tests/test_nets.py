@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from golden import Golden, relative_l2
 from torch.nn import functional as F
 
+from ditzoo.card import BackboneConfig
 from ditzoo.errors import InputError
-from ditzoo.nets import DiT, DiTConfig, UViT, UViTConfig, build
+from ditzoo.nets import DiT, DiTConfig, UViT, UViTConfig, build, in_dtype
 from ditzoo.nets.layers import sincos_positions, timestep_embedding
 
 BACKBONES = [
@@ -169,3 +172,14 @@ def test_half_precision_keeps_time_in_full() -> None:
     half = golden.net().to(torch.bfloat16)(**inputs)
     assert half.dtype == torch.float32
     assert relative_l2(half, full) < 2e-2
+
+
+@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT], ids=["dit", "uvit"])
+def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig) -> None:
+    net = build(config)
+    half = in_dtype(net, torch.bfloat16)
+    before, after = dict(net.named_parameters()), dict(half.named_parameters())
+    narrow = {name for name, weight in after.items() if weight.dtype == torch.bfloat16}
+    assert narrow == {name for name in before if re.search(r"attn|mlp|skip_linear|adaLN", name)}
+    assert all(weight.dtype == torch.float32 for weight in before.values())
+    assert all(after[name] is before[name] for name in before.keys() - narrow)

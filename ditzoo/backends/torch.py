@@ -62,8 +62,9 @@ class TorchBackend:
         self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
         self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
         self.device, self.compiled = torch.device(device), compiled
-        net = net.eval().requires_grad_(False).to(self.device, DTYPES[precision])
-        self.net: nets.Net | Peer | None = net
+        own = isinstance(net, nets.Net)
+        net = nets.in_dtype(net, DTYPES[precision]) if own else net.to(DTYPES[precision])
+        self.net: nets.Net | Peer | None = net.eval().requires_grad_(False).to(self.device)
         self._hoisted = self._hoist(net, precision) if form == "split" else None
         run: Callable[..., torch.Tensor] = net if self._hoisted is None else net.denoise  # type: ignore[assignment]
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run

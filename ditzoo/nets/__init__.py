@@ -12,6 +12,7 @@ from ditzoo import hub
 from ditzoo.card import BackboneConfig, Card, DiTConfig, UViTConfig
 from ditzoo.errors import CheckpointError
 from ditzoo.nets.dit import DiT
+from ditzoo.nets.precision import copied, in_dtype
 from ditzoo.nets.uvit import UViT
 
 Net: TypeAlias = DiT | UViT
@@ -37,4 +38,4 @@ def load(card: Card) -> Net:
     return net.eval()
 
 
-__all__ = ["DiT", "DiTConfig", "Net", "UViT", "UViTConfig", "build", "load"]
+__all__ = ["DiT", "DiTConfig", "Net", "UViT", "UViTConfig", "build", "copied", "in_dtype", "load"]

@@ -7,7 +7,16 @@ from torch import Tensor, nn
 
 from ditzoo.card import DiTConfig
 from ditzoo.errors import InputError
-from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, sincos_positions, timestep_embedding, unpatchify
+from ditzoo.nets.layers import (
+    Attention,
+    Mlp,
+    PatchEmbed,
+    embedding,
+    in_own_dtype,
+    sincos_positions,
+    timestep_embedding,
+    unpatchify,
+)
 from ditzoo.specs import TensorSpec
 
 
@@ -55,8 +64,8 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=1)  # each: B D
-        x = x + gate_attn[:, None] * self.attn(modulate(self.norm1(x), shift_attn, scale_attn))  # B T D
-        return x + gate_mlp[:, None] * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))  # B T D
+        x = x + gate_attn[:, None] * in_own_dtype(self.attn, modulate(self.norm1(x), shift_attn, scale_attn))  # B T D
+        return x + gate_mlp[:, None] * in_own_dtype(self.mlp, modulate(self.norm2(x), shift_mlp, scale_mlp))  # B T D
 
 
 class FinalLayer(nn.Module):
@@ -132,8 +141,8 @@ class DiT(nn.Module):
         t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]
         """
         c = self.t_embedder(t) + self.y_embedder(y)  # B D
-        blocks = torch.stack([block.adaLN_modulation(c) for block in self._blocks()], dim=1)  # B depth 6·D
-        return blocks, self.final_layer.adaLN_modulation(c)
+        blocks = torch.stack([in_own_dtype(block.adaLN_modulation, c) for block in self._blocks()], dim=1)  # B depth 6·D
+        return blocks, in_own_dtype(self.final_layer.adaLN_modulation, c)
 
     def denoise(self, x: Tensor, blocks: Tensor, final: Tensor, positions: Tensor | None = None) -> Tensor:
         """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replaces its own."""

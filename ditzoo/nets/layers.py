@@ -57,6 +57,12 @@ def embedding(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
 
 
+def in_own_dtype(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module gives for `x`, computed in the dtype of its weights, in the dtype of `x`: see `ditzoo.nets.in_dtype`."""
+    output: Tensor = module(x.to(next(module.parameters()).dtype))
+    return output.to(x.dtype)
+
+
 class PatchEmbed(nn.Module):
     """Each patch of an image becomes a token."""
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ditzoo.card import UViTConfig
 from ditzoo.errors import InputError
-from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, timestep_embedding, unpatchify
+from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, in_own_dtype, timestep_embedding, unpatchify
 from ditzoo.specs import TensorSpec
 
 
@@ -26,9 +26,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         if self.skip_linear is not None and skip is not None:
-            x = self.skip_linear(torch.cat([x, skip], dim=2))  # B T 2·D -> B T D
-        x = x + self.attn(self.norm1(x))  # B T D
-        return x + self.mlp(self.norm2(x))  # B T D
+            x = in_own_dtype(self.skip_linear, torch.cat([x, skip], dim=2))  # B T 2·D -> B T D
+        x = x + in_own_dtype(self.attn, self.norm1(x))  # B T D
+        return x + in_own_dtype(self.mlp, self.norm2(x))  # B T D
 
 
 class UViT(nn.Module):

@@ -108,7 +108,7 @@ def _keep_scopes_alone(model: ir.Model) -> None:
     ClearMetadataAndDocStringPass()(model)
     for node, modules in scopes:
         inner = modules[-2] if len(modules) > 1 else ""
-        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+|\.module\b", "", inner)  # what the exporter has wrapped around it
+        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # what the exporter has wrapped around it
 
 
 @contextmanager

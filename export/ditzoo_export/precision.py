@@ -1,4 +1,4 @@
-"""Eight-bit graphs from float32 ones, and the float32 twin that shows on a CPU what a bfloat16 graph computes.
+"""Eight-bit graphs from float32 ones, and the float32 twin that shows on a CPU what a graph in half precision computes.
 
 int8 for CPUs measures each input as it runs ("dynamic"). int8 and fp8 for GPUs carry scales, measured beforehand on latents of
 the card's own sampling run, in pairs of QuantizeLinear and DequantizeLinear ("Q/DQ") that TensorRT fuses into its kernels.
@@ -41,6 +41,8 @@ _TINY = 1e-5
 _LARGEST = "_largest"
 
 _INT8_LARGEST, _FP8_LARGEST = 127.0, 448.0
+
+HALVES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
 ALL = "all products"
@@ -253,34 +255,31 @@ def _dtype(precision: Precision) -> np.dtype:
     return np.dtype(np.int8 if precision == "int8" else ml_dtypes.float8_e4m3fn)
 
 
-def write_rounded(path: Path, twin: Path) -> None:
-    """Writes the float32 twin of a bfloat16 graph: every node in float32, every result rounded to bfloat16.
+def write_rounded(path: Path, twin: Path, precision: Precision) -> None:
+    """Writes the float32 twin of a graph in half precision: every node in float32, every result in half rounded to it.
 
-    That is how hardware does it: products are summed in float32 and rounded once. It runs where there is no such arithmetic.
+    That is how GPUs do it: products are summed in float32 and rounded once. A CPU has no such arithmetic, and on it ONNX
+    Runtime leaves the rounding out: of a graph in fp16 only the weights are.
     """
+    half = HALVES[precision]
     model = load(path)
-    rounded = _bfloat16_values(model)
+    rounded = {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == half}
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.BFLOAT16:
+        if tensor.data_type == half:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.BFLOAT16:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
                 attribute.i = TensorProto.FLOAT
         outputs = [name for name in node.output if name in rounded]
         for i, name in enumerate(node.output):
             node.output[i] = f"{name}_exact" if name in rounded else name
         nodes.append(node)
         for name in outputs:
-            nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_narrow"], to=TensorProto.BFLOAT16))
+            nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_narrow"], to=half))
             nodes.append(helper.make_node("Cast", [f"{name}_narrow"], [name], to=TensorProto.FLOAT))
     del model.graph.value_info[:]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     save(model, twin)
-
-
-def _bfloat16_values(model: ModelProto) -> set[str]:
-    """The names of all bfloat16 results in a graph."""
-    return {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == TensorProto.BFLOAT16}

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ditzoo import nets
+from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.card import Card
 from ditzoo.nets.layers import Attention, grid_positions, sincos_axis
 from ditzoo.specs import Precision, TensorSpec
 from ditzoo_export.graph import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import LARGEST, Settings, own_size
-
-Module = TypeVar("Module", bound=nn.Module)
 
 ONNX_RUNTIMES_ATTENTION: tuple[Precision, ...] = ("fp32", "fp16")
 """What ONNX Runtime has an operation for attention in, on processors and NVIDIA GPUs alike."""
@@ -33,7 +31,7 @@ class Positioned(nn.Module):
         super().__init__()
         self.net = net
         count = LARGEST * net.config.input_size // net.config.patch_size
-        self.register_buffer("axis", sincos_axis(count, net.config.hidden_size).to(net.pos_embed.dtype))
+        self.register_buffer("axis", sincos_axis(count, net.config.hidden_size))
 
     def denoise(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
         """As `DiT.denoise`."""
@@ -48,7 +46,7 @@ class Positioned(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """What of a DiT depends on time and label alone. Its outputs are float32 in every precision."""
+    """What of a DiT depends on time and label alone."""
 
     def __init__(self, net: nets.DiT) -> None:
         super().__init__()
@@ -56,8 +54,7 @@ class Conditioning(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]."""
-        blocks, final = self.net.condition(t, y)
-        return blocks.float(), final.float()
+        return self.net.condition(t, y)
 
 
 class Backbone(nn.Module):
@@ -66,11 +63,10 @@ class Backbone(nn.Module):
     def __init__(self, net: nets.DiT | Positioned) -> None:
         super().__init__()
         self.net = net
-        self.dtype = next(net.parameters()).dtype
 
     def forward(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
         """Latents [B, C, H, W] and modulations -> prediction."""
-        return self.net.denoise(x, blocks.to(self.dtype), final.to(self.dtype))  # B C H W
+        return self.net.denoise(x, blocks, final)  # B C H W
 
 
 class Guided(nn.Module):
@@ -90,7 +86,7 @@ class Guided(nn.Module):
 
 def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *, precision: Precision) -> dict[str, Graph]:
     """Writes the ONNX graphs that `settings` ask for into `folder`, in a `precision` that torch has; returns what they are."""
-    net = in_precision(net, precision)
+    net = nets.in_dtype(net, DTYPES[precision]).eval()
     if settings.target == "onnxruntime" and precision in ONNX_RUNTIMES_ATTENTION:
         net = with_fused_attention(net)
     sized = Positioned(net) if isinstance(net, nets.DiT) and settings.size != own_size(card) else net
@@ -128,57 +124,14 @@ class FusedAttention(nn.Module):
         return cast(Tensor, self.proj(x))  # B T D
 
 
-class Narrow(nn.Module):
-    """A module that computes in bfloat16 inside a network that computes in float32."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the module, in x's own dtype."""
-        result: Tensor = self.module(x.to(torch.bfloat16))
-        return result.to(x.dtype)
-
-
-def in_precision(net: nets.Net, precision: Precision) -> nets.Net:
-    """The net in a precision; it shares with `net` what stays as it is. Its sinusoids stay in float32, as its layers say.
-
-    bf16 is for the big products: attention, MLPs and skips. Sums, norms and conditioning stay in float32; a network all in
-    bfloat16 is five to ten times as far off.
-    """
-    if precision == "fp32":
-        return net.eval()
-    if precision == "fp16":
-        return _copied(net, torch.float16).eval()
-    net = _copied(net).eval()
-    for block in [module for module in net.modules() if hasattr(module, "attn")]:
-        for part in ("attn", "mlp", "skip_linear"):
-            if (module := getattr(block, part, None)) is not None:
-                setattr(block, part, Narrow(_copied(module, torch.bfloat16)))
-    return net
-
-
 def with_fused_attention(net: nets.Net) -> nets.Net:
     """The net, its weights shared, with attention as ONNX Runtime has it."""
-    net = _copied(net)
+    net = nets.copied(net)
     for parent in list(net.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, Attention):
                 setattr(parent, name, FusedAttention(module))
     return net
-
-
-def _copied(module: Module, dtype: torch.dtype | None = None) -> Module:
-    """A copy of a module: with the weights themselves, or with weights of another type."""
-    tensors = (*module.parameters(), *module.buffers())
-    own: dict[int, Any] = {id(tensor): tensor if dtype is None else _converted(tensor, dtype) for tensor in tensors}
-    return copy.deepcopy(module, own)
-
-
-def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    converted = tensor.detach().to(dtype)
-    return nn.Parameter(converted, requires_grad=False) if isinstance(tensor, nn.Parameter) else converted
 
 
 def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:

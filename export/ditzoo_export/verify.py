@@ -21,7 +21,7 @@ from ditzoo.card import Card
 from ditzoo.errors import ExportError
 from ditzoo.parity import TOLERANCES, relative_l2
 from ditzoo_export.graph import Inputs, check_form
-from ditzoo_export.precision import write_rounded
+from ditzoo_export.precision import HALVES, write_rounded
 from ditzoo_export.record import Evaluation, record
 from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
 from ditzoo_export.trace import random_inputs, resized
@@ -75,21 +75,21 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
         random=random,
         trajectory=along,
         tolerance=TOLERANCES[settings.precision].forward,
-        rounded=settings.precision == "bf16",
+        rounded=settings.precision in HALVES,
     )
 
 
 def _runnable(folder: Path, graphs: Mapping[str, Graph], scratch: Path) -> Path:
     """The folder of graphs that ONNX Runtime can run here: the same, or one of float32 twins."""
-    if graphs["backbone"].precision != "bf16":
+    if graphs["backbone"].precision not in HALVES:
         return folder
     for graph in graphs.values():
-        write_rounded(folder / graph.file, scratch / graph.file)
+        write_rounded(folder / graph.file, scratch / graph.file, graph.precision)
     return scratch
 
 
 def _as_twin(graph: Graph) -> Graph:
-    return msgspec.structs.replace(graph, precision="fp32") if graph.precision == "bf16" else graph
+    return msgspec.structs.replace(graph, precision="fp32") if graph.precision in HALVES else graph
 
 
 def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
