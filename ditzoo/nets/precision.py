@@ -20,7 +20,7 @@ def in_dtype(net: Module, dtype: torch.dtype) -> Module:
     """The network in a dtype. It shares with `net` what stays as it is.
 
     Half precision is for its attention, MLPs, skips and modulations. Sums, norms, sinusoids, the patch embedding and the last
-    product stay in float32 (as in mixed precision training, arXiv 1710.03740): all in half, a network is off by five to ten
+    product stay in float32 (as in mixed precision training, arXiv 1710.03740): all in half, a network is off by three to nine
     times as much.
     """
     if dtype not in HALVES:

@@ -55,10 +55,13 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
             optimize=False,
         )
         assert program is not None, "the dynamo exporter returns a program"
+        weights = list(program.model.graph.initializers.values())
         optimize_ir(program.model, num_iterations=1)  # torch has two, and the second finds nothing but identities
         IdentityEliminationPass()(program.model)
         _keep_scopes_alone(program.model)
         program.save(path, external_data=True)
+        for weight in weights:
+            weight.const_value = None  # onnxscript's rules hold on to the last graph that they saw
 
 
 def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:

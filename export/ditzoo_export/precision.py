@@ -255,23 +255,24 @@ def _dtype(precision: Precision) -> np.dtype:
     return np.dtype(np.int8 if precision == "int8" else ml_dtypes.float8_e4m3fn)
 
 
-def write_rounded(path: Path, twin: Path, precision: Precision) -> None:
-    """Writes the float32 twin of a graph in half precision: every node in float32, every result in half rounded to it.
+def write_rounded(folder: Path, graph: Graph) -> Graph:
+    """Writes the float32 twin of a graph in half precision beside it: every node in float32, every result in half rounded to
+    it. Both have the same file of weights. Returns what it is.
 
     That is how GPUs do it: products are summed in float32 and rounded once. A CPU has no such arithmetic, and on it ONNX
     Runtime leaves the rounding out: of a graph in fp16 only the weights are.
     """
-    half = HALVES[precision]
-    model = load(path)
+    half = HALVES[graph.precision]
+    model = onnx.load(folder / graph.file, load_external_data=False)
     rounded = {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == half}
-    for tensor in model.graph.initializer:
-        if tensor.data_type == half:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    nodes: list[NodeProto] = []
+    weights = {tensor.name: f"{tensor.name}_wide" for tensor in model.graph.initializer if tensor.data_type == half}
+    nodes = [helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for name, wide in weights.items()]
     for node in model.graph.node:
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
                 attribute.i = TensorProto.FLOAT
+        for i, name in enumerate(node.input):
+            node.input[i] = weights.get(name, name)
         outputs = [name for name in node.output if name in rounded]
         for i, name in enumerate(node.output):
             node.output[i] = f"{name}_exact" if name in rounded else name
@@ -282,4 +283,6 @@ def write_rounded(path: Path, twin: Path, precision: Precision) -> None:
     del model.graph.value_info[:]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    save(model, twin)
+    twin = msgspec.structs.replace(graph, file=f"rounded-{graph.file}", precision="fp32")
+    onnx.save(model, folder / twin.file)
+    return twin

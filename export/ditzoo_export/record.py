@@ -44,13 +44,16 @@ class Recorder(WrappedBackend):
         return self.asarray(output)
 
 
-def record(backend: Backend, *, steps: int, images: int, seed: int = 0, watch: Watch | None = None) -> list[Evaluation]:
+def record(
+    backend: Backend, *, steps: int, images: int, seed: int = 0, guidance: float | None = None, watch: Watch | None = None
+) -> list[Evaluation]:
     """Every evaluation of a run of the card's own plan in `steps` steps, with both halves of guidance where there are two.
 
-    `watch` is called in the backend's place where there is more to be seen than its output.
+    `guidance` is the card's own if it is not given; at 1 there is one half only. `watch` is called in the backend's place where
+    there is more to be seen than its output.
     """
     watch = watch or (lambda inputs: {backend.outputs[0].name: backend(inputs)})
-    recorder, plan = Recorder(backend, watch), make_plan(backend.card, steps=steps)
+    recorder, plan = Recorder(backend, watch), make_plan(backend.card, steps=steps, guidance=guidance)
     for _ in sample_steps(recorder, plan, count=images, condition=some_condition(backend, images), seed=seed):
         pass
     return recorder.evaluations

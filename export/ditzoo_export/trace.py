@@ -46,11 +46,14 @@ class Positioned(nn.Module):
 
 
 class Conditioning(nn.Module):
-    """What of a DiT depends on time and label alone."""
+    """What of a DiT depends on time and label alone. It has no other weights, which the tracer would keep in memory."""
 
     def __init__(self, net: nets.DiT) -> None:
         super().__init__()
-        self.net = net
+        self.net = nets.copied(net)
+        del self.net.x_embedder, self.net.pos_embed, self.net.final_layer.linear
+        for block in self.net.blocks:
+            del block.attn, block.mlp
 
     def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]."""
@@ -142,7 +145,8 @@ def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:
-    """Inputs of each kind that a network takes: normal latents and text, times up to 1000, any label."""
+    """Inputs of each kind that a network takes: normal latents and text, times up to 1000, any labels, the null label among
+    several."""
     inputs: Inputs = {}
     for spec in specs:
         shape = spec.concrete(**axes)
@@ -150,6 +154,8 @@ def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Gene
             inputs[spec.name] = rng.uniform(0, 1000, shape).astype(np.float32)
         elif spec.dtype == "int64":
             inputs[spec.name] = rng.integers(0, card.number_of_classes, shape)
+            if card.null_label is not None:
+                inputs[spec.name][1:2] = card.null_label
         else:
             inputs[spec.name] = rng.standard_normal(shape).astype(np.float32)
     return inputs

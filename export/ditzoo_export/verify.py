@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -27,7 +27,7 @@ from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
 from ditzoo_export.trace import random_inputs, resized
 
 BATCHES, STEPS = (1, 3), 5
-SAMPLED_TOKENS = 128
+SAMPLED_TOKENS = 256
 """Small images are drawn together until they have so many: near the end of a run errors of single ones scatter by half."""
 
 TIMES = (1.0, 250.0, 500.0, 750.0, 999.0)
@@ -42,10 +42,10 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expect(card: Card, net: nets.Net, settings: Settings) -> Expected:
-    """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run, and
+    """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run without guidance, and
     two sizes of latents if the export takes any."""
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
-    steps = record(TorchBackend(card, net=net), steps=STEPS, images=images) if _samples(card, settings) else []
+    steps = record(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1) if _samples(card, settings) else []
     return Expected(
         random=list(_random(card, net, settings)),
         trajectory=steps or list(_random_times(card, net, settings)),
@@ -60,14 +60,12 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
     """
     for graph in graphs.values():
         check_form(folder / graph.file, graph)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="rounded-") as scratch:
-        place = _runnable(folder, graphs, Path(scratch))
-        runnable = {name: _as_twin(graph) for name, graph in graphs.items()}
-        with OnnxRuntimeBackend(place, runnable, card) as candidate:
+    with _runnable(folder, graphs) as runnable:
+        with OnnxRuntimeBackend(folder, runnable, card) as candidate:
             random = _worst(candidate, "random", settings, expected.random)
             along = _worst(candidate, "mid-trajectory", settings, expected.trajectory)
-        if "guided" in graphs:
-            _check_guided(place / graphs["guided"].file, card, expected.guided, settings)
+        if "guided" in runnable:
+            _check_guided(folder / runnable["guided"].file, card, expected.guided, settings)
     return Verification(
         batches=BATCHES,
         sizes=_sizes(card, settings),
@@ -79,17 +77,15 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
     )
 
 
-def _runnable(folder: Path, graphs: Mapping[str, Graph], scratch: Path) -> Path:
-    """The folder of graphs that ONNX Runtime can run here: the same, or one of float32 twins."""
-    if graphs["backbone"].precision not in HALVES:
-        return folder
-    for graph in graphs.values():
-        write_rounded(folder / graph.file, scratch / graph.file, graph.precision)
-    return scratch
-
-
-def _as_twin(graph: Graph) -> Graph:
-    return msgspec.structs.replace(graph, precision="fp32") if graph.precision in HALVES else graph
+@contextmanager
+def _runnable(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Graph]]:
+    """The graphs in `folder`, those in half precision as twins of them that compute here what a GPU does."""
+    twins = {name: write_rounded(folder, graph) for name, graph in graphs.items() if graph.precision in HALVES}
+    try:
+        yield {**graphs, **twins}
+    finally:
+        for twin in twins.values():
+            (folder / twin.file).unlink()
 
 
 def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
@@ -104,11 +100,10 @@ def _samples(card: Card, settings: Settings) -> bool:
 
 
 def _random(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
-    """Random latents, labels and times: each batch size, and each size of latents.
+    """Random latents, labels and times, each batch size of another size of latents if the graphs take any.
 
     For graphs with scales that were measured beforehand, latents of a sampling run: they promise nothing for any others.
     """
-    (first, *others) = _sizes(card, settings)
     if settings.calibrated:
         for seen in record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES))[::2]:
             for height, width in _sizes(card, settings):
@@ -117,7 +112,7 @@ def _random(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluatio
                 yield _evaluate(net, {**seen.inputs, "x": wrapped}) if any(pad) else seen
         return
     draw = _inputs(card, net, settings, seed=1)
-    for batch, size in [*((batch, first) for batch in BATCHES), *((1, size) for size in others)]:
+    for batch, size in zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))):
         yield _evaluate(net, draw(batch, size))
 
 
