@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -38,9 +38,10 @@ def digest(path: Path, *, again: bool = False) -> str:
     if not again and (known := _remembered(memo, state)):
         return known
     value = sha256(path)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(memo) as scratch:
-        scratch.write_bytes(msgspec.json.encode([*state, value]))
+    with suppress(OSError):  # a cache that cannot be written to remembers nothing
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(memo) as scratch:
+            scratch.write_bytes(msgspec.json.encode([*state, value]))
     return value
 
 

@@ -19,6 +19,7 @@ from threading import Event
 import hub_server
 import pytest
 import torch
+from damage import damage_silently
 from hub_models import FILE, TINY, Command, Desk, diffusers, state
 from safetensors.torch import load_file, save
 
@@ -123,6 +124,16 @@ def test_a_copy_damaged_later(desk: Desk) -> None:
     assert "HF_HUB_OFFLINE" in desk.fails("pull", "tiny", HF_HUB_OFFLINE="1")
     assert len(desk.hub.log) == asked
     assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+def test_a_disk_that_changes_bytes_by_itself_is_found_when_all_is_read_again(desk: Desk) -> None:
+    model = Path(desk.run("pull", "tiny").stdout.strip())
+    desk.run("where", "tiny")
+    damage_silently(model, desk.home / "ditzoo")
+    desk.run("where", "tiny")
+    assert desk.run("cache", "verify").returncode == 1
+    (desk.home / "ditzoo" / "digests").rename(desk.home / "forgotten")
+    assert "`ditzoo pull tiny`" in desk.fails("where", "tiny")
 
 
 def test_a_link_out_of_the_hubs_cache(desk: Desk) -> None:

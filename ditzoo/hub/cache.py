@@ -83,7 +83,7 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
     """Everything that has a checksum, and what is wrong with it ("" for nothing)."""
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
-        yield item, _complaint(lambda stored=stored: store.verify(stored))  # type: ignore[misc]
+        yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
     for item in _bundles():
         yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
     for item, expected in _recorded(cards):
