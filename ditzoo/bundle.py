@@ -68,8 +68,9 @@ class Engine(Data, frozen=True, kw_only=True):
 class Verification(Data, frozen=True, kw_only=True):
     """How far the export was from PyTorch in fp32 when it was checked: the largest relative L2 error of an output.
 
-    `sizes` are latents' heights and widths, `times` those along the trajectory. `rounded`: the CPU has no such arithmetic, so
-    every node ran in float32 and its result was rounded.
+    `sizes` are latents' heights and widths, `times` those along the trajectory. `random` is on random latents, or on those of
+    another sampling run where the graphs have scales for such. `rounded`: the CPU has no such arithmetic, so every node ran in
+    float32 and its result was rounded.
     """
 
     batches: tuple[int, ...]

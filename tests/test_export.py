@@ -40,6 +40,18 @@ def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
     assert relative_l2(guided, np.concatenate([mixed, expected[:, 3:]], axis=1)) < 1e-5
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("resolution", ["16", "4x12"])
+def test_one_other_resolution(precision: str, resolution: str) -> None:
+    """Its trajectory is that of the card's own resolution, cut or repeated."""
+    card = ditzoo.card("dit-digits")
+    settings = make_settings(card, precision=precision, target="tensorrt", resolution=resolution)
+    verified = cached_bundle(card, settings=settings).manifest.verified
+    assert verified.sizes == (settings.size,)
+    assert len(set(verified.times)) == 5
+    assert 0 < max(verified.random, verified.trajectory) <= verified.tolerance
+
+
 def test_the_split_backbone_lacks_the_conditioning_weights_and_draws_the_same() -> None:
     card = ditzoo.card("dit-digits")
     split, single = (cached_bundle(card, settings=make_settings(card, split=split)) for split in (True, False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -28,20 +28,34 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder(WrappedBackend):
-    """Keeps every evaluation of the other, with all that `watch` gives."""
+    """Keeps every evaluation of the other, with all that `watch` gives.
+
+    A graph for latents of another size than the card's gets the card's, cut or repeated.
+    """
 
     def __init__(self, backend: Backend, watch: Watch) -> None:
         super().__init__(backend)
         self._watch = watch
+        self._size = tuple(length for length in backend.inputs[0].shape[2:] if isinstance(length, int))
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The other's output."""
-        given = {name: np.asarray(value) for name, value in inputs.items()}
-        watched = {name: self.numpy(value) for name, value in self._watch(inputs).items()}
-        output = watched.pop(self.outputs[0].name)
-        self.evaluations.append(Evaluation(inputs=given, output=output, watched=watched))
-        return self.asarray(output)
+        given = {name: self.numpy(value) for name, value in inputs.items()}
+        size = given["x"].shape[2:]
+        given["x"] = fitted(given["x"], self._size or size)
+        watched = self._watch({name: self.asarray(value) for name, value in given.items()})
+        values = {name: self.numpy(value) for name, value in watched.items()}
+        output = values.pop(self.outputs[0].name)
+        self.evaluations.append(Evaluation(inputs=given, output=output, watched=values))
+        return self.asarray(fitted(output, size))
+
+
+def fitted(latents: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Latents [B, C, H, W] cut or repeated to a size (height, width)."""
+    for axis, length in zip((2, 3), size, strict=True):
+        latents = latents.take(range(length), axis=axis, mode="wrap")
+    return latents
 
 
 def record(

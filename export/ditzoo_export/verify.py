@@ -22,7 +22,7 @@ from ditzoo.errors import ExportError
 from ditzoo.parity import TOLERANCES, relative_l2
 from ditzoo_export.graph import Inputs, check_form
 from ditzoo_export.precision import HALVES, write_rounded
-from ditzoo_export.record import Evaluation, record
+from ditzoo_export.record import Evaluation, fitted, record
 from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
 from ditzoo_export.trace import random_inputs, resized
 
@@ -30,7 +30,8 @@ BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
 """Small images are drawn together until they have so many: near the end of a run errors of single ones scatter by half."""
 
-TIMES = (1.0, 250.0, 500.0, 750.0, 999.0)
+SAMPLING_SEED = 2
+"""Of the run that graphs with scales are checked on, which is not the one that the scales were measured on."""
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +46,12 @@ def expect(card: Card, net: nets.Net, settings: Settings) -> Expected:
     """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run without guidance, and
     two sizes of latents if the export takes any."""
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
-    steps = record(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1) if _samples(card, settings) else []
+    run = record(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
+    if settings.size not in (None, own_size(card)):
+        run = [_evaluate(net, _rows(seen.inputs, images, settings.size)) for seen in run]
     return Expected(
         random=list(_random(card, net, settings)),
-        trajectory=steps or list(_random_times(card, net, settings)),
+        trajectory=run,
         guided=list(_guided(card, net, settings)) if settings.guided else [],
     )
 
@@ -94,33 +97,26 @@ def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
     return (settings.size,) if settings.size else ((height, width), (height, width + 2 * card.backbone.patch_size))
 
 
-def _samples(card: Card, settings: Settings) -> bool:
-    """Whether the graphs take latents of the size that the card is sampled at."""
-    return settings.size in (None, own_size(card))
-
-
 def _random(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
     """Random latents, labels and times, each batch size of another size of latents if the graphs take any.
 
     For graphs with scales that were measured beforehand, latents of a sampling run: they promise nothing for any others.
     """
+    shapes = list(zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))))
     if settings.calibrated:
-        for seen in record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES))[::2]:
-            for height, width in _sizes(card, settings):
-                pad = (height - seen.inputs["x"].shape[2], width - seen.inputs["x"].shape[3])
-                wrapped = np.pad(seen.inputs["x"], [(0, 0), (0, 0), (0, pad[0]), (0, pad[1])], mode="wrap")
-                yield _evaluate(net, {**seen.inputs, "x": wrapped}) if any(pad) else seen
+        run = record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
+        for (batch, size), seen in itertools.product(shapes, run[::2]):
+            yield _evaluate(net, _rows(seen.inputs, batch, size))
         return
     draw = _inputs(card, net, settings, seed=1)
-    for batch, size in zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))):
+    for batch, size in shapes:
         yield _evaluate(net, draw(batch, size))
 
 
-def _random_times(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
-    """Random latents and labels at times from first to last, for sizes of latents that the card has no trajectory for."""
-    draw, size = _inputs(card, net, settings, seed=2), _sizes(card, settings)[0]
-    for time in TIMES:
-        yield _evaluate(net, {**draw(1, size), "t": np.full(1, time, np.float32)})
+def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
+    """Rows out of all of the inputs, as many as `batch`, for latents of a size."""
+    rows = {name: value[:: len(value) // batch][:batch] for name, value in inputs.items()}
+    return {**rows, "x": fitted(rows["x"], size)}
 
 
 def _guided(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
