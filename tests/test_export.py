@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import msgspec
@@ -15,11 +17,13 @@ from export_models import TINY_DIT, TINY_UVIT, random_model
 import ditzoo
 from ditzoo import nets
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend, provider_options
+from ditzoo.card import BackboneConfig
 from ditzoo.errors import BackendError, ExportError, UsageError
 from ditzoo.parity import relative_l2
-from ditzoo.specs import Profile, Range, TensorSpec
+from ditzoo.specs import Precision, Profile, Range, TensorSpec
 from ditzoo_export import cached_bundle, export_onnx, make_settings
 from ditzoo_export.settings import parse_batches, parse_resolution
+from ditzoo_export.trace import trace_graphs
 
 
 def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
@@ -100,6 +104,18 @@ def test_opset_and_attention_go_by_target() -> None:
     operations = {node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node}
     assert "Softmax" in operations
     assert "MultiHeadAttention" not in operations
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_UVIT], ids=["dit", "uvit"])
+def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Precision, tmp_path: Path) -> None:
+    """The exporter's rules keep the last graph that they saw: its weights would lie beside ONNX Runtime's copies."""
+    card, net = random_model(config)
+    weights = [weakref.ref(tensor) for tensor in (*net.parameters(), *net.buffers())]
+    trace_graphs(tmp_path, card, net, make_settings(card, precision=precision), precision=precision)
+    del net
+    gc.collect()
+    assert [weight() for weight in weights if weight() is not None] == []
 
 
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
