@@ -190,6 +190,8 @@ def _new_session(
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
+    if device == "cpu":  # the other order runs what looks into a graph last, and holds all that it looks at until then
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     for entry, value in entries.items():
         options.add_session_config_entry(entry, value)
     try:
