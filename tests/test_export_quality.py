@@ -10,9 +10,17 @@ from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.backends.base import Backend
+from ditzoo.specs import Precision
 from ditzoo_export import cached_bundle, make_settings
 
 CLASSES = [i % 10 for i in range(400)]
+
+RUN_HERE: tuple[tuple[str, Precision], ...] = (
+    ("torch", "bf16"),
+    ("torch", "fp16"),
+    ("onnxruntime", "fp16"),
+    ("onnxruntime", "int8"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def test_digits_are_read_as_well_in_every_precision_that_runs_here(name: str, re
     with ditzoo.open_backend("torch", card) as backend:
         expected = _read(backend, reader)
     assert expected > 0.9
-    for precision in ("fp16", "int8"):
-        bundle = cached_bundle(card, settings=make_settings(card, precision=precision))
-        with ditzoo.open_backend("onnxruntime", bundle, precision=precision) as backend:
-            assert abs(_read(backend, reader) - expected) <= 0.01, precision
+    for library, precision in RUN_HERE:
+        model = card if library == "torch" else cached_bundle(card, settings=make_settings(card, precision=precision))
+        with ditzoo.open_backend(library, model, precision=precision) as backend:
+            assert abs(_read(backend, reader) - expected) <= 0.01, backend.name
