@@ -127,6 +127,20 @@ def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_what_overflows_on_a_gpu_fails_the_verification(target: str) -> None:
+    """ONNX Runtime computes fp16 in float32 on a CPU, where nothing overflows and bf16 is refused."""
+    card, net = random_model(TINY_DIT)
+    mlp = net.get_submodule("blocks.0.mlp")
+    with torch.no_grad():
+        mlp.fc1.weight.mul_(3e5)
+        mlp.fc2.weight.mul_(2e-3)
+    with pytest.raises(ExportError, match=r"in fp16 is off by (nan|inf)"):
+        cached_bundle(card, settings=make_settings(card, precision="fp16", target=target), net=net)
+    bf16 = cached_bundle(card, settings=make_settings(card, precision="bf16", target=target), net=net).manifest
+    assert 1e-4 < bf16.verified.random < bf16.verified.tolerance
+
+
 def test_bf16_is_refused_on_a_cpu() -> None:
     card = ditzoo.card("uvit-digits")
     bundle = cached_bundle(card, settings=make_settings(card, precision="bf16"))

@@ -174,6 +174,13 @@ def test_half_precision_keeps_time_in_full() -> None:
     assert relative_l2(half, full) < 2e-2
 
 
+def test_another_dtype_leaves_the_network_as_it_is() -> None:
+    net = build(SMALL_DIT)
+    assert in_dtype(net, torch.float32) is net
+    assert {weight.dtype for weight in in_dtype(net, torch.float64).state_dict().values()} == {torch.float64}
+    assert {weight.dtype for weight in net.state_dict().values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT], ids=["dit", "uvit"])
 def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig) -> None:
     net = build(config)

@@ -17,14 +17,14 @@ PRODUCTS = ("attn", "mlp", "skip_linear", "adaLN_modulation")
 
 
 def in_dtype(net: Module, dtype: torch.dtype) -> Module:
-    """The network in a dtype. It shares with `net` what stays as it is.
+    """The network in a dtype; `net` stays what it was, and they share what is the same in both.
 
     Half precision is for its attention, MLPs, skips and modulations. Sums, norms, sinusoids, the patch embedding and the last
     product stay in float32 (as in mixed precision training, arXiv 1710.03740): all in half, a network is off by three to nine
     times as much.
     """
     if dtype not in HALVES:
-        return net.to(dtype)
+        return net if next(net.parameters()).dtype == dtype else copied(net, dtype)
     net = copied(net)
     for module in list(net.modules()):
         for name in PRODUCTS:
