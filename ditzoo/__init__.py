@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ditzoo.backends import open_backend as open_backend
     from ditzoo.bundle import open_bundle as open_bundle
-    from ditzoo.card import Card as Card
-    from ditzoo.decode import contact_sheet as contact_sheet
-    from ditzoo.decode import decode as decode
     from ditzoo.errors import DitzooError as DitzooError
-    from ditzoo.parity import compare as compare
-    from ditzoo.plan import Plan as Plan
-    from ditzoo.plan import make_plan as make_plan
-    from ditzoo.sample import sample as sample
+    from ditzoo.measure.parity import compare as compare
+    from ditzoo.pictures.decode import decode as decode
+    from ditzoo.pictures.sheets import contact_sheet as contact_sheet
+    from ditzoo.plan.make import make_plan as make_plan
+    from ditzoo.plan.table import Plan as Plan
+    from ditzoo.sampling.loop import sample as sample
+    from ditzoo.weights.catalogue import card as card
     from ditzoo.zoo import CARDS as CARDS
-    from ditzoo.zoo import card as card
+    from ditzoo.zoo.card import Card as Card
 
 __version__ = "0.1.0"
 

@@ -17,11 +17,12 @@ from typing import Literal
 import msgspec
 from filelock import FileLock
 
-from ditzoo.card import Card
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
-from ditzoo.plan import Plan, load_plan
-from ditzoo.specs import Data, Flavour, Precision, Profile, T, TensorSpec, from_json
+from ditzoo.plan.table import Plan, load_plan
+from ditzoo.records import Data, T, from_json
+from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
+from ditzoo.zoo.card import Card
 
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
-
-import msgspec
+from typing import Any, Literal, TypeAlias, get_args
 
 from ditzoo.errors import InputError
+from ditzoo.records import Data
 
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API (numpy, torch)."""
-
-T = TypeVar("T")
 
 DType: TypeAlias = Literal["float64", "float32", "float16", "bfloat16", "int64"]
 
@@ -39,23 +36,6 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp64")
 DEVICES: tuple[Device, ...] = get_args(Device)
 FORMS: tuple[Form, ...] = get_args(Form)
-
-
-class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The base of every record: immutable, and read back from JSON or TOML with every field checked."""
-
-
-def to_json(record: object) -> bytes:
-    """A record as readable JSON, the same bytes every time."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-
-
-def from_json(text: bytes | str, kind: type[T]) -> T:
-    """The record of that `kind` in JSON `text`; raises ValueError, naming the place, if it is none."""
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
 
 
 class TensorSpec(Data, frozen=True, kw_only=True):

@@ -22,13 +22,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from random_models import MODELS, random_model
 
-from ditzoo import Card, bench, make_plan, nets
-from ditzoo.backends.spec import parse_spec
-from ditzoo.bench import Bench, Measurement, Opener
+from ditzoo import Card, make_plan
+from ditzoo.backends.options import parse_spec
 from ditzoo.cli.models import open_on
-from ditzoo.flops import multiply_adds
-from ditzoo.plan import Plan
+from ditzoo.measure import bench
+from ditzoo.measure.bench import Bench, Measurement, Opener
+from ditzoo.measure.operations import multiply_adds
+from ditzoo.plan.table import Plan
 from ditzoo.specs import Array, Precision
+from ditzoo.weights.load import load_network
 
 PEERS = "diffusers:bf16,diffusers:compile,torch:bf16,torch:bf16:split,torch:bf16:split:compile,openvino,openvino:bf16"
 OURS = "onnxruntime,onnxruntime:single,onnxruntime:int8"
@@ -41,7 +43,7 @@ class OpenVino:
     """The network converted from PyTorch by OpenVINO, for batches of two rows. See `ditzoo.backends.base.Backend`."""
 
     def __init__(self, card: Card, precision: Precision) -> None:
-        net = nets.load(card)
+        net = load_network(card)
         self.name, self.card, self.precision = f"openvino {precision} cpu", card, precision
         self.inputs, self.outputs = net.inputs, net.outputs
         example = {spec.name: torch.zeros(spec.concrete(batch=ROWS), dtype=getattr(torch, spec.dtype)) for spec in net.inputs}

@@ -18,8 +18,8 @@ import numpy as np
 from diffusers import AutoencoderKL
 
 import ditzoo
-from ditzoo import hub
-from ditzoo.card import OnHub
+from ditzoo.pictures import autoencoders
+from ditzoo.zoo.card import OnHub
 
 SIZES = (128, 256, 512, 512)
 
@@ -50,7 +50,7 @@ def main() -> None:
         def local(source: OnHub, **_: object) -> Path:
             return folder
 
-        hub.fetch = local
+        autoencoders.fetch = local
         latents = np.random.default_rng(0).standard_normal((count, *card.backbone.latent_shape)).astype(np.float32)
         loaded, started = peak(), time.perf_counter()
         pictures = ditzoo.decode(card, 0.18215 * latents)

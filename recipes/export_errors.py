@@ -15,10 +15,10 @@ import msgspec
 from random_models import random_net
 
 import ditzoo
-from ditzoo import nets
-from ditzoo.card import Autoencoder, Card, Embedded
+from ditzoo.families.family import ALL
+from ditzoo.nets.network import Network
+from ditzoo.zoo.card import Autoencoder, Card, Embedded
 from ditzoo_export import cached_bundle, make_settings
-from ditzoo_export.precision import ALL
 
 MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10")
 FORMS = (
@@ -32,7 +32,7 @@ FORMS = (
 """Every precision, for the target that it is deployed on; int8 for both."""
 
 
-def load(name: str) -> tuple[Card, nets.Net | None]:
+def load(name: str) -> tuple[Card, Network | None]:
     """A card; and where its weights do not ship with ditzoo, a network to put in their place, and no decoder."""
     card = ditzoo.card(name)
     if isinstance(card.weights, Embedded):
@@ -42,7 +42,7 @@ def load(name: str) -> tuple[Card, nets.Net | None]:
     return card, random_net(card.backbone)
 
 
-def cell(card: Card, net: nets.Net | None, precision: str, target: str) -> str:
+def cell(card: Card, net: Network | None, precision: str, target: str) -> str:
     """The larger error of an export, and how much of it is in eight bits if that is not all."""
     manifest = cached_bundle(card, settings=make_settings(card, precision=precision, target=target), net=net).manifest
     extent = manifest.settings.get("quantized", ALL)

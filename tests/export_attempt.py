@@ -19,10 +19,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from export_models import TINY_UVIT, random_model
-
 import ditzoo_export.engine
 import ditzoo_export.make  # so that no fork has to
+from export_models import TINY_UVIT, random_model
+
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
 from ditzoo_export import export_engines, make_engine_settings
@@ -92,8 +92,8 @@ def kill(folder: Path, count: int) -> Counter[str]:
 def make(folder: Path) -> str:
     """One attempt, as soon as a line is read: "made" or "found", its beginning and its end."""
     ran: list[str] = []
-    fill = ditzoo_export.engine.fill_engines
-    ditzoo_export.engine.fill_engines = lambda *given, **named: (ran.append("made"), fill(*given, **named))[1]
+    fill = ditzoo_export.engines.fill_engines
+    ditzoo_export.engines.fill_engines = lambda *given, **named: (ran.append("made"), fill(*given, **named))[1]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

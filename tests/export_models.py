@@ -5,15 +5,16 @@ from __future__ import annotations
 import msgspec
 from random_models import random_net
 
-from ditzoo import nets
-from ditzoo.card import BackboneConfig, Card, DiTConfig, Unreleased, UViTConfig
-from ditzoo.zoo import card
+from ditzoo.nets.network import Network
+from ditzoo.weights.catalogue import card
+from ditzoo.zoo.card import Card, Unreleased
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 
 TINY_DIT = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=32, depth=1, num_heads=2, num_classes=10)
 TINY_UVIT = UViTConfig(img_size=8, patch_size=2, in_chans=4, embed_dim=32, depth=2, num_heads=2, num_classes=11)
 
 
-def random_model(config: BackboneConfig) -> tuple[Card, nets.Net]:
+def random_model(config: BackboneConfig) -> tuple[Card, Network]:
     """A card for a network of `config`, and that network with weights that leave no part of it at zero."""
     digits = card("dit-digits" if isinstance(config, DiTConfig) else "uvit-digits")
     classes = config.num_classes if isinstance(config, DiTConfig) else config.num_classes - 1

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from ditzoo.nets import DiTConfig, Net, UViTConfig, build
+from ditzoo.families import build
+from ditzoo.nets.network import Network
+from ditzoo.zoo.configs import DiTConfig, UViTConfig
 
 DATA = Path(__file__).parent / "data"
 
@@ -34,7 +36,7 @@ class Golden:
         fields: dict[str, Any] = json.loads(self.metadata["config"])
         return DiTConfig(**fields) if "input_size" in fields else UViTConfig(**fields)
 
-    def net(self) -> Net:
+    def net(self) -> Network:
         """The network of the file, with its weights, strictly loaded."""
         net = build(self.config)
         net.load_state_dict(self.group("weights."), strict=True)

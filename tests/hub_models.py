@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo.checkpoint.layouts import to_diffusers
 from ditzoo.cli import run
-from ditzoo.nets import build
+from ditzoo.families import build
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 
 ROOT = Path(__file__).parent.parent
 

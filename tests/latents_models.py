@@ -12,9 +12,8 @@ from golden import Golden
 from safetensors.torch import save_file
 from solvers_world import DISCRETE
 
-from ditzoo import hub
-from ditzoo.card import Autoencoder, Card, Embedded, File, OnHub, Sampling, TextEncoder
 from ditzoo.files import sha256
+from ditzoo.zoo.card import Autoencoder, Card, Embedded, File, OnHub, Sampling, TextEncoder
 
 TOKENS, WIDTH = 7, 24
 
@@ -84,8 +83,9 @@ def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architectu
     autoencoder(architecture).save_pretrained(folders["vae"])
     text_encoder(folders["clip"])
     save_file(golden.group("weights."), tmp_path / "t2i.safetensors")
-    monkeypatch.setattr(hub, "ASSETS", tmp_path)
-    monkeypatch.setattr(hub, "fetch", lambda source: tmp_path)
+    monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
+    for user in ("autoencoders", "text_encoder"):
+        monkeypatch.setattr(f"ditzoo.pictures.{user}.fetch", lambda source: tmp_path)
     return msgspec.structs.replace(
         DISCRETE,
         name=f"t2i-{architecture.lower()}",

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 import ditzoo
-from ditzoo.card import Card, ContinuousVP, LinearFlow, TimeInput
-from ditzoo.plan import Plan, Row, trace_solver
-from ditzoo.sample import trajectory
-from ditzoo.schedules import Point
-from ditzoo.tracing import Move, Tracer
+from ditzoo.plan.make import trace_solver
+from ditzoo.plan.table import Plan, Row
+from ditzoo.plan.tracing import Move, Tracer
+from ditzoo.sampling.loop import trajectory
+from ditzoo.solvers.schedules import Point
+from ditzoo.zoo.card import Card, ContinuousVP, LinearFlow, TimeInput
 
 DISCRETE = ditzoo.card("uvit-digits")
 LEARNED = ditzoo.card("dit-digits")

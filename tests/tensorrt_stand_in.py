@@ -23,7 +23,7 @@ OK = 0
 
 
 class Cuda:
-    """What `ditzoo.cuda` uses of cuda.bindings.runtime."""
+    """What `ditzoo.backends.cuda` uses of cuda.bindings.runtime."""
 
     def __init__(self) -> None:
         self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)

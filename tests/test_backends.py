@@ -15,7 +15,8 @@ import ditzoo
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
-from ditzoo.parity import TOLERANCES, relative_l2
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import TOLERANCES
 from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle

@@ -13,13 +13,13 @@ import pytest
 
 import ditzoo
 from ditzoo.backends import open_backend
-from ditzoo.bench import Bench, ceilings, run
-from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo.cli import run as cli
 from ditzoo.cli.bench import share
 from ditzoo.errors import UsageError
-from ditzoo.flops import multiply_adds
-from ditzoo.plan import make_plan
+from ditzoo.measure.bench import Bench, ceilings, run
+from ditzoo.measure.operations import multiply_adds
+from ditzoo.plan.make import make_plan
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo_export import cached_bundle
 
 ROOT = Path(__file__).parents[1]

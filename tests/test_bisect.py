@@ -17,25 +17,27 @@ import pytest
 import torch
 from export_models import TINY_DIT, TINY_UVIT, random_model
 
-from ditzoo import nets
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import MANIFEST, Bundle, open_bundle, record_files
-from ditzoo.card import BackboneConfig, Card
 from ditzoo.cli import run
-from ditzoo.parity import TOLERANCES, Work, compared_rows, follow
-from ditzoo.plan import make_plan
-from ditzoo.sample import class_condition, noise_of
-from ditzoo.specs import to_json
+from ditzoo.measure.parity import TOLERANCES, Work, compared_rows, follow
+from ditzoo.plan.make import make_plan
+from ditzoo.records import to_json
+from ditzoo.sampling.condition import class_condition
+from ditzoo.sampling.noise import noise_of
+from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
+from ditzoo.zoo.card import Card
+from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
-from ditzoo_export.bisect import bisect, build_engines, engine_settings, evaluations
-from ditzoo_export.changes import error
+from ditzoo_export.bisection.changed_graphs import error
+from ditzoo_export.bisection.module_outputs import GraphWatcher, TorchWatcher, Values, read_nodes, watched_bundle
+from ditzoo_export.bisection.search import bisect, build_engines, engine_settings, evaluations
 from ditzoo_export.graph import scope_of
 from ditzoo_export.trace import random_inputs
-from ditzoo_export.watch import GraphWatcher, TorchWatcher, Values, read_nodes, watched_bundle
 
 TYPED = ["--backends", "torch,onnxruntime", "--bisect", "--steps", "4", "--times", "3", "--classes", "3,5", "--threads", "1"]
 CARDS = list(digits.CARDS)
@@ -224,7 +226,7 @@ def watched_inputs(reference: Backend, *, classes: list[int], times: int) -> lis
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_a_fault_in_torch_is_named(card: Card) -> None:
-    net = nets.load(card)
+    net = load_network(card)
     path = "blocks.2.mlp.act" if card is DIT else "mid_block.mlp.act"
     net.get_submodule(path).approximate = "none" if card is DIT else "tanh"
     reference = TorchBackend(card)
@@ -350,7 +352,7 @@ def test_any_network_can_be_looked_into(config: BackboneConfig, settings: dict[s
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_node_names_a_module_of_the_network(card: Card, precision: str, target: str) -> None:
     found = read_nodes(cached_bundle(card, settings=make_settings(card, precision=precision, target=target)))
-    assert {node.module for node in found} <= {path for path, _ in nets.load(card).named_modules()}
+    assert {node.module for node in found} <= {path for path, _ in load_network(card).named_modules()}
     assert all(node.module for node in found if node.operation in ("MatMul", "MatMulInteger", "QuantizeLinear", "Gemm"))
 
 
@@ -360,7 +362,7 @@ def test_an_engine_has_the_blocks_as_outputs(card: Card, tmp_path: Path) -> None
     asked = make_engine_settings(card, gpu="sm89,sm120", precision="bf16", batch="1,2-4")
     settings = engine_settings(cached_engines(card, settings=asked))
     assert settings == msgspec.structs.replace(asked, profiles=asked.profiles[:1])
-    net = nets.load(card)
+    net = load_network(card)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=1)
     calls = [call for call in TorchWatcher(TorchBackend(card, net=net)).calls(inputs) if len(call.within) == 1]
     watched = watched_bundle(cached_bundle(card, settings=settings.onnx), calls, tmp_path)

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from ditzoo.checkpoint.infer import facts, fitting, network_shapes
 from hub_models import TINY, TINY_UVIT, dcae, diffusers, state, training_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +21,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ditzoo.card import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo.checkpoint import convert, shapes_of
-from ditzoo.checkpoint.infer import facts, fitting, network_shapes
 from ditzoo.errors import CheckpointError
-from ditzoo.nets import build
+from ditzoo.families import build
 from ditzoo.zoo import CARDS
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 
 DATA = Path(__file__).parent / "data"
 DIT = state(TINY)

@@ -12,10 +12,10 @@ import torch
 from hub_models import Desk, state
 from safetensors.torch import load_file, save_file
 
-from ditzoo import nets
-from ditzoo.card import DiTConfig
 from ditzoo.checkpoint import convert
 from ditzoo.checkpoint.layouts import IN_EVERY_BLOCK
+from ditzoo.families import build
+from ditzoo.zoo.configs import DiTConfig
 
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers: pip install 'ditzoo[diffusers]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,7 +64,7 @@ def test_the_same_network_once_the_differences_are_mended(config: DiTConfig, tmp
     reference = theirs(config)
     reference.save_pretrained(tmp_path)
     convert(tmp_path / "diffusion_pytorch_model.safetensors", config, tmp_path / "ours.safetensors")
-    net = nets.build(config).eval()
+    net = build(config).eval()
     net.load_state_dict(load_file(tmp_path / "ours.safetensors"))
     x = torch.randn(4, *config.latent_shape)
     t, y = torch.tensor([0, 100, 500, 999]), torch.tensor([0, 1, config.num_classes - 1, config.num_classes])
@@ -114,7 +114,7 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     pipeline = diffusers.DiTPipeline.from_pretrained(out)
     assert pipeline.get_label_ids(["golden retriever"]) == [207]
     correct(pipeline.transformer)
-    net = nets.build(config).eval()
+    net = build(config).eval()
     net.load_state_dict(weights)
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.tensor([3, 1000])
     with torch.inference_mode():

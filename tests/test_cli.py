@@ -13,7 +13,7 @@ from PIL import Image
 
 import ditzoo
 from ditzoo.cli import run
-from ditzoo.parity import relative_l2
+from ditzoo.measure.metrics import relative_l2
 from ditzoo_export import cached_bundle
 
 FAST = ["--steps", "3"]
@@ -185,7 +185,7 @@ def test_parity_of_the_embedded_models(name: str, capfd: pytest.CaptureFixture[s
 
 
 def test_parity_beyond_its_tolerance_exits_with_1(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from ditzoo.parity import TOLERANCES, Tolerance
+    from ditzoo.measure.parity import TOLERANCES, Tolerance
 
     monkeypatch.setitem(TOLERANCES, "bf16", Tolerance(forward=1e-9, sample=1e-9, psnr=200.0))
     assert run(["parity", "uvit-digits", "--backends", "torch,torch:bf16", *FAST]) == 1
@@ -193,7 +193,7 @@ def test_parity_beyond_its_tolerance_exits_with_1(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_nan_fails_parity() -> None:
-    from ditzoo.parity import TOLERANCES, ForwardError, Report
+    from ditzoo.measure.parity import TOLERANCES, ForwardError, Report
 
     nan = float("nan")
     error = ForwardError(time=0.0, relative_l2=nan, max_abs=nan, cosine=nan, guided_relative_l2=nan)

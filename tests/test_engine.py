@@ -10,11 +10,11 @@ import pytest
 from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
-from ditzoo import cuda
+from ditzoo.backends import cuda
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
-from ditzoo_export.engine import build, load
+from ditzoo_export.engines import build, load
 
 no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
 
@@ -46,7 +46,7 @@ def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.
     card, net = random_model(TINY_UVIT)
     bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
     graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
-    with caplog.at_level(logging.INFO, "ditzoo_export.engine"):
+    with caplog.at_level(logging.INFO, "ditzoo_export.engines"):
         first, second = (
             build(load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"], []) for _ in range(2)
         )

@@ -15,12 +15,12 @@ import torch
 from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
-from ditzoo import nets
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend, provider_options
-from ditzoo.card import BackboneConfig
 from ditzoo.errors import BackendError, ExportError, UsageError
-from ditzoo.parity import relative_l2
+from ditzoo.families import build
+from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import Precision, Profile, Range, TensorSpec
+from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, export_onnx, make_settings
 from ditzoo_export.settings import parse_batches, parse_resolution
 from ditzoo_export.trace import trace_graphs
@@ -120,7 +120,7 @@ def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Preci
 
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, net = random_model(TINY_UVIT)
-    other = nets.build(TINY_UVIT).eval()
+    other = build(TINY_UVIT).eval()
     monkeypatch.setattr("ditzoo_export.trace.with_fused_attention", lambda net: other)
     with pytest.raises(ExportError, match=r"the output prediction of random-uvit in fp32 is off by .* at time"):
         export_onnx(card, tmp_path / "b", net=net)

@@ -9,9 +9,9 @@ import pytest
 from export_errors import FORMS, MODELS, load
 from onnx import TensorProto
 
-from ditzoo import nets
 from ditzoo.bundle import Manifest
-from ditzoo.card import Card
+from ditzoo.nets.network import Network
+from ditzoo.zoo.card import Card
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.5e-2, "int8": 3e-2, "fp8": 1e-1}
@@ -45,7 +45,7 @@ def test_it_exports_verifies_and_builds(name: str, precision: str, target: str) 
         _check_engines(card, net, precision)
 
 
-def _check_engines(card: Card, net: nets.Net | None, precision: str) -> None:
+def _check_engines(card: Card, net: Network | None, precision: str) -> None:
     """Builds the engines of two profiles, in one and in two."""
     merged, separate = (_engines(card, net, precision, merged=merged) for merged in (True, False))
     side = card.backbone.latent_shape[1]
@@ -60,6 +60,6 @@ def _check_engines(card: Card, net: nets.Net | None, precision: str) -> None:
             assert manifest.files[engine.file].size > 10_000
 
 
-def _engines(card: Card, net: nets.Net | None, precision: str, *, merged: bool) -> Manifest:
+def _engines(card: Card, net: Network | None, precision: str, *, merged: bool) -> Manifest:
     settings = make_engine_settings(card, gpu="sm89", precision=precision, batch=BATCHES, merged=merged)
     return cached_engines(card, settings=settings, net=net).manifest

@@ -7,10 +7,12 @@ import torch
 from golden import Golden, relative_l2
 from torch.nn import functional as F
 
-from ditzoo.card import BackboneConfig
 from ditzoo.errors import InputError
-from ditzoo.nets import DiT, DiTConfig, UViT, UViTConfig, build, in_dtype
+from ditzoo.families import build, in_precision
+from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions, timestep_embedding
+from ditzoo.nets.uvit import UViT
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 
 BACKBONES = [
     "dit_patch2_sigma",
@@ -176,15 +178,15 @@ def test_half_precision_keeps_time_in_full() -> None:
 
 def test_another_dtype_leaves_the_network_as_it_is() -> None:
     net = build(SMALL_DIT)
-    assert in_dtype(net, torch.float32) is net
-    assert {weight.dtype for weight in in_dtype(net, torch.float64).state_dict().values()} == {torch.float64}
+    assert in_precision(net, net.config, torch.float32) is net
+    assert {weight.dtype for weight in in_precision(net, net.config, torch.float64).state_dict().values()} == {torch.float64}
     assert {weight.dtype for weight in net.state_dict().values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT], ids=["dit", "uvit"])
 def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig) -> None:
     net = build(config)
-    half = in_dtype(net, torch.bfloat16)
+    half = in_precision(net, net.config, torch.bfloat16)
     before, after = dict(net.named_parameters()), dict(half.named_parameters())
     narrow = {name for name, weight in after.items() if weight.dtype == torch.bfloat16}
     assert narrow == {name for name in before if re.search(r"attn|mlp|skip_linear|adaLN", name)}

@@ -17,10 +17,10 @@ import ditzoo
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.images import psnr, ssim
-from ditzoo.parity import TOLERANCES, Comparison, compare, cosine, relative_l2
-from ditzoo.plan import make_plan
-from ditzoo.report import html
+from ditzoo.measure.metrics import psnr, relative_l2, ssim
+from ditzoo.measure.parity import TOLERANCES, Comparison, compare, cosine
+from ditzoo.measure.report import html
+from ditzoo.plan.make import make_plan
 
 CARD = ditzoo.card("uvit-digits")
 PLAN = make_plan(CARD, steps=6)

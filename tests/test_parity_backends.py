@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 
 import ditzoo
 from ditzoo.backends import EXTRAS, open_backend
-from ditzoo.backends.spec import OPTIONS, BackendSpec, parse_spec, parse_specs
+from ditzoo.backends.options import OPTIONS, BackendSpec, parse_spec, parse_specs
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import open_bundle
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.parity import TIMES, compare, relative_l2
-from ditzoo.plan import make_plan
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import TIMES, compare
+from ditzoo.plan.make import make_plan
 from ditzoo_export import cached_bundle, make_settings
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
@@ -284,7 +285,7 @@ def test_a_bundle_is_what_was_exported(capfd: pytest.CaptureFixture[str]) -> Non
         ("--against diffusers:int8", "diffusers has no option 'int8'"),
         ("--backends torch", "--backends needs two or more"),
         ("--times 0", "must be 1 or more, not 0"),
-        ("--backends torch,onnxruntime:split", "uvit-digits is no DiT"),
+        ("--backends torch,onnxruntime:split", "uvit-digits cannot be split"),
     ],
 )
 def test_a_wrong_request_is_one_clear_line(typed: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:

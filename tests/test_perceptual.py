@@ -12,9 +12,9 @@ import torch
 import ditzoo
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
-from ditzoo.parity import compare
-from ditzoo.perceptual import ALEXNET, lpips
-from ditzoo.report import html
+from ditzoo.measure.lpips import ALEXNET, lpips
+from ditzoo.measure.parity import compare
+from ditzoo.measure.report import html
 
 EXPECTED = 0.06085129
 """What lpips 0.1.4 itself gave for the first three of the pictures, with the planted weights."""

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ditzoo
-from ditzoo.card import Card
 from ditzoo.errors import PlanError, UsageError
-from ditzoo.plan import Plan, Row, make_plan, parse_solver
-from ditzoo.sample import Condition, predictor, trajectory
-from ditzoo.schedules import alpha_bars, leading, linspace, trailing
+from ditzoo.plan.make import make_plan, parse_solver
+from ditzoo.plan.table import Plan, Row
+from ditzoo.sampling.condition import Condition
+from ditzoo.sampling.loop import predictor, trajectory
 from ditzoo.solvers import SOLVERS
+from ditzoo.solvers.schedules import alpha_bars, leading, linspace, trailing
+from ditzoo.zoo.card import Card
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solvers_world import DISCRETE, FLOW, LEARNED
 
-from ditzoo.card import Card
-from ditzoo.plan import make_plan
-from ditzoo.sample import Condition, predictor
-from ditzoo.schedules import point
+from ditzoo.plan.make import make_plan
+from ditzoo.sampling.condition import Condition
+from ditzoo.sampling.loop import predictor
+from ditzoo.solvers.schedules import point
+from ditzoo.zoo.card import Card
 
 
 class Counter:

@@ -16,8 +16,8 @@ import typer
 
 import ditzoo
 from ditzoo.cli import app, run
-from ditzoo.parity import relative_l2
-from ditzoo.recipe import Recipe
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.recipes import Recipe
 from ditzoo.solvers import SOLVERS
 from ditzoo_export import cached_bundle
 

@@ -16,9 +16,10 @@ import ditzoo
 from ditzoo.backends import open_backend
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
-from ditzoo.plan import Plan, make_plan
-from ditzoo.recorded import read_recording
-from ditzoo.sample import gaussian
+from ditzoo.measure.recording import read_recording
+from ditzoo.plan.make import make_plan
+from ditzoo.plan.table import Plan
+from ditzoo.sampling.noise import gaussian
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 PLAN = make_plan(UVIT, steps=4)
@@ -243,8 +244,8 @@ def test_the_file_says_what_was_drawn(own: dict[str, Any], tmp_path: Path, capfd
 
 
 def test_prompts_travel_too(tmp_path: Path) -> None:
-    from ditzoo.drawing import Drawing
-    from ditzoo.recorded import write_recording
+    from ditzoo.measure.recording import write_recording
+    from ditzoo.sampling.request import Drawing
 
     card = ditzoo.card("uvit-s-2-coco")
     plan = make_plan(card, steps=2)

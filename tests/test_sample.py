@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 import ditzoo
 from ditzoo.errors import UsageError
-from ditzoo.plan import make_plan
-from ditzoo.sample import MAX_SEED, class_condition, gaussian, predictor, sample_steps, trajectory
+from ditzoo.plan.make import make_plan
+from ditzoo.sampling.condition import class_condition
+from ditzoo.sampling.loop import predictor, sample_steps, trajectory
+from ditzoo.sampling.noise import MAX_SEED, gaussian
 from ditzoo.specs import TensorSpec
 
 CARD = ditzoo.card("dit-digits")

@@ -19,13 +19,14 @@ from safetensors.torch import save_file
 from solvers_world import VP
 
 import ditzoo
-from ditzoo import hub, zoo
-from ditzoo.card import Embedded
+from ditzoo import zoo
 from ditzoo.cli import run
 from ditzoo.cli.options import parse_classes
-from ditzoo.drawing import Drawing, read_drawing
 from ditzoo.errors import UsageError
 from ditzoo.files import sha256
+from ditzoo.pictures.png_metadata import read_drawing
+from ditzoo.sampling.request import Drawing
+from ditzoo.zoo.card import Embedded
 
 DIT = ditzoo.card("dit-digits")
 IMAGENET = msgspec.structs.replace(
@@ -121,7 +122,7 @@ def test_previews_and_animation(capfd: pytest.CaptureFixture[str]) -> None:
 def test_unconditional_models_draw_any_number(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     golden = Golden("uvit_uncond_pixel")
     save_file(golden.group("weights."), "pixel.safetensors")
-    monkeypatch.setattr(hub, "ASSETS", Path.cwd())
+    monkeypatch.setattr("ditzoo.weights.local.ASSETS", Path.cwd())
     card = msgspec.structs.replace(
         VP,
         name="pixel",

@@ -11,8 +11,8 @@ from data import fit_classifier, load
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
-from ditzoo.card import DiscreteBetas
 from ditzoo.solvers import SOLVERS
+from ditzoo.zoo.card import DiscreteBetas
 
 CLASSES = np.arange(50) % 10
 

@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from solvers_world import DISCRETE, FLOW, LEARNED, VP, NetBackend, as_plan, deviation, final_coefficients, solve
 
 import ditzoo
-from ditzoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
 from ditzoo.errors import UsageError
-from ditzoo.plan import Row, make_plan, parse_solver, trace_solver
-from ditzoo.sample import Condition, predictor, trajectory
-from ditzoo.schedules import grid, point, time_of
+from ditzoo.plan.make import make_plan, parse_solver, trace_solver
+from ditzoo.plan.table import Row
+from ditzoo.plan.tracing import trace
+from ditzoo.sampling.condition import Condition
+from ditzoo.sampling.loop import predictor, trajectory
 from ditzoo.solvers import SOLVERS, fast_orders
-from ditzoo.tracing import trace
+from ditzoo.solvers.schedules import grid, point, time_of
+from ditzoo.zoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
 
 GOLDENS = {
     "cond_conv_dpmpp_fast10_scale0.4": "dpmpp-fast",

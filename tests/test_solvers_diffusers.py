@@ -11,12 +11,13 @@ import torch
 from golden import relative_l2
 from solvers_world import DISCRETE, FLOW, VP
 
-from ditzoo import nets
-from ditzoo.card import Card
 from ditzoo.errors import DitzooError, PlanError, UsageError
-from ditzoo.plan import make_plan
-from ditzoo.sample import trajectory
-from ditzoo.solvers.diffusers import Scheduler, noise_from
+from ditzoo.nets.network import Network
+from ditzoo.plan.diffusers import Scheduler, noise_from
+from ditzoo.plan.make import make_plan
+from ditzoo.sampling.loop import trajectory
+from ditzoo.weights.load import load_network
+from ditzoo.zoo.card import Card
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -60,8 +61,8 @@ Noise = Callable[[int], torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def net() -> nets.Net:
-    return nets.load(DISCRETE).requires_grad_(False)
+def net() -> Network:
+    return load_network(DISCRETE).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +71,13 @@ def noise() -> Noise:
     return lambda draw: draws[draw].clone()
 
 
-def predict(net: nets.Net, card: Card, x: torch.Tensor, time: float) -> torch.Tensor:
+def predict(net: Network, card: Card, x: torch.Tensor, time: float) -> torch.Tensor:
     """The digits network; on a straight path, what it would say as a velocity does not matter: any function will do."""
     time = 1000 * (1 - time) if card is FLOW else time
     return net(x.float(), torch.full((len(x),), time), torch.tensor([3, 7]))
 
 
-def run_scheduler(net: nets.Net, card: Card, text: str, steps: int, noise: Noise) -> torch.Tensor:
+def run_scheduler(net: Network, card: Card, text: str, steps: int, noise: Noise) -> torch.Tensor:
     """The plain loop of diffusers' pipelines."""
     wrapped = Scheduler(card, text, steps)
     scheduler, draws = wrapped.fresh(), []
@@ -93,7 +94,7 @@ def run_scheduler(net: nets.Net, card: Card, text: str, steps: int, noise: Noise
     return x
 
 
-def run_plan(net: nets.Net, card: Card, text: str, steps: int, noise: Noise) -> torch.Tensor:
+def run_plan(net: Network, card: Card, text: str, steps: int, noise: Noise) -> torch.Tensor:
     plan = make_plan(card, solver=text, steps=steps, guidance=1.0)
     *_, last = trajectory(plan, lambda x, row: predict(net, card, x, row.time), noise)
     return last
@@ -103,7 +104,7 @@ CASES = [*((DISCRETE, text) for text in COMPILED), (VP, "UniPCMultistepScheduler
 
 
 @pytest.mark.parametrize(("card", "text"), CASES, ids=lambda value: value if isinstance(value, str) else value.name)
-def test_a_compiled_scheduler_does_what_the_scheduler_does(net: nets.Net, noise: Noise, card: Card, text: str) -> None:
+def test_a_compiled_scheduler_does_what_the_scheduler_does(net: Network, noise: Noise, card: Card, text: str) -> None:
     steps = 11
     replayed = run_plan(net, card, f"diffusers:{text}", steps, noise)
     assert relative_l2(replayed, run_scheduler(net, card, text, steps, noise)) <= 1e-5
@@ -119,12 +120,12 @@ OURS = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), OURS, ids=[ours for ours, _ in OURS])
-def test_our_solvers_are_those_of_diffusers(net: nets.Net, noise: Noise, ours: str, theirs: str) -> None:
+def test_our_solvers_are_those_of_diffusers(net: Network, noise: Noise, ours: str, theirs: str) -> None:
     steps = 10  # from 15 on diffusers does not lower the order of the last step but one; its DDIM's steps must divide 1000
     assert relative_l2(run_plan(net, DISCRETE, ours, steps, noise), run_scheduler(net, DISCRETE, theirs, steps, noise)) <= 1e-4
 
 
-def test_our_flow_euler_is_that_of_diffusers(net: nets.Net, noise: Noise) -> None:
+def test_our_flow_euler_is_that_of_diffusers(net: Network, noise: Noise) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     scheduler = FlowMatchEulerDiscreteScheduler()

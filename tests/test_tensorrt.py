@@ -16,9 +16,9 @@ from tensorrt_stand_in import Cuda, Library, write_engines
 from tensorrt_stand_in import tensorrt as stand_in
 
 import ditzoo
-from ditzoo import cuda
-from ditzoo.backends.chunks import chunks
-from ditzoo.backends.hoist import Hoisted
+from ditzoo.backends import cuda
+from ditzoo.backends.batching import chunks
+from ditzoo.backends.conditioning import Hoisted
 from ditzoo.backends.tensorrt import TensorRTBackend, accept, check_engines, present
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError

@@ -14,14 +14,16 @@ from latents_models import TOKENS, WIDTH, autoencoder, text_to_image
 from PIL import Image
 
 import ditzoo
-from ditzoo import autoencoders, hub, text
-from ditzoo.card import Card
 from ditzoo.cli import run
-from ditzoo.decode import SLICE, open_decoder, pixel_values
 from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.parity import psnr, relative_l2
-from ditzoo.sample import sample_steps
-from ditzoo.text import open_encoder, prompt_condition, tokenize
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import psnr
+from ditzoo.pictures import autoencoders
+from ditzoo.pictures import text_encoder as text
+from ditzoo.pictures.decode import SLICE, open_decoder, pixel_values
+from ditzoo.pictures.text_encoder import open_encoder, prompt_condition, tokenize
+from ditzoo.sampling.loop import sample_steps
+from ditzoo.zoo.card import Card
 from ditzoo_export import export_onnx
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -146,7 +148,7 @@ def test_a_damaged_decoder_is_one_clear_error(
 ) -> None:
     shutil.copytree(folder / "vae", tmp_path / "vae")
     (tmp_path / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
-    monkeypatch.setattr(hub, "fetch", lambda source: tmp_path)
+    monkeypatch.setattr("ditzoo.pictures.text_encoder.fetch", lambda source: tmp_path)
     autoencoders.load.cache_clear()
     with pytest.raises(CheckpointError, match="does not load"):
         open_decoder(card)

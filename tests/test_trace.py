@@ -11,8 +11,10 @@ from torch import nn
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
+from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
-from ditzoo_export import cached_bundle, export_onnx, graph, make, settings, trace
+from ditzoo_export import cached_bundle, export_onnx, graph, settings, trace
+from ditzoo_export import onnx_bundle as make
 from ditzoo_export.graph import SCOPE, Inputs
 
 CARDS = list(digits.CARDS)
@@ -43,7 +45,7 @@ def test_the_manifest_says_what_is_there_and_what_made_it(bundle: Bundle) -> Non
 
 
 def test_nodes_say_which_module_they_belong_to(bundle: Bundle) -> None:
-    names = {name for name, _ in make.nets.load(bundle.card).named_modules()}
+    names = {name for name, _ in load_network(bundle.card).named_modules()}
     scopes = {
         entry.value
         for graph in bundle.manifest.graphs.values()

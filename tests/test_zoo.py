@@ -20,13 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from ditzoo import hub
-from ditzoo.card import ByHand, Card, DiTConfig, OnHub, Unreleased
-from ditzoo.classes import class_names
 from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.hub.reference import parse
-from ditzoo.zoo import CARDS, card
-from ditzoo.zoo.user import load_cards
+from ditzoo.weights.catalogue import card
+from ditzoo.weights.local import weights_file
+from ditzoo.weights.reference import parse
+from ditzoo.zoo import CARDS
+from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
+from ditzoo.zoo.class_names import class_names
+from ditzoo.zoo.configs import DiTConfig
+from ditzoo.zoo.toml import load_cards
 
 DOCS = Path(__file__).parent.parent / "docs" / "models.md"
 
@@ -95,7 +97,7 @@ def test_imagenets_classes() -> None:
 @pytest.mark.parametrize("name", ["dit-xl-2-256", "uvit-h-2-256", "dit-b-2"])
 def test_what_to_do_for_weights_that_are_not_here(name: str) -> None:
     with pytest.raises(CheckpointError) as error:
-        hub.weights(CARDS[name])
+        weights_file(CARDS[name])
     expected = {OnHub: f"`ditzoo pull {name}`", ByHand: f"`ditzoo import {name} imagenet256_uvit_huge.pth`"}
     assert expected.get(type(CARDS[name].weights), f"`ditzoo import {name} FILE`") in str(error.value)
     if name == "uvit-h-2-256":
@@ -269,7 +271,7 @@ def test_the_cache_says_what_it_removes(desk: Desk) -> None:
 
 def test_own_models_sample_and_survive_a_plain_list(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
-    save_file(load_file(hub.weights(CARDS["dit-digits"])), desk.home / "digits2.safetensors")
+    save_file(load_file(weights_file(CARDS["dit-digits"])), desk.home / "digits2.safetensors")
     desk.run("import", "--arch", "dit-digits", str(desk.home / "digits2.safetensors"))
     ours, theirs = (desk.home / f"{name}.npy" for name in ("ours", "theirs"))
     for name, latents in (("digits2", ours), ("dit-digits", theirs)):

@@ -8,10 +8,10 @@ from types import ModuleType
 
 from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
-from ditzoo.card import Card
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
 from ditzoo.files import digest
 from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision, Profile
+from ditzoo.zoo.card import Card
 
 EXTRAS = {
     "torch": "torch",
@@ -96,10 +96,10 @@ def load_module(name: str) -> ModuleType:
 
 def _with_its_weights(bundle: Bundle) -> Card:
     """The card of a bundle; raises BackendError where its weights here are known not to be those that were exported."""
-    from ditzoo import hub
+    from ditzoo.weights.local import weights_file
 
     exported = bundle.manifest.weights
-    if exported is not None and digest(hub.weights(bundle.card)) != exported:
+    if exported is not None and digest(weights_file(bundle.card)) != exported:
         raise BackendError(
             f"the bundle {bundle.path} was exported from other weights than {bundle.card.name} has here;"
             f" `{bundle.manifest.settings['command']} --out DIR` makes one from these"

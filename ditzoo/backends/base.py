@@ -9,8 +9,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from ditzoo.card import Card
 from ditzoo.specs import Array, Precision, TensorSpec
+from ditzoo.zoo.card import Card
 
 
 class Backend(Protocol):

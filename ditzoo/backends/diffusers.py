@@ -1,33 +1,41 @@
-"""diffusers' own DiT with a card's weights: the peer to compare with, which computes almost the same."""
+"""diffusers' own transformer with a card's weights. It computes almost the same, so that the two can be compared."""
 
 from __future__ import annotations
 
 import diffusers
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ditzoo import hub
 from ditzoo.backends.torch import TorchBackend
-from ditzoo.card import Card, DiTConfig
-from ditzoo.checkpoint.diffusers import transformer_config
-from ditzoo.checkpoint.layouts import to_diffusers
 from ditzoo.errors import UsageError
-from ditzoo.nets.dit import DiT
+from ditzoo.families import DiffusersForm, build, family_of
+from ditzoo.nets.network import Network
 from ditzoo.specs import Device, Form, Precision, TensorSpec
+from ditzoo.weights.local import weights_file
+from ditzoo.zoo.card import Card
 
 
-class Peer(nn.Module):
-    """`DiTTransformer2DModel` with the inputs and outputs of the network that it stands for."""
+class DiffusersNetwork(Network):
+    """A transformer of diffusers, with the inputs and outputs of the network that it stands for."""
 
-    def __init__(self, card: Card, config: DiTConfig) -> None:
+    def __init__(self, card: Card, form: DiffusersForm) -> None:
         super().__init__()
         with torch.device("meta"):
-            ours = DiT(config)
-        self.inputs: tuple[TensorSpec, ...] = ours.inputs
-        self.outputs: tuple[TensorSpec, ...] = ours.outputs
-        self.net = diffusers.DiTTransformer2DModel.from_config(transformer_config(config))  # type: ignore[no-untyped-call]
-        self.net.load_state_dict(dict(to_diffusers(load_file(hub.weights(card)), config.depth)), strict=True)
+            ours = build(card.backbone)
+        self._inputs, self._outputs = ours.inputs, ours.outputs
+        self.net = getattr(diffusers, form.model).from_config(form.config(card.backbone))
+        self.net.load_state_dict(dict(form.state(load_file(weights_file(card)), card.backbone)), strict=True)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Those of the network that it stands for."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Those of the network that it stands for."""
+        return self._outputs
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """x [B, C, H, W], t [B], y [B] -> prediction [B, C or 2C, H, W]."""
@@ -44,15 +52,20 @@ def open_peer(
     compiled: bool = False,
     threads: int | None = None,
 ) -> TorchBackend:
-    """The backend of diffusers' network; raises UsageError for a model that it has no such network for."""
-    config = card.backbone
-    if not isinstance(config, DiTConfig):
-        raise UsageError(
-            f"diffusers has no such network as that of {card.name} (its UViT2DModel is another); leave diffusers out"
-        )
-    if config.null_label is None:
-        raise UsageError(f"diffusers' DiT always has a null label, and {card.name} has none; leave diffusers out")
-    net = Peer(card, config)
+    """The backend of diffusers' network; raises UsageError for a model for which it has no such network."""
+    theirs = family_of(card.backbone).diffusers
+    if theirs is None:
+        raise UsageError(f"diffusers has no network like that of {card.name}; leave diffusers out")
+    if refusal := theirs.refusal(card.backbone):
+        raise UsageError(f"diffusers{refusal}, and {card.name} has none; leave diffusers out")
     return TorchBackend(
-        card, library="diffusers", net=net, device=device, precision=precision, form=form, compiled=compiled, threads=threads
+        card,
+        library="diffusers",
+        net=DiffusersNetwork(card, theirs),
+        half_precision=("net",),
+        device=device,
+        precision=precision,
+        form=form,
+        compiled=compiled,
+        threads=threads,
     )

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 from array_api_compat import array_namespace
 
-from ditzoo import cuda
-from ditzoo.backends.hoist import Hoisted, window_rows
+from ditzoo.backends import cuda
+from ditzoo.backends.conditioning import Hoisted, window_rows
 from ditzoo.bundle import Graph
-from ditzoo.card import Card
 from ditzoo.errors import BackendError
 from ditzoo.files import cache_dir
 from ditzoo.specs import Array, Device, Precision, Profile, Range, TensorSpec, axes_of, check_inputs
+from ditzoo.zoo.card import Card
 
 PROVIDERS: dict[Device, str] = {
     "cpu": "CPUExecutionProvider",
@@ -45,7 +45,7 @@ class OnnxRuntimeBackend:
     """The graphs of a card in the folder of its bundle. See `ditzoo.backends.base.Backend`.
 
     Arrays are numpy's, or CuPy's on a GPU where that is installed: then latents and modulations stay on the device. Where there
-    is a "conditioning" graph it runs ahead, in windows (see `ditzoo.backends.hoist`). `profiles` are the sizes that TensorRT's
+    is a "conditioning" graph it runs ahead, in windows (see `ditzoo.backends.conditioning`). `profiles` are the sizes that TensorRT's
     providers build for. Backends of one graph with the same settings share a session, and so its weights. Raises BackendError
     where the device's execution provider is missing, ONNX Runtime falls back to another one, or the provider has no such
     arithmetic.

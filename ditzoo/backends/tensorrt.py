@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from ditzoo import cuda
-from ditzoo.backends.chunks import Chunk, chunks
-from ditzoo.backends.hoist import Hoisted, row_bytes, window_rows
+from ditzoo.backends import cuda
+from ditzoo.backends.batching import Chunk, chunks
+from ditzoo.backends.conditioning import Hoisted, row_bytes, window_rows
 from ditzoo.bundle import Bundle, Engine
-from ditzoo.card import Card
 from ditzoo.errors import BackendError, BundleError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.specs import Array, Flavour, Precision, TensorSpec, axes_of, check_inputs
+from ditzoo.zoo.card import Card
 
 
 def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision | None) -> TensorRTBackend:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ditzoo import nets
-from ditzoo.backends.hoist import Hoisted, window_rows
-from ditzoo.card import Card
+from ditzoo.backends.conditioning import Hoisted, window_rows
 from ditzoo.errors import BackendError
+from ditzoo.families import family_of
+from ditzoo.nets.network import ConditionedNetwork, Network
+from ditzoo.nets.precision import in_dtype
 from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs
-
-if TYPE_CHECKING:
-    from ditzoo.backends.diffusers import Peer
+from ditzoo.weights.load import load_network
+from ditzoo.zoo.card import Card
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp64": torch.float64,
@@ -32,7 +32,8 @@ class TorchBackend:
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
     `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
-    is. In the form "split", what of a DiT depends on time and label alone runs ahead, in windows (see `ditzoo.backends.hoist`).
+    is, and `half_precision` which of its modules compute in half precision (those of its family, if not given). In the form
+    "split", the part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`).
     `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
     a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it.
     Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
@@ -43,8 +44,9 @@ class TorchBackend:
         self,
         card: Card,
         *,
-        net: nets.Net | Peer | None = None,
+        net: Network | None = None,
         library: str = "torch",
+        half_precision: Collection[str] | None = None,
         device: Device = "cpu",
         precision: Precision = "fp32",
         form: Form | None = None,
@@ -58,15 +60,16 @@ class TorchBackend:
         self.precision: Precision = precision
         words = [library, precision, device, *(["split"] if form == "split" else []), *(["compiled"] if compiled else [])]
         self.name = " ".join(words)
-        net = nets.load(card) if net is None else net
+        net = load_network(card) if net is None else net
         self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
         self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
         self.device, self.compiled = torch.device(device), compiled
-        own = isinstance(net, nets.Net)
-        net = nets.in_dtype(net, DTYPES[precision]) if own else net.to(DTYPES[precision])
-        self.net: nets.Net | Peer | None = net.eval().requires_grad_(False).to(self.device)
+        modules = family_of(card.backbone).half_precision if half_precision is None else half_precision
+        net = in_dtype(net, DTYPES[precision], modules=modules)
+        self.library = library
+        self.net: Network | None = net.eval().requires_grad_(False).to(self.device)
         self._hoisted = self._hoist(net, precision) if form == "split" else None
-        run: Callable[..., torch.Tensor] = net if self._hoisted is None else net.denoise  # type: ignore[assignment]
+        run: Callable[..., torch.Tensor] = net.denoise if self._hoisted and isinstance(net, ConditionedNetwork) else net
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
@@ -82,8 +85,8 @@ class TorchBackend:
         with torch.inference_mode():
             if self._hoisted is None:
                 return self._run(**inputs)
-            (blocks, final), places = self._hoisted(inputs["t"].tolist(), inputs["y"].tolist())
-            return self._run(inputs["x"], blocks[places], final[places])
+            modulations, places = self._hoisted(inputs["t"].tolist(), inputs["y"].tolist())
+            return self._run(inputs["x"], *(rows[places] for rows in modulations))
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
@@ -100,11 +103,11 @@ class TorchBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.net = self._run = None
 
-    def _hoist(self, net: nets.Net | Peer, precision: Precision) -> Hoisted:
-        if not isinstance(net, nets.DiT) or precision == "fp64":  # times of a window are float32
+    def _hoist(self, net: Network, precision: Precision) -> Hoisted:
+        if not isinstance(net, ConditionedNetwork) or precision == "fp64":  # times of a window are float32
             raise BackendError(f"{self.card.name} in {precision} cannot be split on torch; use torch:{precision}:single")
 
-        def condition(t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        def condition(t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
             return net.condition(torch.from_numpy(t).to(self.device), torch.from_numpy(y).to(self.device))
 
         return Hoisted(condition, window=window_rows(net.modulations))

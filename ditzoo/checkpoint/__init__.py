@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ditzoo.card import BackboneConfig, Card, Layout
-from ditzoo.checkpoint import infer, layouts
-from ditzoo.checkpoint.infer import listed
-from ditzoo.checkpoint.read import Entries, open_checkpoint, shard_names
+from ditzoo.checkpoint import layouts, shapes
+from ditzoo.checkpoint.read import open_checkpoint, shard_names
 from ditzoo.errors import CheckpointError
+from ditzoo.families.tensors import Entries, Shape, listed
+from ditzoo.zoo.card import Card, Layout
+from ditzoo.zoo.configs import BackboneConfig
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +40,7 @@ def convert(
     network = layouts.to_canonical(entries, layout, config)
     autoencoder = layouts.decoder(entries)
     rounded, broken = _examine({**network, **autoencoder})
-    problems = [*_misfits(network, config, cards), *broken]
-    copies = layouts.differing_copies(entries) if layout == "diffusers" else []
-    if copies:
-        problems.append(f"embedders that differ from those of block 0: {listed(copies)}")
+    problems = [*_misfits(network, config, cards), *broken, *layouts.problems(entries, layout)]
     if problems:
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
     if rounded:
@@ -53,7 +51,7 @@ def convert(
     return Converted(layout=layout, rounded=tuple(rounded))
 
 
-def shapes_of(path: Path) -> tuple[Layout, dict[str, infer.Shape]]:
+def shapes_of(path: Path) -> tuple[Layout, dict[str, Shape]]:
     """The layout of a checkpoint, and the shapes of its network under their canonical names."""
     entries = open_checkpoint(path)
     layout = layouts.detect(entries)
@@ -77,11 +75,11 @@ def write(entries: Entries, out: Path) -> None:
 
 def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) -> list[str]:
     """What in the shapes is not the network of `config`: hyperparameters where they can be told, else keys."""
-    shapes = {key: entry.shape for key, entry in network.items()}
-    different = infer.differences(shapes, config)
+    seen = {key: entry.shape for key, entry in network.items()}
+    different = shapes.differences(seen, config)
     if not different:
-        return infer.mismatches(shapes, config)
-    fits = [card.name for card in infer.fitting(shapes, list(cards))]
+        return shapes.mismatches(seen, config)
+    fits = [card.name for card in shapes.fitting(seen, list(cards))]
     hint = f" (it fits {listed(fits)})" if fits else ""
     return [f"it is another network: {', '.join(different)}{hint}"]
 

@@ -6,10 +6,10 @@ import argparse
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import torch
@@ -17,21 +17,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ditzoo.errors import CheckpointError
+from ditzoo.families.tensors import Entries, Entry
 
 _WRAPPERS = ("ema", "model", "state_dict")  # the entry of a training checkpoint that is taken, the first one that there is
 _PREFIXES = ("module.", "_orig_mod.")  # what torch's wrappers put before every key
 
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor of a checkpoint, not read yet."""
-
-    shape: tuple[int, ...]
-    load: Callable[[], Tensor]
-
-
-Entries: TypeAlias = dict[str, Entry]
 
 
 def open_checkpoint(path: Path) -> Entries:

@@ -13,8 +13,8 @@ from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, S
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.bench import Bench, Ceilings, Measurement
-    from ditzoo.card import Card
+    from ditzoo.measure.bench import Bench, Ceilings, Measurement
+    from ditzoo.zoo.card import Card
 
 
 _BYTES = {"fp32": 4, "bf16": 2}
@@ -39,10 +39,10 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
-    from ditzoo import bench as library
-    from ditzoo.backends.spec import parse_specs
+    from ditzoo.backends.options import parse_specs
     from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.plan import make_plan
+    from ditzoo.measure import bench as library
+    from ditzoo.plan.make import make_plan
 
     found = find(model)
     card = card_of(found)
@@ -63,7 +63,7 @@ def bench(
 def _count(card: Card) -> int | None:
     """The multiply-adds of one evaluation, where torch is there to count them."""
     try:
-        from ditzoo.flops import multiply_adds
+        from ditzoo.measure.operations import multiply_adds
     except ModuleNotFoundError:
         return None
     return multiply_adds(card.backbone)
@@ -136,7 +136,7 @@ def _limits(result: Bench, ceilings: Ceilings) -> str:
 
 def _check_plot(path: Path) -> None:
     from ditzoo.files import check_writable
-    from ditzoo.plots import check_matplotlib
+    from ditzoo.measure.plots import check_matplotlib
 
     check_writable(path.parent, "--plot")
     check_matplotlib()
@@ -146,7 +146,7 @@ def _check_plot(path: Path) -> None:
 
 def _draw(result: Bench, path: Path) -> None:
     from ditzoo.files import replacing
-    from ditzoo.plots import line_chart, svg
+    from ditzoo.measure.plots import line_chart, svg
 
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in result.measurements:

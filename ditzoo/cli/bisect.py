@@ -10,8 +10,8 @@ from ditzoo.errors import BackendError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
-    from ditzoo.bisection import Bisection
-    from ditzoo.parity import Drawn, Tolerance, Work
+    from ditzoo.measure.bisection import Bisection
+    from ditzoo.measure.parity import Drawn, Tolerance, Work
 
 
 def bisect_all(
@@ -22,7 +22,7 @@ def bisect_all(
     from ditzoo.cli.models import exporter
 
     exporter()
-    from ditzoo_export.bisect import bisect, evaluations
+    from ditzoo_export.bisection.search import bisect, evaluations
 
     found, seen = [], evaluations(drawn, work, rows=rows)
     for candidate, tolerance in candidates:

@@ -12,7 +12,7 @@ from ditzoo.cli.options import Json
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.hub.cache import Item
+    from ditzoo.cache import Item
 
 app = typer.Typer(help="What ditzoo keeps on this machine, in its own cache and in the Hub's.", no_args_is_help=True)
 
@@ -22,8 +22,8 @@ Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 @app.command("ls")
 def ls(json: Json = False) -> None:
     """List what takes space, by model."""
-    from ditzoo.hub.cache import contents
-    from ditzoo.zoo import cards
+    from ditzoo.cache import contents
+    from ditzoo.weights.catalogue import cards
 
     items = contents(cards().values())
     if json:
@@ -36,8 +36,8 @@ def ls(json: Json = False) -> None:
 @app.command("verify")
 def verify() -> None:
     """Check every file against its recorded checksum; exit status 1 if one is damaged."""
-    from ditzoo.hub.cache import verify as check
-    from ditzoo.zoo import cards
+    from ditzoo.cache import verify as check
+    from ditzoo.weights.catalogue import cards
 
     with output.status("verifying"):
         results = list(check(cards().values()))
@@ -52,8 +52,8 @@ def rm(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
 ) -> None:
     """Remove all that is kept for models, but not what other models use too."""
-    from ditzoo.hub.cache import of_model
-    from ditzoo.zoo import cards
+    from ditzoo.cache import of_model
+    from ditzoo.weights.catalogue import cards
 
     known = cards().values()
     _remove([item for name in names for item in of_model(name, known)], yes=yes)
@@ -67,14 +67,14 @@ def prune(
     yes: Yes = False,
 ) -> None:
     """Remove what serves nobody: what killed processes left, and weights of cards that have changed."""
-    from ditzoo.hub.cache import leftovers
-    from ditzoo.zoo import cards
+    from ditzoo.cache import leftovers
+    from ditzoo.weights.catalogue import cards
 
     _remove(leftovers(cards().values(), downloads=downloads), yes=yes)
 
 
 def _remove(items: list[Item], *, yes: bool) -> None:
-    from ditzoo.hub.cache import remove
+    from ditzoo.cache import remove
 
     if not items:
         output.talk("nothing to remove")

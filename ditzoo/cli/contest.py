@@ -12,12 +12,12 @@ from ditzoo.errors import UsageError, unknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ditzoo.backends.spec import BackendSpec
-    from ditzoo.bisection import Bisection
+    from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
-    from ditzoo.card import Card
-    from ditzoo.parity import Comparison, Drawn, Tolerance, Work
+    from ditzoo.measure.bisection import Bisection
+    from ditzoo.measure.parity import Comparison, Drawn, Tolerance, Work
     from ditzoo.specs import Precision
+    from ditzoo.zoo.card import Card
 
 PEER, FILE = "diffusers", ".npz"
 
@@ -26,7 +26,7 @@ def contestants(
     backends: str | None, against: str | None, *, exact: bool, bisect: bool
 ) -> tuple[list[BackendSpec], Path | None]:
     """The backends, the reference first, and the file to compare with it, if there is one."""
-    from ditzoo.backends.spec import BackendSpec, parse_spec, parse_specs
+    from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
 
     text = backends or ("torch" if against else "torch,onnxruntime")
     specs = parse_specs(text)
@@ -66,7 +66,7 @@ def comparisons(
     """
     from ditzoo.cli.bisect import bisect_all
     from ditzoo.cli.models import card_of, open_on
-    from ditzoo.parity import check_comparable, follow, forward_errors, measure
+    from ditzoo.measure.parity import check_comparable, follow, forward_errors, measure
 
     card, limits, found = card_of(model), limits_of(tolerance), []
     with ExitStack() as stack:
@@ -93,7 +93,7 @@ def limits_of(text: str | None) -> dict[Precision, Tolerance]:
     """The tolerances of every precision, with the limits that "name=value,..." sets; raises UsageError for what is none."""
     import msgspec
 
-    from ditzoo.parity import TOLERANCES, Tolerance
+    from ditzoo.measure.parity import TOLERANCES, Tolerance
 
     known = Tolerance.__struct_fields__
     given: dict[str, float] = {}

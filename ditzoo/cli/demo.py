@@ -18,15 +18,16 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
     """Draw digits with both embedded models on torch and on ONNX Runtime, and measure that they agree."""
     import numpy as np
 
-    from ditzoo.backends.spec import BackendSpec
-    from ditzoo.card import Embedded
+    from ditzoo.backends.options import BackendSpec
     from ditzoo.cli.models import open_on
     from ditzoo.cli.parity import show
-    from ditzoo.decode import check_picture_path, contact_sheet, decode, save_picture
     from ditzoo.files import check_writable
-    from ditzoo.parity import compare
-    from ditzoo.plan import make_plan
+    from ditzoo.measure.parity import compare
+    from ditzoo.pictures.decode import decode
+    from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture
+    from ditzoo.plan.make import make_plan
     from ditzoo.zoo import CARDS
+    from ditzoo.zoo.card import Embedded
 
     check_writable(out.parent)
     check_picture_path(out)

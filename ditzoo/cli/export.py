@@ -72,7 +72,7 @@ def onnx(
 ) -> None:
     """Export a model to a bundle: ONNX graphs, plan, card and manifest, verified against torch."""
     from ditzoo.cli.models import exporter
-    from ditzoo.zoo import card
+    from ditzoo.weights.catalogue import card
 
     chosen = card(name)
     export = exporter()
@@ -114,7 +114,7 @@ def tensorrt(
 ) -> None:
     """Build TensorRT engines, for each resolution and batch size, from a verified ONNX export."""
     from ditzoo.cli.models import exporter
-    from ditzoo.zoo import card
+    from ditzoo.weights.catalogue import card
 
     if profiles not in ("separate", "merged"):
         raise UsageError(f"--profiles is separate or merged, not {profiles!r}")

@@ -10,16 +10,16 @@ from ditzoo.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
-    from ditzoo.backends.spec import BackendSpec
+    from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
-    from ditzoo.card import Card
+    from ditzoo.zoo.card import Card
 
 
 def find(text: str) -> Card | Bundle:
     """The card of that name, or the bundle in that folder."""
     from ditzoo.bundle import open_bundle
-    from ditzoo.hub.reference import PREFIX
-    from ditzoo.zoo import card, cards
+    from ditzoo.weights.catalogue import card, cards
+    from ditzoo.weights.reference import PREFIX
 
     path = Path(text)
     is_path = (path.exists() or path.name != text) and not text.startswith(PREFIX)

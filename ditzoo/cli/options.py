@@ -10,7 +10,7 @@ import typer
 from ditzoo.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from ditzoo.card import Card
+    from ditzoo.zoo.card import Card
 
 BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
 """How a backend of a list is written."""
@@ -73,7 +73,7 @@ def parse_classes(card: Card, text: str) -> list[int]:
 
 
 def _by_name(card: Card, name: str) -> int:
-    from ditzoo.classes import class_names
+    from ditzoo.zoo.class_names import class_names
 
     known = [known.lower() for known in class_names(card)]
     numbers = [str(number) for number, each in enumerate(known) if each == name.lower()]

@@ -13,9 +13,9 @@ from ditzoo.cli.options import BACKEND, Classes, Device, Guidance, Json, Model, 
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.bisection import Bisection
-    from ditzoo.card import Card
-    from ditzoo.parity import Comparison, Report
+    from ditzoo.measure.bisection import Bisection
+    from ditzoo.measure.parity import Comparison, Report
+    from ditzoo.zoo.card import Card
 
 
 def parity(
@@ -66,10 +66,11 @@ def parity(
     from ditzoo.cli.contest import comparisons, contestants
     from ditzoo.cli.models import card_of, find
     from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
-    from ditzoo.parity import Work, compared_rows
-    from ditzoo.plan import load_plan
-    from ditzoo.recorded import read_recording
-    from ditzoo.sample import check_request, noise_of
+    from ditzoo.measure.parity import Work, compared_rows
+    from ditzoo.measure.recording import read_recording
+    from ditzoo.plan.table import load_plan
+    from ditzoo.sampling.loop import check_request
+    from ditzoo.sampling.noise import noise_of
 
     found = find(model)
     card = card_of(found)
@@ -148,7 +149,7 @@ def _with_verdict(report: Report) -> dict[str, object]:
 
 def _check_html(path: Path) -> None:
     from ditzoo.files import check_writable
-    from ditzoo.plots import check_matplotlib
+    from ditzoo.measure.plots import check_matplotlib
 
     check_writable(path.parent, "--html")
     if path.suffix not in (".html", ".htm"):
@@ -158,7 +159,7 @@ def _check_html(path: Path) -> None:
 
 def _write_html(path: Path, card: Card, comparisons: list[Comparison], bisections: list[Bisection]) -> None:
     from ditzoo.files import replacing
-    from ditzoo.report import html
+    from ditzoo.measure.report import html
 
     with replacing(path) as scratch:
         scratch.write_text(html(card, comparisons, bisections))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ditzoo.errors import UsageError
+from ditzoo.pictures.png_metadata import png_info
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ditzoo.decode import Pictures
-    from ditzoo.drawing import Drawing
+    from ditzoo.pictures.decode import Pictures
+    from ditzoo.sampling.request import Drawing
 
 SHEET_COLUMNS, FRAMES, FRAME_MS, LAST_FRAME_MS = 10, 40, 60, 1500
 
@@ -27,12 +28,12 @@ class Folder:
 
     def take(self, pictures: Pictures) -> None:
         """The next pictures."""
-        from ditzoo.decode import save_picture, to_image
+        from ditzoo.pictures.sheets import save_picture, to_image
 
         for picture in pictures:
             if is_folder(self._target):
                 path = self._target / f"{self._name(self._taken)}.png"
-                save_picture(to_image(picture), path, info=self.drawing.only(self._taken).png_info())
+                save_picture(to_image(picture), path, info=png_info(self.drawing.only(self._taken)))
                 self.written.append(path)
             else:
                 self._sheet.append(picture)
@@ -40,10 +41,10 @@ class Folder:
 
     def finish(self) -> None:
         """Writes the sheet, if it is to be one."""
-        from ditzoo.decode import save_picture
+        from ditzoo.pictures.sheets import save_picture
 
         if self._sheet:
-            save_picture(sheet(self._sheet), self._target, info=self.drawing.png_info())
+            save_picture(sheet(self._sheet), self._target, info=png_info(self.drawing))
             self.written.append(self._target)
 
     def _name(self, i: int) -> str:
@@ -65,7 +66,7 @@ class Trajectory:
 
     def take(self, done: int, pictures: Pictures) -> None:
         """The pictures of the state after `done` steps."""
-        from ditzoo.decode import save_picture
+        from ditzoo.pictures.sheets import save_picture
 
         image = sheet(list(pictures))
         if self._previewed(done):
@@ -98,7 +99,7 @@ class Trajectory:
 
 def sheet(pictures: list[Pictures]) -> Image.Image:
     """Pictures side by side, ten in a row."""
-    from ditzoo.decode import contact_sheet
+    from ditzoo.pictures.sheets import contact_sheet
 
     return contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS))
 
@@ -110,8 +111,8 @@ def is_folder(target: Path) -> bool:
 
 def check_targets(target: Path, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
     """Everything that could go wrong with the files, before the work."""
-    from ditzoo.decode import check_picture_path
     from ditzoo.files import check_writable
+    from ditzoo.pictures.sheets import check_picture_path
 
     check_writable(target if target.is_dir() else target.parent)
     if not is_folder(target):

@@ -12,7 +12,7 @@ from ditzoo.cli.options import Guidance, GuidanceInterval, GuidedChannels, Json,
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.plan import Plan
+    from ditzoo.plan.table import Plan
 
 app = typer.Typer(help="Show or save the exact sampler, as a table of numbers.", no_args_is_help=True)
 
@@ -76,7 +76,7 @@ def _plan(
     model: str, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, channels: int | None
 ) -> Plan:
     from ditzoo.cli.models import card_of, find
-    from ditzoo.plan import make_plan
+    from ditzoo.plan.make import make_plan
 
     return make_plan(
         card_of(find(model)),

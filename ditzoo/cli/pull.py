@@ -17,9 +17,9 @@ from ditzoo.cli.options import Json, Name
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.card import Card
     from ditzoo.hub.client import Advance
-    from ditzoo.hub.pull import Pulled
+    from ditzoo.weights.pull import Pulled
+    from ditzoo.zoo.card import Card
 
 TIMEOUT = 30.0
 
@@ -62,7 +62,7 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there already.")] = False,
 ) -> None:
     """Take in a checkpoint that is not on the Hub; with --arch, as a model of your own (NAME, or the file's)."""
-    from ditzoo.hub.pull import import_file, local_card
+    from ditzoo.weights.importing import import_file, local_card
     from ditzoo.zoo import CARDS
 
     if len(arguments) not in (1, 2) or (len(arguments) == 1 and arch is None):
@@ -86,7 +86,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
     """Upload a model's canonical weights, its card and a README to a repository of yours on the Hub."""
-    from ditzoo.hub.push import push as upload
+    from ditzoo.weights.push import push as upload
 
     _quiet_client()
     card = _card(name)
@@ -102,7 +102,7 @@ def to_diffusers(
     timeout: Timeout = TIMEOUT,
 ) -> None:
     """Write a DiT as a folder that diffusers' DiTPipeline loads."""
-    from ditzoo.checkpoint.diffusers import to_diffusers as write
+    from ditzoo.weights.to_diffusers import to_diffusers as write
 
     _quiet_client()
     card = _card(name)
@@ -112,9 +112,9 @@ def to_diffusers(
 
 
 def _pull(name: str, base: Card | None, *, update: bool, timeout: float, advance: Advance) -> Pulled:
-    from ditzoo.hub.pull import pull as fetch
-    from ditzoo.hub.reference import PREFIX, pull_reference
-    from ditzoo.zoo import cards
+    from ditzoo.weights.catalogue import cards
+    from ditzoo.weights.pull import pull as fetch
+    from ditzoo.weights.reference import PREFIX, pull_reference
 
     known = cards().get(name)
     if name.startswith(PREFIX) and (known is None or update or base is not None):
@@ -159,6 +159,6 @@ def _quiet_client() -> None:
 
 
 def _card(name: str) -> Card:
-    from ditzoo.zoo import card
+    from ditzoo.weights.catalogue import card
 
     return card(name)

@@ -19,9 +19,9 @@ def run_recipe(
     ] = None,
 ) -> None:
     """Run the steps of a recipe that are not done yet; each one's outcome is recorded, so that it can go on later."""
-    from ditzoo.recipe import RECORD, load_recipe, outcomes
-    from ditzoo.recipe import run_recipe as run
-    from ditzoo.zoo import cards
+    from ditzoo.recipes import RECORD, load_recipe, outcomes
+    from ditzoo.recipes import run_recipe as run
+    from ditzoo.weights.catalogue import cards
 
     root = context.find_root().command
     loaded = load_recipe(recipe, models=cards(), commands=getattr(root, "commands", {}))

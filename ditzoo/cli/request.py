@@ -14,10 +14,10 @@ from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.bundle import Bundle
-    from ditzoo.card import Card
-    from ditzoo.drawing import Drawing
-    from ditzoo.plan import Plan
-    from ditzoo.sample import Condition
+    from ditzoo.plan.table import Plan
+    from ditzoo.sampling.condition import Condition
+    from ditzoo.sampling.request import Drawing
+    from ditzoo.zoo.card import Card
 
 DEFAULT_IMAGES = 10
 
@@ -72,7 +72,8 @@ def chosen_plan(
     card: Card, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, path: Path | None
 ) -> Plan:
     """The plan in the file at `path`, or the one that the other options ask for."""
-    from ditzoo.plan import load_plan, make_plan
+    from ditzoo.plan.make import make_plan
+    from ditzoo.plan.table import load_plan
 
     if path is not None:
         if (solver, steps, guidance, interval) != (None,) * 4:
@@ -84,8 +85,8 @@ def chosen_plan(
 
 def new_drawing(card: Card, plan: Plan, seed: int, count: int, classes: list[int] | None, prompts: list[str] | None) -> Drawing:
     """All that is asked for; raises UsageError for a plan that is not for the model."""
-    from ditzoo.drawing import Drawing
-    from ditzoo.plan import check_plan
+    from ditzoo.plan.table import check_plan
+    from ditzoo.sampling.request import Drawing
 
     check_plan(card, plan)
     return Drawing(
@@ -101,8 +102,8 @@ def new_drawing(card: Card, plan: Plan, seed: int, count: int, classes: list[int
 def condition_of(model: Card | Bundle, drawing: Drawing) -> Condition | None:
     """What the images are to show, as the network takes it."""
     from ditzoo.cli.models import card_of
-    from ditzoo.sample import class_condition
-    from ditzoo.text import prompt_condition
+    from ditzoo.pictures.text_encoder import prompt_condition
+    from ditzoo.sampling.condition import class_condition
 
     if drawing.prompts is not None:
         with output.status("encoding the prompts"):

@@ -9,30 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import (
-    Classes,
-    Device,
-    Guidance,
-    GuidanceInterval,
-    Json,
-    Prompt,
-    Prompts,
-    Seed,
-    Solver,
-    Steps,
-    Threads,
-)
+from ditzoo.cli.options import Classes, Device, Guidance, GuidanceInterval, Json, Prompt, Prompts, Seed, Solver, Steps, Threads
 from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
 from ditzoo.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
     from ditzoo.bundle import Bundle
-    from ditzoo.card import Card
-    from ditzoo.drawing import Drawing
-    from ditzoo.plan import Plan
-    from ditzoo.sample import Condition, Floats
+    from ditzoo.plan.table import Plan
+    from ditzoo.sampling.condition import Condition
+    from ditzoo.sampling.noise import Floats
+    from ditzoo.sampling.request import Drawing
     from ditzoo.specs import Precision
+    from ditzoo.zoo.card import Card
 
 
 def sample(
@@ -80,12 +69,12 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw images with a model, on any backend."""
-    from ditzoo.backends.spec import BackendSpec
+    from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
     from ditzoo.cli.models import card_of, find, open_on
     from ditzoo.cli.pictures import check_targets
-    from ditzoo.drawing import read_drawing
-    from ditzoo.sample import check_request
+    from ditzoo.pictures.png_metadata import read_drawing
+    from ditzoo.sampling.loop import check_request
 
     if like is not None:
         check_alone(context, "--like repeats a picture exactly")
@@ -129,7 +118,8 @@ def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: 
     """The latents of one image a class, with a progress bar."""
     import numpy as np
 
-    from ditzoo.sample import class_condition, sample_steps
+    from ditzoo.sampling.condition import class_condition
+    from ditzoo.sampling.loop import sample_steps
 
     batches = -(-len(classes) // (batch or len(classes)))
     condition, finished = class_condition(backend.card, classes), []
@@ -156,9 +146,9 @@ def _draw(
 ) -> list[Path]:
     """Samples, decodes and writes, batch by batch; returns what was written."""
     from ditzoo.cli.pictures import Folder, Trajectory
-    from ditzoo.decode import decode, open_decoder
-    from ditzoo.memory import batch_that_fits, is_out_of_memory
-    from ditzoo.sample import sample_steps
+    from ditzoo.pictures.decode import decode, open_decoder
+    from ditzoo.sampling.loop import sample_steps
+    from ditzoo.sampling.memory import batch_that_fits, is_out_of_memory
 
     plan, size, decoder = drawing.plan, batch or drawing.count, open_decoder(model)
     folder, way, finished = (
@@ -218,7 +208,7 @@ def _save_latents(path: Path | None, drawing: Drawing, latents: list[Floats], pr
     import numpy as np
 
     from ditzoo.files import replacing
-    from ditzoo.recorded import write_recording
+    from ditzoo.measure.recording import write_recording
 
     if path is None:
         return []

@@ -12,7 +12,7 @@ from ditzoo.cli.options import Json, Name
 from ditzoo.errors import unknown
 
 if TYPE_CHECKING:
-    from ditzoo.card import Card
+    from ditzoo.zoo.card import Card
 
 FAMILIES = ("dit", "sit", "uvit", "usit")
 _UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
@@ -25,17 +25,17 @@ def list_models(
     json: Json = False,
 ) -> None:
     """List the models, and where their weights are."""
-    from ditzoo import hub
-    from ditzoo.zoo import cards
+    from ditzoo.weights.catalogue import cards
+    from ditzoo.weights.local import STATES, weights_state
 
     if family not in (None, *FAMILIES):
         raise unknown("family", str(family), FAMILIES)
-    if state not in (None, *hub.STATES):
-        raise unknown("state", str(state), hub.STATES)
+    if state not in (None, *STATES):
+        raise unknown("state", str(state), STATES)
     chosen = [
         card
         for card in cards().values()
-        if family in (None, card.family) and resolution in (None, card.resolution) and state in (None, hub.state(card))
+        if family in (None, card.family) and resolution in (None, card.resolution) and state in (None, weights_state(card))
     ]
     if json:
         output.json(chosen)
@@ -47,8 +47,8 @@ def info(name: Name, json: Json = False) -> None:
     """Show all that a model's card says."""
     import msgspec
 
-    from ditzoo import hub
-    from ditzoo.zoo import card
+    from ditzoo.weights.catalogue import card
+    from ditzoo.weights.local import weights_state
 
     chosen = card(name)
     if json:
@@ -58,25 +58,25 @@ def info(name: Name, json: Json = False) -> None:
     rows += [
         ("parameters", f"{chosen.backbone.parameters:,}"),
         ("resolution", str(chosen.resolution)),
-        ("state", hub.state(chosen)),
+        ("state", weights_state(chosen)),
     ]
     output.table(["field", "value"], rows)
 
 
 def where(name: Name) -> None:
     """Print where a model's verified canonical weights are."""
-    from ditzoo import hub
-    from ditzoo.zoo import card
+    from ditzoo.weights.catalogue import card
+    from ditzoo.weights.local import weights_file
 
-    output.data(str(hub.weights(card(name))))
+    output.data(str(weights_file(card(name))))
 
 
 def _row(card: Card) -> tuple[str, ...]:
-    from ditzoo import hub
+    from ditzoo.weights.local import weights_state
 
     size = 4 * card.backbone.parameters
     shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-    return card.name, str(card.resolution), shown, hub.state(card), card.licence, card.summary
+    return card.name, str(card.resolution), shown, weights_state(card), card.licence, card.summary
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

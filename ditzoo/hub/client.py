@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ditzoo.errors import HubError
-from ditzoo.specs import Data
+from ditzoo.records import Data
 
 PATIENCE = 30.0
 """Seconds without a new byte after which a server counts as gone, unless the caller says otherwise."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.card import File, OnHub
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, sha256
 from ditzoo.hub import client, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.zoo.card import File, OnHub
 
 log = logging.getLogger(__name__)
 

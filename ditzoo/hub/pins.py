@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock
 
-from ditzoo.card import File
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, replacing
-from ditzoo.specs import Data
+from ditzoo.records import Data
+from ditzoo.zoo.card import File
 
 
 class Pins(Data, frozen=True, kw_only=True):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ditzoo.card import DiTConfig
 from ditzoo.errors import InputError
 from ditzoo.nets.layers import (
     Attention,
     Mlp,
     PatchEmbed,
     embedding,
+    grid_positions,
     in_own_dtype,
+    sincos_axis,
     sincos_positions,
     timestep_embedding,
     unpatchify,
 )
+from ditzoo.nets.network import ConditionedNetwork
+from ditzoo.nets.precision import copied
 from ditzoo.specs import TensorSpec
+from ditzoo.zoo.configs import DiTConfig
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ class FinalLayer(nn.Module):
         return self.linear(modulate(self.norm_final(x), shift, scale))  # B T p·p·C
 
 
-class DiT(nn.Module):
+class DiT(ConditionedNetwork):
     """The Diffusion Transformer. Its state dict has the keys of the authors' code.
 
     Label dropout belongs to training and is not in here: a training loop replaces labels by the null label itself.
@@ -144,8 +148,9 @@ class DiT(nn.Module):
         blocks = torch.stack([in_own_dtype(block.adaLN_modulation, c) for block in self._blocks()], dim=1)  # B depth 6·D
         return blocks, in_own_dtype(self.final_layer.adaLN_modulation, c)
 
-    def denoise(self, x: Tensor, blocks: Tensor, final: Tensor, positions: Tensor | None = None) -> Tensor:
+    def denoise(self, x: Tensor, *modulations: Tensor, positions: Tensor | None = None) -> Tensor:
         """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replaces its own."""
+        blocks, final = modulations  # B depth 6·D, B 2·D
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
             raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is no multiple of the patch size {patch}")
@@ -157,9 +162,58 @@ class DiT(nn.Module):
             x = block(x, modulation)  # B T D
         return unpatchify(self.final_layer(x, final), rows, columns, patch).to(dtype)  # B C H W
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """x [B, C, H, W], t [B], y [B] -> prediction [B, C or 2C, H, W]. Non-square and other sizes work: see `positions`."""
-        return self.denoise(x, *self.condition(t, y))
-
     def _blocks(self) -> list[DiTBlock]:
         return [block for block in self.blocks if isinstance(block, DiTBlock)]
+
+
+class AnySizeDiT(ConditionedNetwork):
+    """A DiT for latents of any size up to `largest` times that of training; positions are cut out of a table of sines, which an
+    exporter can trace."""
+
+    axis: Tensor
+
+    def __init__(self, net: DiT, *, largest: int) -> None:
+        super().__init__()
+        self.net = net
+        count = largest * net.config.input_size // net.config.patch_size
+        self.register_buffer("axis", sincos_axis(count, net.config.hidden_size))
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """As those of the DiT."""
+        return self.net.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As those of the DiT."""
+        return self.net.outputs
+
+    @property
+    def modulations(self) -> tuple[TensorSpec, ...]:
+        """As those of the DiT."""
+        return self.net.modulations
+
+    def condition(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """As `DiT.condition`."""
+        return self.net.condition(t, y)
+
+    def denoise(self, x: Tensor, *modulations: Tensor) -> Tensor:
+        """As `DiT.denoise`."""
+        patch = self.net.config.patch_size
+        positions = grid_positions(self.axis, x.shape[2] // patch, x.shape[3] // patch)  # 1 T D
+        return self.net.denoise(x, *modulations, positions=positions)  # B C H W
+
+
+class DiTConditioning(nn.Module):
+    """The part of a DiT that depends on time and label alone. It holds no other weights, so that a tracer keeps none."""
+
+    def __init__(self, net: DiT) -> None:
+        super().__init__()
+        self.net = copied(net)
+        del self.net.x_embedder, self.net.pos_embed, self.net.final_layer.linear
+        for block in self.net.blocks:
+            del block.attn, block.mlp
+
+    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]."""
+        return self.net.condition(t, y)

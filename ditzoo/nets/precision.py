@@ -1,8 +1,9 @@
-"""Networks in half precision: the big products in it, all else in float32."""
+"""Networks in half precision: the large matrix multiplications in it, all else in float32."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import torch
@@ -12,22 +13,19 @@ Module = TypeVar("Module", bound=nn.Module)
 
 HALVES = (torch.float16, torch.bfloat16)
 
-PRODUCTS = ("attn", "mlp", "skip_linear", "adaLN_modulation")
-"""What the modules are called whose products are nearly all of a network's work and weights."""
 
+def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Module:
+    """A network in another dtype. `net` stays as it was, and both share the tensors that are the same in both.
 
-def in_dtype(net: Module, dtype: torch.dtype) -> Module:
-    """The network in a dtype; `net` stays what it was, and they share what is the same in both.
-
-    Half precision is for its attention, MLPs, skips and modulations. Sums, norms, sinusoids, the patch embedding and the last
-    product stay in float32 (as in mixed precision training, arXiv 1710.03740): all in half, a network is off by three to nine
-    times as much.
+    Half precision is for the modules of the names in `modules` alone, which do nearly all of the work. Sums, norms, sinusoids,
+    the patch embedding and the last projection stay in float32, as in mixed precision training (arXiv 1710.03740): with
+    everything in half precision, the error is three to nine times as large.
     """
     if dtype not in HALVES:
         return net if next(net.parameters()).dtype == dtype else copied(net, dtype)
     net = copied(net)
     for module in list(net.modules()):
-        for name in PRODUCTS:
+        for name in modules:
             if (part := getattr(module, name, None)) is not None:
                 setattr(module, name, copied(part, dtype))
     return net

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ditzoo.card import UViTConfig
 from ditzoo.errors import InputError
 from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, in_own_dtype, timestep_embedding, unpatchify
+from ditzoo.nets.network import Network
 from ditzoo.specs import TensorSpec
+from ditzoo.zoo.configs import UViTConfig
 
 
 class Block(nn.Module):
@@ -31,7 +32,7 @@ class Block(nn.Module):
         return x + in_own_dtype(self.mlp, self.norm2(x))  # B T D
 
 
-class UViT(nn.Module):
+class UViT(Network):
     """The U-shaped vision transformer: time, condition and patches are all tokens. State dict keys as in the authors' code."""
 
     def __init__(self, config: UViTConfig) -> None:

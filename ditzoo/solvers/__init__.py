@@ -1,7 +1,7 @@
 """The solvers, as plain functions.
 
 Each one walks a grid of points from noise to image and is written for any x that can be added and multiplied by numbers. It is
-never run on images: `ditzoo.plan` runs it once on unit vectors, and the table that comes out is what samples.
+never run on images: `ditzoo.plan.table` runs it once on unit vectors, and the table that comes out is what samples.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
-from ditzoo.card import ContinuousVP, DiscreteBetas, LinearFlow
 from ditzoo.errors import UsageError, unknown
-from ditzoo.schedules import Spacing
 from ditzoo.solvers.ddpm import ddim, ddpm
 from ditzoo.solvers.dpm import dpm_fast, dpmpp, dpmpp_fast, fast_orders
+from ditzoo.solvers.schedules import Spacing
 from ditzoo.solvers.sde import euler, euler_maruyama, heun
 from ditzoo.specs import Array
+from ditzoo.zoo.card import ContinuousVP, DiscreteBetas, LinearFlow
 
 Parts = Callable[[int, Mapping[str, Any]], Sequence[int]]
 """From the number of evaluations and the options to the steps of the solver: into how many intervals each divides its way."""
@@ -51,7 +51,7 @@ class Solver(msgspec.Struct, frozen=True, kw_only=True):
     """A solver in the table: its function, whose keyword arguments are its options, the schedules it is for, and its grid.
 
     `steps` is how many evaluations are recommended for it.
-    `stops`: its last point is t = `end`; otherwise it goes on from there to the clean image (see `ditzoo.schedules.grid`).
+    `stops`: its last point is t = `end`; otherwise it goes on from there to the clean image (see `ditzoo.solvers.schedules.grid`).
     """
 
     run: Callable[..., Array]

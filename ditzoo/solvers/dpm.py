@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from ditzoo.errors import UsageError
-from ditzoo.schedules import Point
-from ditzoo.solvers.walk import Walk
+from ditzoo.solvers.interface import Walk
+from ditzoo.solvers.schedules import Point
 from ditzoo.specs import Array
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ditzoo.schedules import Point
-from ditzoo.solvers.walk import Walk
+from ditzoo.solvers.interface import Walk
+from ditzoo.solvers.schedules import Point
 from ditzoo.specs import Array
 
 

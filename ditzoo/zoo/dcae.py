@@ -7,22 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from ditzoo.card import (
-    Autoencoder,
-    BackboneConfig,
-    Card,
-    DiscreteBetas,
-    File,
-    LinearFlow,
-    OnHub,
-    Published,
-    Sampling,
-    Schedule,
-    TimeInput,
-    UViTConfig,
-)
+from ditzoo.zoo.card import Autoencoder, Card, DiscreteBetas, File, LinearFlow, OnHub, Published, Sampling, Schedule, TimeInput
+from ditzoo.zoo.configs import BackboneConfig, UViTConfig
 from ditzoo.zoo.dit import SIZES, config
-from ditzoo.zoo.parts import DCAE_F32, DCAE_F64, IMAGENET_512
+from ditzoo.zoo.shared import DCAE_F32, DCAE_F64, IMAGENET_512
 from ditzoo.zoo.uvit import DISCRETE, HUGE, SMALL
 
 _CHANNELS = {DCAE_F32.factor: 32, DCAE_F64.factor: 128}

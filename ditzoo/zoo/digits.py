@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ditzoo.card import Card, DiscreteBetas, DiTConfig, Embedded, Pixels, Sampling, TimeInput, UViTConfig
+from ditzoo.zoo.card import Card, DiscreteBetas, Embedded, Pixels, Sampling, TimeInput
+from ditzoo.zoo.configs import DiTConfig, UViTConfig
 
 _DATA = "scikit-learn's handwritten digits (UCI Optical Recognition of Handwritten Digits, CC BY 4.0), 898 real 8x8 scans"
 

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ditzoo.card import (
-    Card,
-    DiscreteBetas,
-    DiTConfig,
-    File,
-    OnHub,
-    Published,
-    Sampling,
-    TimeInput,
-    Unreleased,
-    Weights,
-)
-from ditzoo.zoo.parts import IMAGENET_256, IMAGENET_512, VAE_EMA
+from ditzoo.zoo.card import Card, DiscreteBetas, File, OnHub, Published, Sampling, TimeInput, Unreleased, Weights
+from ditzoo.zoo.configs import DiTConfig
+from ditzoo.zoo.shared import IMAGENET_256, IMAGENET_512, VAE_EMA
 
 
 class Size(NamedTuple):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ditzoo.card import Card, File, LinearFlow, OnHub, Published, Sampling, TimeInput
+from ditzoo.zoo.card import Card, File, LinearFlow, OnHub, Published, Sampling, TimeInput
 from ditzoo.zoo.dit import SIZES, config
-from ditzoo.zoo.parts import IMAGENET_256, VAE_EMA
+from ditzoo.zoo.shared import IMAGENET_256, VAE_EMA
 
 _SMALL_REVISION = "9a43ddf08f80ac7f3525208ce72943e98fe98343"
 _SMALL_SHA256 = "a245dc6330cd0d5906a5da00718b7d348a417d740e6b6cfeeb504e9d1448d070"

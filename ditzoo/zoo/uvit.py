@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from ditzoo.card import (
-    Autoencoder,
-    ByHand,
-    Card,
-    ContinuousVP,
-    DiscreteBetas,
-    File,
-    Pixels,
-    Published,
-    Sampling,
-    TimeInput,
-    UViTConfig,
-)
-from ditzoo.zoo.parts import CLIP, IMAGENET_256, IMAGENET_512, VAE_COCO, VAE_EMA, VAE_V1
+from ditzoo.zoo.card import Autoencoder, ByHand, Card, ContinuousVP, DiscreteBetas, File, Pixels, Published, Sampling, TimeInput
+from ditzoo.zoo.configs import UViTConfig
+from ditzoo.zoo.shared import CLIP, IMAGENET_256, IMAGENET_512, VAE_COCO, VAE_EMA, VAE_V1
 
 SMALL = UViTConfig(embed_dim=512, depth=12, num_heads=8)
 DEEP = UViTConfig(embed_dim=512, depth=16, num_heads=8)

@@ -10,22 +10,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ditzoo import hub
+import ditzoo
 from ditzoo.bundle import Bundle, provide
-from ditzoo.card import Card
 from ditzoo.errors import MissingPackageError
 from ditzoo.files import cache_dir, digest, sha256
+from ditzoo.weights.local import weights_file
+from ditzoo.zoo.card import Card
 from ditzoo_export.settings import EngineSettings, Settings, make_settings
 
 if TYPE_CHECKING:
-    from ditzoo.nets import Net
+    from ditzoo.nets.network import Network
 
 PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+SOURCES = ("families", "nets", "pictures", "plan", "solvers")
+"""The packages of ditzoo whose code decides what an export contains."""
+
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 def export_onnx(
-    card: Card, out: Path, *, settings: Settings | None = None, net: Net | None = None, overwrite: bool = False
+    card: Card, out: Path, *, settings: Settings | None = None, net: Network | None = None, overwrite: bool = False
 ) -> Bundle:
     """Exports the card's network, or `net` in its place, to a bundle in the folder `out`, verified before it appears.
 
@@ -35,7 +39,7 @@ def export_onnx(
     return _provide_onnx(card, out, settings or make_settings(card), net, overwrite=overwrite)
 
 
-def cached_bundle(card: Card, *, settings: Settings | None = None, net: Net | None = None) -> Bundle:
+def cached_bundle(card: Card, *, settings: Settings | None = None, net: Network | None = None) -> Bundle:
     """The card's bundle in ditzoo's cache, exported on first use."""
     settings = settings or make_settings(card)
     target = _place("bundles", card, onnx_key(card, settings, net))
@@ -43,7 +47,7 @@ def cached_bundle(card: Card, *, settings: Settings | None = None, net: Net | No
 
 
 def export_engines(
-    card: Card, out: Path, *, settings: EngineSettings, net: Net | None = None, overwrite: bool = False
+    card: Card, out: Path, *, settings: EngineSettings, net: Network | None = None, overwrite: bool = False
 ) -> Bundle:
     """Builds TensorRT engines of the card's network, or of `net`, into a bundle in the folder `out`.
 
@@ -53,7 +57,7 @@ def export_engines(
     key = engine_key(card, settings, net)
 
     def fill(folder: Path) -> None:
-        from ditzoo_export.engine import fill_engines
+        from ditzoo_export.engines import fill_engines
 
         source = cached_bundle(card, settings=settings.onnx, net=net)
         fill_engines(folder, source, settings, key=key, made_by=made_by(settings.flavour))
@@ -61,18 +65,18 @@ def export_engines(
     return provide(out, key, fill, overwrite=overwrite)[0]
 
 
-def cached_engines(card: Card, *, settings: EngineSettings, net: Net | None = None) -> Bundle:
+def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None = None) -> Bundle:
     """The card's engines in ditzoo's cache, built on first use."""
     target = _place("engines", card, engine_key(card, settings, net))
     return export_engines(card, target, settings=settings, net=net, overwrite=True)
 
 
-def onnx_key(card: Card, settings: Settings, net: Net | None = None) -> str:
+def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
     """The hash of all that an ONNX export depends on: card, weights, settings, and the versions of what makes it."""
     return _hash(card, _weights_digest(card, net), settings, made_by())
 
 
-def engine_key(card: Card, settings: EngineSettings, net: Net | None = None) -> str:
+def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
     """The hash of all that engines depend on: those of their ONNX export, and TensorRT, GPU, profiles and flags."""
     return _hash(onnx_key(card, settings.onnx, net), settings, made_by(settings.flavour))
 
@@ -80,7 +84,8 @@ def engine_key(card: Card, settings: EngineSettings, net: Net | None = None) -> 
 def made_by(flavour: str | None = None) -> dict[str, str]:
     """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour`."""
     names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
-    sources = [*Path(__file__).parent.glob("*.py"), *(Path(hub.__file__).parents[1] / "nets").glob("*.py")]
+    folders = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
     exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
 
@@ -93,11 +98,11 @@ def _version(name: str, flavour: str | None) -> str:
         raise MissingPackageError(f"exporting needs the package {name}: pip install 'ditzoo[{extra}]'") from error
 
 
-def _provide_onnx(card: Card, target: Path, settings: Settings, net: Net | None, *, overwrite: bool) -> Bundle:
+def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | None, *, overwrite: bool) -> Bundle:
     key = onnx_key(card, settings, net)
 
     def fill(folder: Path) -> None:
-        from ditzoo_export.make import fill_onnx
+        from ditzoo_export.onnx_bundle import fill_onnx
 
         fill_onnx(folder, card, net, settings, key=key, made_by=made_by())
 
@@ -110,10 +115,10 @@ def _place(kind: str, card: Card, key: str) -> Path:
     return folder / f"{card.name}-{key[:16]}"
 
 
-def _weights_digest(card: Card, net: Net | None) -> str:
+def _weights_digest(card: Card, net: Network | None) -> str:
     """The hash of the weights: of the card's file, or of every tensor of `net`."""
     if net is None:
-        return digest(hub.weights(card))
+        return digest(weights_file(card))
     state = net.state_dict()
     return _hash({name: hashlib.sha256(value.contiguous().numpy()).hexdigest() for name, value in state.items()})
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ditzoo import autoencoders, hub
 from ditzoo.bundle import Graph
-from ditzoo.card import Autoencoder, Card
+from ditzoo.pictures import autoencoders
 from ditzoo.specs import TensorSpec
+from ditzoo.weights.local import has_decoder
+from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo_export.graph import write_graph
 
 
@@ -19,7 +20,7 @@ def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
     Returns what the manifest says of it; nothing for models of pixels, and where the decoder should have come with a
     checkpoint but did not. The size of the latents is the card's own.
     """
-    if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not hub.has_decoder(card)):
+    if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not has_decoder(card)):
         return {}
     channels, height, width = card.backbone.latent_shape
     factor = card.decoder.factor

@@ -22,7 +22,8 @@ from torch import nn
 
 from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
-from ditzoo.parity import TOLERANCES, relative_l2
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import TOLERANCES
 
 Inputs: TypeAlias = dict[str, np.ndarray]
 

@@ -26,8 +26,8 @@ import msgspec
 
 from ditzoo.bundle import Bundle, find_bundle
 from ditzoo.errors import DitzooError, UsageError
-from ditzoo.specs import Data
-from ditzoo.zoo import card
+from ditzoo.records import Data
+from ditzoo.weights.catalogue import card
 from ditzoo_export.artifacts import engine_key, export_engines, export_onnx, onnx_key
 from ditzoo_export.settings import EngineSettings, Settings, make_engine_settings, make_settings
 

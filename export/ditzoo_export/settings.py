@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ditzoo.card import Autoencoder, Card, DiTConfig
 from ditzoo.errors import UsageError, unknown
-from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, TARGETS, Data, Flavour, Precision, Profile, Range, Target
+from ditzoo.records import Data
+from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, TARGETS, Flavour, Precision, Profile, Range, Target
+from ditzoo.zoo.card import Autoencoder, Card
 
 Size = tuple[int, int]
 """Height and width."""
@@ -69,7 +70,9 @@ def make_settings(
     if precision == "fp8" and target != "tensorrt":
         raise UsageError("fp8 is for GPUs; add --target tensorrt, or use --precision int8")
     if split and not card.splits:
-        raise UsageError(f"{card.name} is no DiT: nothing in it depends on time and label alone; leave split out")
+        raise UsageError(
+            f"{card.name} cannot be split: no part of its network depends on time and label alone; leave --split out"
+        )
     if guided and card.null_label is None:
         raise UsageError(f"{card.name} has no null label, so there is no guidance to put inside; leave --guided out")
     if guided and precision in ("int8", "fp8") and target == "tensorrt":
@@ -210,7 +213,7 @@ def parse_resolution(card: Card, text: str | None) -> Size | None:
     if text is None:
         return own_size(card)
     factor, patch, own = pixels_per_latent(card), card.backbone.patch_size, own_size(card)
-    movable = isinstance(card.backbone, DiTConfig)
+    movable = card.backbone.resizable
     if text == "dynamic" and movable:
         return None
     height, _, width = text.partition("x")

@@ -9,67 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ditzoo import nets
 from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
-from ditzoo.card import Card
-from ditzoo.nets.layers import Attention, grid_positions, sincos_axis
+from ditzoo.families import family_of, in_precision
+from ditzoo.nets.layers import Attention
+from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
+from ditzoo.nets.precision import copied
 from ditzoo.specs import Precision, TensorSpec
+from ditzoo.zoo.card import Card
 from ditzoo_export.graph import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import LARGEST, Settings, own_size
 
 ONNX_RUNTIMES_ATTENTION: tuple[Precision, ...] = ("fp32", "fp16")
 """What ONNX Runtime has an operation for attention in, on processors and NVIDIA GPUs alike."""
-
-
-class Positioned(nn.Module):
-    """A DiT for latents of any size: the positions are cut out of a table of sines, which every exporter can say."""
-
-    axis: Tensor
-
-    def __init__(self, net: nets.DiT) -> None:
-        super().__init__()
-        self.net = net
-        count = LARGEST * net.config.input_size // net.config.patch_size
-        self.register_buffer("axis", sincos_axis(count, net.config.hidden_size))
-
-    def denoise(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
-        """As `DiT.denoise`."""
-        patch = self.net.config.patch_size
-        return self.net.denoise(
-            x, blocks, final, grid_positions(self.axis, x.shape[2] // patch, x.shape[3] // patch)
-        )  # B C H W
-
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """As `DiT.forward`."""
-        return self.denoise(x, *self.net.condition(t, y))  # B C H W
-
-
-class Conditioning(nn.Module):
-    """What of a DiT depends on time and label alone. It has no other weights, which the tracer would keep in memory."""
-
-    def __init__(self, net: nets.DiT) -> None:
-        super().__init__()
-        self.net = nets.copied(net)
-        del self.net.x_embedder, self.net.pos_embed, self.net.final_layer.linear
-        for block in self.net.blocks:
-            del block.attn, block.mlp
-
-    def forward(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]."""
-        return self.net.condition(t, y)
-
-
-class Backbone(nn.Module):
-    """What of a DiT depends on the image."""
-
-    def __init__(self, net: nets.DiT | Positioned) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, blocks: Tensor, final: Tensor) -> Tensor:
-        """Latents [B, C, H, W] and modulations -> prediction."""
-        return self.net.denoise(x, blocks, final)  # B C H W
 
 
 class Guided(nn.Module):
@@ -87,19 +39,20 @@ class Guided(nn.Module):
         return torch.cat([uncond + guidance[:, None, None, None] * (first - uncond), rest], dim=1)  # B C H W
 
 
-def trace_graphs(folder: Path, card: Card, net: nets.Net, settings: Settings, *, precision: Precision) -> dict[str, Graph]:
+def trace_graphs(folder: Path, card: Card, net: Network, settings: Settings, *, precision: Precision) -> dict[str, Graph]:
     """Writes the ONNX graphs that `settings` ask for into `folder`, in a `precision` that torch has; returns what they are."""
-    net = nets.in_dtype(net, DTYPES[precision]).eval()
+    family = family_of(card.backbone)
+    net = in_precision(net, card.backbone, DTYPES[precision]).eval()
     if settings.target == "onnxruntime" and precision in ONNX_RUNTIMES_ATTENTION:
         net = with_fused_attention(net)
-    sized = Positioned(net) if isinstance(net, nets.DiT) and settings.size != own_size(card) else net
+    sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
     parts: dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]] = {"backbone": (sized, inputs, outputs)}
-    if settings.split and isinstance(net, nets.DiT) and not isinstance(sized, nets.UViT):
-        modulations = list(net.modulations)
+    if settings.split and family.conditioning and isinstance(sized, ConditionedNetwork):
+        modulations = list(sized.modulations)
         parts["backbone"] = (Backbone(sized), [specs["x"], *modulations], outputs)
-        parts["conditioning"] = (Conditioning(net), [specs["t"], specs["y"]], modulations)
+        parts["conditioning"] = (family.conditioning(net), [specs["t"], specs["y"]], modulations)
     if settings.guided:
         scale = TensorSpec(name="guidance", shape=("batch",))
         parts["guided"] = (_guided(sized, card), [*inputs, scale], outputs)
@@ -127,9 +80,9 @@ class FusedAttention(nn.Module):
         return cast(Tensor, self.proj(x))  # B T D
 
 
-def with_fused_attention(net: nets.Net) -> nets.Net:
+def with_fused_attention(net: Network) -> Network:
     """The net, its weights shared, with attention as ONNX Runtime has it."""
-    net = nets.copied(net)
+    net = copied(net)
     for parent in list(net.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, Attention):

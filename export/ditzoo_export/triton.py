@@ -13,7 +13,8 @@ import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
 from ditzoo.errors import UsageError
-from ditzoo.specs import Data, Profile, TensorSpec
+from ditzoo.records import Data
+from ditzoo.specs import Profile, TensorSpec
 
 CONFIG, CLIENT = "config.pbtxt", "client.py"
 

@@ -18,14 +18,15 @@ import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from ditzoo.backends.chunks import chunks
-from ditzoo.backends.hoist import Hoisted, window_rows
-from ditzoo.card import Card
+from ditzoo.backends.batching import chunks
+from ditzoo.backends.conditioning import Hoisted, window_rows
 from ditzoo.errors import BackendError, DitzooError
-from ditzoo.plan import load_plan
-from ditzoo.sample import sample
-from ditzoo.specs import Data, Precision, Profile, Range, TensorSpec, check_inputs, from_json
-from ditzoo.zoo import card
+from ditzoo.plan.table import load_plan
+from ditzoo.records import Data, from_json
+from ditzoo.sampling.loop import sample
+from ditzoo.specs import Precision, Profile, Range, TensorSpec, check_inputs
+from ditzoo.weights.catalogue import card
+from ditzoo.zoo.card import Card
 
 TYPES = {"float32": "FP32", "int64": "INT64"}
 

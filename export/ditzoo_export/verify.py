@@ -12,17 +12,18 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from ditzoo import nets
 from ditzoo.backends.base import Backend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Graph, Verification
-from ditzoo.card import Card
 from ditzoo.errors import ExportError
-from ditzoo.parity import TOLERANCES, relative_l2
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import TOLERANCES
+from ditzoo.nets.network import Network
+from ditzoo.zoo.card import Card
+from ditzoo_export.evaluations import Evaluation, fitted, record
 from ditzoo_export.graph import Inputs, check_form
-from ditzoo_export.precision import HALVES, write_rounded
-from ditzoo_export.record import Evaluation, fitted, record
+from ditzoo_export.rounding import HALVES, write_rounded
 from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
 from ditzoo_export.trace import random_inputs, resized
 
@@ -42,7 +43,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     guided: list[Evaluation]
 
 
-def expect(card: Card, net: nets.Net, settings: Settings) -> Expected:
+def expect(card: Card, net: Network, settings: Settings) -> Expected:
     """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run without guidance, and
     two sizes of latents if the export takes any."""
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
@@ -97,7 +98,7 @@ def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
     return (settings.size,) if settings.size else ((height, width), (height, width + 2 * card.backbone.patch_size))
 
 
-def _random(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
+def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:
     """Random latents, labels and times, each batch size of another size of latents if the graphs take any.
 
     For graphs with scales that were measured beforehand, latents of a sampling run: they promise nothing for any others.
@@ -119,7 +120,7 @@ def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
     return {**rows, "x": fitted(rows["x"], size)}
 
 
-def _guided(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluation]:
+def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:
     """Guidance around the network, on random inputs."""
     draw, guided = _inputs(card, net, settings, seed=3), card.sampling.guided_channels
     for batch, size in zip(BATCHES, itertools.cycle(_sizes(card, settings))):
@@ -131,13 +132,13 @@ def _guided(card: Card, net: nets.Net, settings: Settings) -> Iterator[Evaluatio
         yield Evaluation(inputs={**inputs, "guidance": scale}, output=np.concatenate([mixed, cond[:, guided:]], axis=1))
 
 
-def _inputs(card: Card, net: nets.Net, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
+def _inputs(card: Card, net: Network, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
     """A source of random inputs of the network, for a batch and a size of latents."""
     specs, rng = tuple(resized(spec, settings) for spec in net.inputs), np.random.default_rng(seed)
     return lambda batch, size: random_inputs(specs, card, rng, batch=batch, height=size[0], width=size[1])
 
 
-def _evaluate(net: nets.Net, inputs: Inputs) -> Evaluation:
+def _evaluate(net: Network, inputs: Inputs) -> Evaluation:
     with torch.inference_mode():
         output = net(**{name: torch.from_numpy(value) for name, value in inputs.items()})
     return Evaluation(inputs=inputs, output=output.numpy())

@@ -16,23 +16,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from test_checkpoint_diffusers import SIZES, SMALL, theirs  # noqa: E402
 
-from ditzoo import nets  # noqa: E402
-from ditzoo.card import DiTConfig  # noqa: E402
 from ditzoo.checkpoint.layouts import detect, to_canonical  # noqa: E402
 from ditzoo.checkpoint.read import Entry  # noqa: E402
+from ditzoo.families import build
+from ditzoo.nets.network import Network
+from ditzoo.zoo.configs import DiTConfig  # noqa: E402
 
 TIMES = (0, 10, 100, 250, 500, 750, 999)
 
 
-def ours(reference: nn.Module, config: DiTConfig) -> nets.Net:
+def ours(reference: nn.Module, config: DiTConfig) -> Network:
     """The paper's network with the weights of diffusers'."""
     entries = {key: Entry(shape=tuple(value.shape), load=value.clone) for key, value in reference.state_dict().items()}
-    net = nets.build(config).eval()
+    net = build(config).eval()
     net.load_state_dict({key: entry.load() for key, entry in to_canonical(entries, detect(entries), config).items()})
     return net
 
 
-def errors(reference: nn.Module, net: nets.Net, config: DiTConfig) -> str:
+def errors(reference: nn.Module, net: Network, config: DiTConfig) -> str:
     """The relative L2 error at each of TIMES."""
     torch.manual_seed(1)
     x, t = torch.randn(len(TIMES), *config.latent_shape), torch.tensor(TIMES)

@@ -24,9 +24,11 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import ditzoo
-from ditzoo.card import Card
-from ditzoo.nets import DiT, Net, build
-from ditzoo.schedules import alpha_bars
+from ditzoo.families import build
+from ditzoo.nets.dit import DiT
+from ditzoo.nets.network import Network
+from ditzoo.solvers.schedules import alpha_bars
+from ditzoo.zoo.card import Card
 
 BATCH, LEARNING_RATE, WARMUP, EMA_DECAY, LABEL_DROPOUT = 128, 2e-3, 200, 0.9995, 0.1
 
@@ -79,7 +81,7 @@ def _table(values: np.ndarray) -> Tensor:
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
-def initialise(net: Net) -> None:
+def initialise(net: Network) -> None:
     """Xavier for every linear layer, small normals for embeddings; in a DiT, modulations and output start at zero."""
     for module in net.modules():
         if isinstance(module, nn.Linear):
@@ -102,7 +104,7 @@ def learning_rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def train(card: Card, steps: int, seed: int) -> Net:
+def train(card: Card, steps: int, seed: int) -> Network:
     """Trains the card's network for `steps` batches; returns the averaged one."""
     torch.manual_seed(seed)
     digits, _ = load()

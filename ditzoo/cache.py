@@ -1,0 +1,180 @@
+"""What lies in the two caches, ditzoo's own and the Hub's, and how to get rid of it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from ditzoo.bundle import open_bundle
+from ditzoo.errors import DitzooError, UsageError
+from ditzoo.files import PARTIAL, cache_dir, sha256
+from ditzoo.hub import client, pins
+from ditzoo.records import Data
+from ditzoo.weights import store
+from ditzoo.zoo.card import Autoencoder, Card, OnHub
+
+_EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
+
+_ABANDONED = 600.0
+"""Seconds after which a partial download that nobody has written to counts as left behind."""
+
+
+class Item(Data, frozen=True, kw_only=True):
+    """Something that takes space: for whom, in which cache, what, where, and how many bytes."""
+
+    model: str
+    cache: Literal["ditzoo", "hub"]
+    what: str
+    path: Path
+    size: int
+
+
+def contents(cards: Iterable[Card]) -> list[Item]:
+    """All that was pulled, imported or exported, by model: in ditzoo's cache, and of what `cards` name in the Hub's."""
+    return [*_weights(), *_bundles(), *_hub_files(cards)]
+
+
+def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
+    """What is kept for the model called `name` alone; raises UsageError where that is nothing."""
+    chosen, others = [], set()
+    for item in contents(cards):
+        if item.model == name:
+            chosen.append(item)
+        else:
+            others.add(item.path)
+    items = [item for item in chosen if item.path not in others]
+    if not items:
+        raise UsageError(f"nothing is kept for {name!r}; see `ditzoo cache ls`")
+    return items
+
+
+def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
+    """What serves nobody: partial folders and downloads of killed processes, weights of cards that have changed since; with
+    `downloads` also the original checkpoints whose canonical form is here and sound."""
+    known = {store.folder(card) for card in cards}
+    items = [item for item in _weights() if item.path not in known]
+    items += [_item("", "ditzoo", "partial weights", path) for path in _partial_folders()]
+    items += [_item("", "hub", "partial download", path) for path in _partial_downloads()]
+    if downloads:
+        items += [item for item in _hub_files(cards) if item.what == "checkpoint" and _converted(item.model, cards)]
+    return items
+
+
+def remove(items: Iterable[Item]) -> None:
+    """Deletes them. A file of the Hub's cache goes with its content, unless another revision links to that too."""
+    for item in items:
+        if item.path.is_dir():
+            shutil.rmtree(item.path)
+        elif item.cache == "hub" and item.path.is_symlink():
+            content = item.path.resolve()
+            item.path.unlink()
+            snapshots = next(parent for parent in item.path.parents if parent.name == "snapshots")
+            if not any(link.resolve() == content for link in snapshots.rglob("*") if link.is_symlink()):
+                content.unlink(missing_ok=True)
+        else:
+            item.path.unlink(missing_ok=True)
+
+
+def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
+    """Everything that has a checksum, and what is wrong with it ("" for nothing)."""
+    for stored in store.everything():
+        item = _item(stored.card.name, "ditzoo", "weights", stored.path)
+        yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
+    for item in _bundles():
+        yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
+    for item, expected in _recorded(cards):
+        damaged = expected is not None and sha256(item.path) != expected
+        yield (
+            item,
+            f"{item.path} has another sha256 than when it was fetched; the next pull fetches it again" if damaged else "",
+        )
+
+
+def _complaint(check: Callable[[], object]) -> str:
+    """What a check complains about, "" for nothing."""
+    try:
+        check()
+    except DitzooError as error:
+        return str(error)
+    return ""
+
+
+def _weights() -> list[Item]:
+    return [_item(stored.card.name, "ditzoo", "weights", stored.path) for stored in store.everything()]
+
+
+def _bundles() -> list[Item]:
+    """Exported bundles: NAME-KEY."""
+    folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
+    return [_item(path.name.rpartition("-")[0], "ditzoo", what, path) for what, path in folders if path.is_dir()]
+
+
+def _hub_files(cards: Iterable[Card]) -> list[Item]:
+    return [item for item, _ in _recorded(cards)]
+
+
+def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
+    """The files in the Hub's cache that belong to `cards`, each with the SHA-256 that was recorded for it."""
+    for card in cards:
+        for what, source in _sources(card):
+            recorded = pins.read(source.repo)
+            commit = source.revision or recorded.newest
+            if commit is None:
+                continue
+            for path in {*(file.path for file in source.files), *_shards(source, recorded.files.get(commit, {}))}:
+                local = client.cached(source.repo, path, commit=commit)
+                if local is not None:
+                    yield _item(card.name, "hub", what, local), recorded.file(commit, path).sha256
+
+
+def _sources(card: Card) -> Iterator[tuple[str, OnHub]]:
+    if isinstance(card.weights, OnHub):
+        yield "checkpoint", card.weights
+    if isinstance(card.decoder, Autoencoder) and card.decoder.source is not None:
+        yield "decoder", card.decoder.source
+    if card.text is not None:
+        yield "text encoder", card.text.source
+
+
+def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
+    """The shards that were fetched because of an index."""
+    indexed = source.files[0].path.endswith(".json") and len(source.files) == 1
+    return [path for path in recorded if path.endswith((".safetensors", ".bin"))] if indexed else []
+
+
+def _partial_folders() -> Iterator[Path]:
+    """Folders of conversions that nobody is at: their lock is free."""
+    for path in (cache_dir() / "weights").glob(".*"):
+        lock = FileLock(cache_dir() / "locks" / f"{path.name[1:].removesuffix(PARTIAL).rpartition('.')[0]}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                yield path
+        except Timeout:
+            continue
+
+
+def _partial_downloads() -> Iterator[Path]:
+    for path in client.cache_folder().glob("models--*/blobs/*.incomplete"):
+        if time.time() - path.stat().st_mtime > _ABANDONED:
+            yield path
+
+
+def _converted(name: str, cards: Iterable[Card]) -> bool:
+    card = next(card for card in cards if card.name == name)
+    try:
+        stored = store.find(card)
+        if stored is not None:
+            store.verify(stored)
+    except DitzooError:
+        return False
+    return stored is not None
+
+
+def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return Item(model=model, cache=cache, what=what, path=path, size=sum(file.stat().st_size for file in files))

@@ -1,0 +1,76 @@
+"""What the shapes of a checkpoint say about its network, and which network they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import torch
+
+from ditzoo.families import FAMILIES, build, family_of
+from ditzoo.families.family import Fact
+from ditzoo.families.tensors import Shape, Shapes, listed
+from ditzoo.zoo.card import Card
+from ditzoo.zoo.configs import BackboneConfig
+
+Facts: TypeAlias = dict[str, Fact]
+
+
+def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
+    """The shape of every tensor of the network of a configuration."""
+    with torch.device("meta"):
+        return {key: tuple(tensor.shape) for key, tensor in build(config).state_dict().items()}
+
+
+def facts(shapes: Shapes) -> Facts:
+    """The hyperparameters behind canonical `shapes`, as far as they can be seen there (not the number of heads)."""
+    found: Facts = {}
+    family = next((family for family in FAMILIES if family.recognises(shapes)), FAMILIES[0])
+    for name, read in family.facts.items():
+        try:
+            found[name] = read(shapes)
+        except (KeyError, IndexError, ZeroDivisionError):
+            continue
+    return found
+
+
+def differences(shapes: Shapes, config: BackboneConfig) -> list[str]:
+    """The hyperparameters in which a checkpoint is not the network of `config`, each as "depth 12 instead of 28"."""
+    here, there = facts(shapes), facts(network_shapes(config))
+    return [f"{name} {here[name]} instead of {there[name]}" for name in here if name in there and here[name] != there[name]]
+
+
+def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
+    """The cards whose network has exactly these shapes; tensors that the network computes may be missing."""
+    chosen = list(cards)
+    configs = {card.backbone for card in chosen}
+    fits = {config: _may_fit(shapes, config) and _fits(shapes, config) for config in configs}
+    return [card for card in chosen if fits[card.backbone]]
+
+
+def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
+    """Every key that is missing, unexpected or misshapen for the network of `config`, by kind."""
+    expected = network_shapes(config)
+    misshapen = [
+        f"{key} {list(shapes[key])} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in shapes and shapes[key] != shape
+    ]
+    kinds = {
+        "missing": [key for key in expected if key not in shapes],
+        "unexpected": [key for key in shapes if key not in expected],
+        "misshapen": misshapen,
+    }
+    return [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
+
+
+def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
+    """Whether the number of parameters is the right one, which is quick to tell."""
+    count = sum(math.prod(shape) for shape in shapes.values())
+    return count in (config.parameters, config.parameters - config.fixed_parameters)
+
+
+def _fits(shapes: Shapes, config: BackboneConfig) -> bool:
+    missing_allowed = family_of(config).computed - shapes.keys()
+    return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed} == dict(shapes)

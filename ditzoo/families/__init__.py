@@ -1,0 +1,32 @@
+"""The families of networks, one object each. Nothing outside of this package asks which family a network is of."""
+
+from __future__ import annotations
+
+import torch
+
+from ditzoo.families.dit import DIT
+from ditzoo.families.family import DiffusersForm, Family, KeyLayout
+from ditzoo.families.uvit import UVIT
+from ditzoo.nets.network import Network
+from ditzoo.nets.precision import in_dtype
+from ditzoo.zoo.configs import BackboneConfig
+
+FAMILIES: tuple[Family, ...] = (DIT, UVIT)
+
+
+def family_of(config: BackboneConfig) -> Family:
+    """The family of a configuration."""
+    return next(family for family in FAMILIES if isinstance(config, family.config))
+
+
+def build(config: BackboneConfig) -> Network:
+    """The network of a configuration, with fresh weights, on torch's current default device."""
+    return family_of(config).build(config)
+
+
+def in_precision(net: Network, config: BackboneConfig, dtype: torch.dtype) -> Network:
+    """The network of a configuration in another dtype: see `ditzoo.nets.precision.in_dtype`."""
+    return in_dtype(net, dtype, modules=family_of(config).half_precision)
+
+
+__all__ = ["FAMILIES", "DiffusersForm", "Family", "KeyLayout", "build", "family_of", "in_precision"]

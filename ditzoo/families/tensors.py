@@ -1,0 +1,38 @@
+"""The tensors of a checkpoint: their shapes are known, their values are read when they are asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import msgspec
+from torch import Tensor
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor of a checkpoint, not read yet."""
+
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+
+Entries: TypeAlias = dict[str, Entry]
+
+Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = Mapping[str, Shape]
+"""The shape of every tensor, by its canonical name."""
+
+SHOWN = 5
+"""How many names of a kind an error lists."""
+
+
+def count_numbered(shapes: Shapes, name: str) -> int:
+    """How many numbered modules `name`.0, `name`.1, ... there are."""
+    return len({match[1] for match in (re.match(rf"{name}\.(\d+)\.", key) for key in shapes) if match})
+
+
+def listed(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,304 @@
+"""Benchmarks: what backends cost, measured side by side in one run on the same work.
+
+All contestants are open at once and take turns, one evaluation each, so that whatever else the machine does hits all alike.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ditzoo.backends.base import Backend
+from ditzoo.backends.timing import TimedBackend
+from ditzoo.errors import UsageError
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.plan.table import Plan
+from ditzoo.records import Data
+from ditzoo.sampling.condition import class_condition
+from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
+from ditzoo.sampling.noise import Floats, gaussian
+from ditzoo.specs import Array, Device, Precision
+
+Opener = Callable[[], AbstractContextManager[Backend]]
+
+_STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Spread(Data, frozen=True, kw_only=True):
+    """Repeated timings, in seconds: the median and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+    repeats: int
+
+
+class Measurement(Data, frozen=True, kw_only=True):
+    """What one backend costs at one batch size.
+
+    `evaluation` is one guided evaluation of `batch` images, both halves in one call; `images_per_second` is what a whole plan
+    at that pace gives. `error` is the relative L2 error of that evaluation to the first backend's. `load` and `first_image` are
+    seconds, the latter from an opened backend to the latents in numpy; `overhead` is the share of it that was not spent in the
+    network's calls (on a CPU; on a GPU, calls may end before their work does). Memory is in bytes: the peak of loading and
+    drawing one image, above what was in use before; None where the system does not tell. `speed` is multiply-adds per second,
+    None without torch to count them.
+    """
+
+    backend: str
+    precision: Precision
+    batch: int
+    evaluation: Spread
+    images_per_second: float
+    error: float
+    load: float
+    first_image: float
+    overhead: float
+    host_memory: int | None
+    device_memory: int | None
+    speed: float | None
+
+
+class Ceilings(Data, frozen=True, kw_only=True):
+    """What a device can do at most, measured: multiply-adds per second of a large matrix product in `precision`, and bytes per
+    second, read and written, of a large copy."""
+
+    device: Device
+    precision: Precision
+    multiply_adds: float
+    copy: float
+
+
+class Bench(Data, frozen=True, kw_only=True):
+    """A whole benchmark, with what it ran on.
+
+    `multiply_adds` is for one image and evaluation, `rows` how many a guided image takes. `ceilings` are those of the processor
+    and of the GPU, where torch has one.
+    """
+
+    model: str
+    steps: int
+    parameters: int
+    multiply_adds: int | None
+    rows: int
+    machine: dict[str, str]
+    ceilings: tuple[Ceilings, ...]
+    measurements: tuple[Measurement, ...]
+
+
+def run(
+    openers: Sequence[Opener],
+    plan: Plan,
+    *,
+    batches: Sequence[int],
+    repeats: int = 10,
+    warmup: int = 2,
+    multiply_adds: int | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> Bench:
+    """Measures every backend at every batch size; `advance` is called after each round of one evaluation a backend.
+
+    `multiply_adds` is what one image's evaluation takes (`ditzoo.measure.operations`). Raises UsageError for no backend, a batch or a number
+    of repeats below 1, or backends of different models.
+    """
+    _check(openers, batches=batches, repeats=repeats, warmup=warmup)
+    with ExitStack() as stack:
+        loaded = [_load(stack, opener, plan) for opener in openers]
+        backends = [entry[0] for entry in loaded]
+        if any(backend.card != backends[0].card for backend in backends):
+            raise UsageError("these backends run different models; compare one model with itself")
+        halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+        measurements = []
+        for batch in batches:
+            spreads, outputs = _take_turns(backends, plan, batch=batch, repeats=repeats, warmup=warmup, advance=advance)
+            work = None if multiply_adds is None else multiply_adds * batch * halves
+            for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
+                error = relative_l2(output, outputs[0])
+                measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, error=error, work=work))
+    return Bench(
+        model=backends[0].card.name,
+        steps=len(plan.rows),
+        parameters=backends[0].card.backbone.parameters,
+        multiply_adds=multiply_adds,
+        rows=halves,
+        machine=machine(),
+        ceilings=(ceilings(), *gpu_ceilings()),
+        measurements=tuple(measurements),
+    )
+
+
+def machine() -> dict[str, str]:
+    """What it all ran on: processor, cores, system and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+    from os import cpu_count
+
+    found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
+    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
+    """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
+    a = np.ones((side, side), dtype=np.float32)
+    source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
+    product = min(seconds(lambda: a @ a) for _ in range(repeats))
+    copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
+    return Ceilings(device="cpu", precision="fp32", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
+
+
+def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
+    """Measures the GPU's own limits, if torch is loaded and has one: a product in bfloat16, and a copy of 1 GB."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
+    source, target = (torch.ones(2**28, device="cuda") for _ in range(2))
+
+    def best(work: Callable[[], object]) -> float:
+        return min(seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(repeats))
+
+    product, copy = best(lambda: a @ a), best(lambda: target.copy_(source))
+    return [Ceilings(device="cuda", precision="bf16", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)]
+
+
+class _Costs(msgspec.Struct, frozen=True, kw_only=True):
+    load: float
+    first_image: float
+    overhead: float
+    host_memory: int | None
+    device_memory: int | None
+
+
+def _load(stack: ExitStack, opener: Opener, plan: Plan) -> tuple[Backend, _Costs]:
+    """Opens a backend and draws one image, with what that took."""
+    before = _reset_peak()
+    started = time.perf_counter()
+    backend = stack.enter_context(opener())
+    load = time.perf_counter() - started
+    classes = [0] if backend.card.number_of_classes else None
+    condition = class_condition(backend.card, classes) if classes else None
+    timed = TimedBackend(backend)
+    first = seconds(lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition)])
+    peak = _peak()
+    used = None if before is None or peak is None else peak - before
+    overhead = 1 - timed.seconds / first
+    return backend, _Costs(load=load, first_image=first, overhead=overhead, host_memory=used, device_memory=_device_peak())
+
+
+def _take_turns(
+    backends: Sequence[Backend],
+    plan: Plan,
+    *,
+    batch: int,
+    repeats: int,
+    warmup: int,
+    advance: Callable[[], object],
+) -> tuple[list[Spread], list[Floats]]:
+    """A, B, A, B ...: the seconds of one evaluation in the middle of the plan, for each backend, and what it gives."""
+    inputs = [_inputs(backend, plan, batch) for backend in backends]
+    outputs: list[Floats] = [np.empty(0)] * len(backends)
+    timings: list[list[float]] = [[] for _ in backends]
+    for turn in range(warmup + repeats):
+        for i, backend in enumerate(backends):
+            started = time.perf_counter()
+            outputs[i] = backend.numpy(backend(inputs[i]))
+            took = time.perf_counter() - started
+            if turn >= warmup:
+                timings[i].append(took)
+        advance()
+    return [_spread(values) for values in timings], outputs
+
+
+def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
+    """The inputs of the evaluation in the middle of the plan, on the backend's device."""
+    card = backend.card
+    x = np.stack([gaussian(0, image, 0, card.backbone.latent_shape) for image in range(batch)])
+    count, row = card.number_of_classes, plan.rows[len(plan.rows) // 2]
+    condition = class_condition(card, [i % count for i in range(batch)]) if count else None
+    if condition is not None and row.guidance == 1:
+        condition = msgspec.structs.replace(condition, null=None)
+    return fitted(backend, evaluation_inputs(x, row, condition))
+
+
+def _measurement(
+    backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spread: Spread, error: float, work: int | None
+) -> Measurement:
+    return Measurement(
+        backend=backend.name,
+        precision=backend.precision,
+        batch=batch,
+        evaluation=spread,
+        images_per_second=batch / (spread.median * len(plan.rows)),
+        error=error,
+        load=costs.load,
+        first_image=costs.first_image,
+        overhead=costs.overhead,
+        host_memory=costs.host_memory,
+        device_memory=costs.device_memory,
+        speed=None if work is None else work / spread.median,
+    )
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    low, median, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return Spread(median=median, low=low, high=high, repeats=len(values))
+
+
+def _reset_peak() -> int | None:
+    """Makes the system forget the peak of this process's memory; returns what is in use now, or None where it cannot."""
+    try:
+        _RESET_PEAK.write_text("5")
+    except OSError:
+        return None
+    return _peak()
+
+
+def _peak() -> int | None:
+    """The peak of this process's memory since the last reset, in bytes."""
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return None if kilobytes is None else 1024 * int(kilobytes)
+
+
+def _device_peak() -> int | None:
+    """The peak of the GPU memory that torch holds, where torch is loaded and uses one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_allocated())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:
+    if not openers:
+        raise UsageError("say at least one backend to measure")
+    for name, value, least in (*(("batch", batch, 1) for batch in batches), ("repeats", repeats, 1), ("warmup", warmup, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be {least} or more, not {value}")

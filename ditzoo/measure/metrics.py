@@ -1,0 +1,53 @@
+"""How far pictures are apart, in the measures that papers use."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ditzoo.errors import DitzooError
+from ditzoo.sampling.noise import Floats
+
+
+def psnr(value: Floats, reference: Floats) -> float | None:
+    """The peak signal-to-noise ratio in dB of pixel values 0 ... 255; None where they are equal."""
+    error = float(((value.astype(np.float64) - reference) ** 2).mean())
+    return 20 * math.log10(255) - 10 * math.log10(error) if error > 0 else None
+
+
+def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
+    """The mean structural similarity of pixel values 0 ... 255, [N, H, W, C] each, over flat windows of `side` x `side`.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, eq. 13; sample variances.
+    """
+    a, b = (
+        np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (side, side), axis=(1, 2)) for x in (value, reference)
+    )
+    mean_a, mean_b = a.mean(axis=(-2, -1)), b.mean(axis=(-2, -1))
+    scale = side**2 / (side**2 - 1)
+    variance_a, variance_b = scale * a.var(axis=(-2, -1)), scale * b.var(axis=(-2, -1))
+    covariance = scale * ((a * b).mean(axis=(-2, -1)) - mean_a * mean_b)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float((luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)).mean())
+
+
+def lpips_or_why_not(value: Floats, reference: Floats) -> tuple[float | None, str]:
+    """LPIPS (see `ditzoo.measure.lpips`) of pixel values 0 ... 255, or None, and why."""
+    try:
+        from ditzoo.measure.lpips import lpips
+
+        return lpips(value, reference), ""
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None, "LPIPS needs torch: pip install 'ditzoo[lpips]'"
+    except DitzooError as error:
+        return None, str(error)
+
+
+def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
+    """‖value − reference‖ / ‖reference‖, in float64."""
+    difference = value.astype(np.float64) - reference.astype(np.float64)
+    return float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64)))

@@ -1,0 +1,301 @@
+"""Parity: how far one backend is from another, on the same plan and the same noise, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from ditzoo.backends.base import Backend
+from ditzoo.errors import BackendError, UsageError
+from ditzoo.measure.metrics import lpips_or_why_not, psnr, relative_l2, ssim
+from ditzoo.pictures.decode import pixel_values
+from ditzoo.plan.table import Plan, Row
+from ditzoo.records import Data
+from ditzoo.sampling.condition import Condition, class_condition
+from ditzoo.sampling.loop import check_request, evaluation_inputs, fitted, predictor, states_of
+from ditzoo.sampling.noise import Floats, Noise, noise_of
+from ditzoo.specs import Precision
+from ditzoo.zoo.card import Card
+
+TIMES, LATENTS = 5, 4
+"""The grid on which single evaluations are compared: at how many timesteps, and on how many latents of each. Every label that
+was asked for is tried on all of them."""
+
+
+class Tolerance(Data, frozen=True, kw_only=True):
+    """The largest relative L2 errors of one evaluation and of the final sample, and the least PSNR, that still pass."""
+
+    forward: float
+    sample: float
+    psnr: float
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp64": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
+    "fp32": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
+    "bf16": Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
+    "fp16": Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
+    "int8": Tolerance(forward=3e-2, sample=2e-1, psnr=20.0),
+    "fp8": Tolerance(forward=1e-1, sample=4e-1, psnr=15.0),
+}
+
+
+class LabelError(Data, frozen=True, kw_only=True):
+    """The error of one evaluation at one time under one label, over some latents of the reference's trajectory."""
+
+    label: str
+    relative_l2: float
+    max_abs: float
+
+
+class ForwardError(Data, frozen=True, kw_only=True):
+    """The error of one evaluation at one time: of the raw output, over the grid of labels and latents, and of the guided
+    prediction, over the images with their own labels. `labels` has every label's share, the null label's too; none for an
+    unconditional network."""
+
+    time: float
+    relative_l2: float
+    max_abs: float
+    cosine: float
+    guided_relative_l2: float
+    labels: tuple[LabelError, ...] = ()
+
+    @property
+    def worst(self) -> float:
+        """The relative L2 error of the label that is furthest off."""
+        return float(np.max([self.relative_l2, *(error.relative_l2 for error in self.labels)]))
+
+
+class Report(Data, frozen=True, kw_only=True):
+    """How far `candidate` is from `reference`.
+
+    `forward` is empty where there are latents of the candidate but no network. `drift` is the relative L2 error of the latents
+    after each step, the last being that of the final sample; it is the only one where no others are known. `psnr` is in dB over
+    pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are. `lpips` is None where it could not be had, and
+    `no_lpips` then says why.
+    """
+
+    model: str
+    reference: str
+    candidate: str
+    precision: Precision
+    solver: str
+    steps: int
+    images: int
+    forward: tuple[ForwardError, ...]
+    drift: tuple[float, ...]
+    psnr: float | None
+    ssim: float
+    lpips: float | None = None
+    no_lpips: str = ""
+    tolerance: Tolerance
+
+    @property
+    def sample_relative_l2(self) -> float:
+        """The relative L2 error of the final latents."""
+        return self.drift[-1]
+
+    @property
+    def worst_forward(self) -> float | None:
+        """The largest relative L2 error of all times and labels."""
+        return float(np.max([error.worst for error in self.forward])) if self.forward else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every number is within its tolerance. A NaN never is."""
+        return (
+            (self.worst_forward is None or self.worst_forward <= self.tolerance.forward)
+            and self.sample_relative_l2 <= self.tolerance.sample
+            and (self.psnr is None or self.psnr >= self.tolerance.psnr)
+        )
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A report, and the final latents [N, C, H, W] that it is about."""
+
+    report: Report
+    reference: Floats
+    candidate: Floats
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What both sides draw: the plan, what the images show, and their noise."""
+
+    plan: Plan
+    condition: Condition | None
+    noise: Noise
+
+
+class Drawn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one side drew: every state [N, C, H, W], from before the first step on, or the last alone."""
+
+    name: str
+    precision: Precision
+    states: tuple[Floats, ...]
+
+
+def compare(
+    reference: Backend,
+    candidate: Backend,
+    plan: Plan,
+    *,
+    classes: Sequence[int] | None = None,
+    condition: Condition | None = None,
+    count: int = 4,
+    seed: int = 0,
+    times: int = TIMES,
+    tolerance: Tolerance = TOLERANCES["fp32"],
+    advance: Callable[[], object] = lambda: None,
+) -> Comparison:
+    """Samples the same images on both backends, and evaluates both networks on latents of the reference's trajectory.
+
+    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. `advance`
+    is called after each step. Raises UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
+    """
+    if classes is not None:
+        condition = class_condition(reference.card, classes)
+    count = count if condition is None else len(condition.values)
+    check_request(count=count, batch=count, seed=seed)
+    check_comparable(reference, candidate)
+    rows = compared_rows(plan, times)
+    noise = noise_of(seed, range(count), reference.card.backbone.latent_shape)
+    work = Work(plan=plan, condition=condition, noise=noise)
+    ours, theirs = (follow(backend, work, advance=advance) for backend in (reference, candidate))
+    forward = forward_errors(reference, candidate, work, ours, rows=rows)
+    return measure(reference.card, ours, theirs, work, forward=forward, tolerance=tolerance)
+
+
+def check_comparable(reference: Backend, candidate: Backend) -> None:
+    """Raises UsageError where two backends run different models, or the same on latents of different sizes."""
+    if reference.card != candidate.card:
+        raise UsageError(
+            f"{reference.name} runs {reference.card.name}, {candidate.name} another model; compare one with itself"
+        )
+    theirs = {spec.name: spec for spec in candidate.inputs}
+    for spec in reference.inputs:
+        sizes = zip(spec.shape, theirs[spec.name].shape, strict=True)
+        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes):
+            raise UsageError(
+                f"{reference.name} takes {spec}, {candidate.name} {theirs[spec.name]}: they are for different resolutions;"
+                " export both for the same"
+            )
+
+
+def follow(backend: Backend, work: Work, *, advance: Callable[[], object] = lambda: None) -> Drawn:
+    """Draws the images on a backend; raises BackendError where a number is not finite, naming the step, time and image."""
+    rows, states = work.plan.rows, list[Floats]()
+    for done, x in enumerate(states_of(backend, work.plan, condition=work.condition, noise=work.noise)):
+        states.append(backend.numpy(x))
+        finite = np.isfinite(states[-1]).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise BackendError(
+                f"{backend.name} gave NaN or infinity in step {done} of {len(rows)}, at time {rows[max(done - 1, 0)].time:g},"
+                f" image {finite.argmin()}"
+            )
+        if done:
+            advance()
+    return Drawn(name=backend.name, precision=backend.precision, states=tuple(states))
+
+
+def compared_rows(plan: Plan, times: int) -> list[int]:
+    """Up to `times` rows, spread over the plan; raises UsageError for fewer than 1 times."""
+    if times < 1:
+        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
+    return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
+
+
+def forward_errors(
+    reference: Backend, candidate: Backend, work: Work, drawn: Drawn, *, rows: Sequence[int]
+) -> tuple[ForwardError, ...]:
+    """The errors of single evaluations at `rows` of the plan, on the latents that the reference had there.
+
+    Raises BackendError where an output is not finite.
+    """
+    return tuple(_forward(reference, candidate, work, work.plan.rows[row], drawn.states[row]) for row in rows)
+
+
+def measure(
+    card: Card, reference: Drawn, candidate: Drawn, work: Work, *, forward: tuple[ForwardError, ...] = (), tolerance: Tolerance
+) -> Comparison:
+    """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture."""
+    known = min(len(candidate.states), len(work.plan.rows))
+    last = [drawn.states[-1] for drawn in (reference, candidate)]
+    pixels = [pixel_values(card, latents) for latents in reversed(last)]
+    distance, why = lpips_or_why_not(*pixels)
+    report = Report(
+        model=card.name,
+        reference=reference.name,
+        candidate=candidate.name,
+        precision=candidate.precision,
+        solver=work.plan.solver,
+        steps=len(work.plan.rows),
+        images=len(last[0]),
+        forward=forward,
+        drift=tuple(relative_l2(b, a) for a, b in zip(reference.states[-known:], candidate.states[-known:], strict=True)),
+        psnr=psnr(*pixels),
+        ssim=ssim(*pixels),
+        lpips=distance,
+        no_lpips=why,
+        tolerance=tolerance,
+    )
+    return Comparison(report=report, reference=last[0], candidate=last[1])
+
+
+def _forward(reference: Backend, candidate: Backend, work: Work, row: Row, x: Floats) -> ForwardError:
+    """All errors of one evaluation at latents `x` [B, C, H, W]: every label on the first few; each image's own guided."""
+    grid = {
+        label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]
+        for label, condition in _labels(work.condition).items()
+    }
+    raw = [np.stack(outputs) for outputs in zip(*grid.values(), strict=True)]
+    guided = [
+        backend.numpy(predictor(backend, work.plan, work.condition)(fitted(backend, {"x": x})["x"], row))
+        for backend in (candidate, reference)
+    ]
+    return ForwardError(
+        time=row.time,
+        relative_l2=relative_l2(*raw),
+        max_abs=max_abs(*raw),
+        cosine=cosine(*raw),
+        guided_relative_l2=relative_l2(*(output[:, : work.plan.channels] for output in guided)),
+        labels=tuple(
+            LabelError(label=label, relative_l2=relative_l2(*outputs), max_abs=max_abs(*outputs))
+            for label, outputs in grid.items()
+            if work.condition is not None
+        ),
+    )
+
+
+def _labels(condition: Condition | None) -> dict[str, Condition | None]:
+    """Everything that a network may be asked for: each class or prompt alone, and the null label."""
+    if condition is None:
+        return {"": None}
+    names = condition.values.tolist() if condition.name == "y" else [f"prompt {i}" for i in range(len(condition.values))]
+    values = {str(name): value for name, value in zip(names, condition.values, strict=True)}
+    if condition.null is not None:
+        values["null"] = condition.null
+    return {name: Condition(name=condition.name, values=np.asarray(value), null=None) for name, value in values.items()}
+
+
+def _evaluate(backend: Backend, label: str, x: Floats, row: Row, condition: Condition | None) -> Floats:
+    """The output for all latents under one condition, which has no axis of images."""
+    if condition is not None:
+        condition = msgspec.structs.replace(condition, values=np.repeat(condition.values[None], len(x), axis=0))
+    output = backend.numpy(backend(fitted(backend, evaluation_inputs(x, row, condition))))
+    if not np.isfinite(output).all():
+        under = f" under label {label}" if label else ""
+        raise BackendError(f"{backend.name} gave NaN or infinity as its {backend.outputs[0].name} at time {row.time:g}{under}")
+    return output
+
+
+def max_abs(value: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference of two numbers, in float64."""
+    return float(np.abs(np.subtract(value, reference, dtype=np.float64)).max())
+
+
+def cosine(value: np.ndarray, reference: np.ndarray) -> float:
+    """The cosine of the angle between two arrays as vectors, in float64."""
+    a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

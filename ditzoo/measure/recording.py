@@ -1,0 +1,215 @@
+"""Latents that another system drew, in an .npz file, with the noise and the plan that made them.
+
+latents [N, C, H, W], or states [S + 1, N, C, H, W]   noise [N, C, H, W]   draws [S, N, C, H, W]   seed, first
+classes [N], or prompts   plan   model   precision                          (see docs/parity.md)
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.errors import PlanError, UsageError
+from ditzoo.files import replacing
+from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity import Drawn
+from ditzoo.plan.table import Plan, check_plan
+from ditzoo.records import from_json
+from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
+from ditzoo.sampling.request import Drawing
+from ditzoo.specs import PRECISIONS, Precision
+from ditzoo.zoo.card import Card
+
+NAMES = ("latents", "states", "noise", "draws", "seed", "first", "classes", "prompts", "plan", "model", "precision")
+
+_START = 1e-3
+"""How far the first state may be from the noise that is said to have made it: half precision is less."""
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file holds: the latents, what was asked for, and the noise, which need not be that of the drawing's seed."""
+
+    drawn: Drawn
+    drawing: Drawing
+    noise: Noise
+
+
+def write_recording(path: Path, drawing: Drawing, latents: Floats, *, precision: Precision) -> None:
+    """Writes the final `latents` [N, C, H, W] of a drawing with all that made them, whole or not at all."""
+    noise = noise_of(drawing.seed, range(drawing.first, drawing.first + drawing.count), latents.shape[1:])
+    texts = {"model": drawing.model.encode(), "precision": precision.encode(), "plan": drawing.plan.to_json()}
+    if drawing.prompts is not None:
+        texts["prompts"] = msgspec.json.encode(drawing.prompts)
+    arrays: dict[str, Any] = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
+    arrays |= {"latents": latents, "noise": noise(0), "seed": np.uint64(drawing.seed), "first": np.int64(drawing.first)}
+    if drawing.classes is not None:
+        arrays["classes"] = np.array(drawing.classes, dtype=np.int64)
+    with replacing(path) as scratch:
+        np.savez(scratch, **arrays)
+
+
+def read_recording(path: Path, card: Card, *, plan: Plan | None = None) -> Recording:
+    """The recording in the file at `path`, of the model of `card`; `plan` stands in for one that the file lacks.
+
+    Raises UsageError, naming the file and the entry, for whatever is missing, of another shape or kind, or not finite.
+    """
+    try:
+        return _recording(path, _Entries(_load(path)), card, plan)
+    except _EntryError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+class _EntryError(Exception):
+    """What is wrong with a file, without its name."""
+
+
+class _Entries:
+    """The arrays of a file, each of the shape and kind that it is asked for in."""
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def floats(self, name: str, shape: Sequence[int | str]) -> Floats:
+        """A finite floating array, no narrower than float32; an axis of the `shape` that is a letter may have any size."""
+        array = self._arrays[name]
+        if not np.issubdtype(array.dtype, np.floating):
+            raise _EntryError(f"{name} must be floating numbers, not {array.dtype}")
+        fits = len(array.shape) == len(shape) and all(
+            size > 0 and axis in (size, "N") for axis, size in zip(shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise _EntryError(f"{name} must be [{', '.join(map(str, shape))}], not {list(array.shape)}")
+        if not np.isfinite(array).all():
+            place = np.argwhere(~np.isfinite(array))[0].tolist()
+            raise _EntryError(f"{name} has NaN or infinity, first at {place} of [{', '.join(map(str, shape))}]")
+        return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+
+    def integers(self, name: str, shape: tuple[int, ...]) -> list[int]:
+        array = self._arrays[name]
+        if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+            raise _EntryError(f"{name} must be whole numbers of shape {list(shape)}, not {array.dtype} of {list(array.shape)}")
+        return [int(number) for number in array.reshape(-1)]
+
+    def text(self, name: str) -> str:
+        """A text, or the bytes of one in UTF-8."""
+        array = self._arrays[name]
+        if array.dtype.kind == "U" and array.ndim == 0:
+            return str(array)
+        if array.dtype != np.uint8 or array.ndim != 1:
+            raise _EntryError(f"{name} must be a text, or its bytes as uint8, not {array.dtype} of {list(array.shape)}")
+        try:
+            return array.tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise _EntryError(f"{name} is no UTF-8: {error}") from error
+
+
+def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise _EntryError("it is a single array; write an .npz file with latents, noise and plan")
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise _EntryError(f"cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise _EntryError(f"is no .npz file of plain arrays: {error}") from error
+    for name in arrays:
+        if name not in NAMES:
+            raise _EntryError(f"unknown entry {name!r}; known: {', '.join(NAMES)}")
+    return arrays
+
+
+def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> Recording:
+    if "model" in entries and entries.text("model") != card.name:
+        raise _EntryError(f"it was made with {entries.text('model')}, not {card.name}")
+    plan = _plan(entries, plan)
+    check_plan(card, plan)
+    if ("latents" in entries) == ("states" in entries):
+        raise _EntryError("it must have either latents [N, C, H, W] or states [S + 1, N, C, H, W]")
+    latent, steps = card.backbone.latent_shape, len(plan.rows)
+    if "latents" in entries:
+        states = entries.floats("latents", ("N", *latent))[None]
+    else:
+        states = entries.floats("states", (steps + 1, "N", *latent))
+    count = states.shape[1]
+    noise = _noise(entries, plan, count, latent)
+    if len(states) > 1 and relative_l2(states[0], plan.initial * noise(0)) > _START:
+        raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the plan's initial")
+    return Recording(
+        drawn=Drawn(name=path.name, precision=_precision(entries), states=tuple(states)),
+        drawing=Drawing(model=card.name, plan=plan, seed=0, count=count, **_shown(entries, card, count)),
+        noise=noise,
+    )
+
+
+def _plan(entries: _Entries, given: Plan | None) -> Plan:
+    if given is not None and "plan" in entries:
+        raise _EntryError("it holds its plan; leave out --plan")
+    if given is not None:
+        return given
+    if "plan" not in entries:
+        raise _EntryError("it has no plan; add the JSON that `ditzoo plan save` writes, or say --plan FILE")
+    try:
+        return Plan.from_json(entries.text("plan"))
+    except PlanError as error:
+        raise _EntryError(f"plan: {error}") from error
+
+
+def _noise(entries: _Entries, plan: Plan, count: int, latent: tuple[int, ...]) -> Noise:
+    """Draw 0 from `noise`, later ones from `draws`; those that are not there from `seed`."""
+    steps = len(plan.rows)
+    draws = {0: entries.floats("noise", (count, *latent))} if "noise" in entries else {}
+    if "draws" in entries:
+        draws |= dict(enumerate(entries.floats("draws", (steps, count, *latent)), start=1))
+    if "seed" in entries:
+        (seed,), (first,) = entries.integers("seed", ()), entries.integers("first", ()) if "first" in entries else [0]
+        if not (0 <= seed <= MAX_SEED and 0 <= first <= MAX_SEED - count):
+            raise _EntryError(f"seed and first must be 0 to {MAX_SEED}")
+        generated = noise_of(seed, range(first, first + count), latent)
+        return lambda draw: draws[draw] if draw in draws else generated(draw)
+    if 0 not in draws:
+        raise _EntryError("it has no noise; add noise [N, C, H, W], the first draw of the plan, or the seed of ditzoo's own")
+    if 1 not in draws and any(row.draws for row in plan.rows):
+        raise _EntryError("its plan adds noise at its steps; add draws [S, N, C, H, W], or the seed of ditzoo's own")
+    return lambda draw: draws[draw]
+
+
+def _shown(entries: _Entries, card: Card, count: int) -> dict[str, Any]:
+    """The classes or prompts, where the model takes them."""
+    wanted = "prompts" if card.text is not None else "classes" if card.number_of_classes else None
+    for name in {"prompts", "classes"} - {wanted}:
+        if name in entries:
+            raise _EntryError(f"{name}: {card.name} takes none")
+    if wanted is not None and wanted not in entries:
+        raise _EntryError(f"it has no {wanted}, one for each of its {count} images")
+    if wanted == "classes":
+        return {"classes": tuple(entries.integers("classes", (count,)))}
+    return {"prompts": _prompts(entries, count)} if wanted == "prompts" else {}
+
+
+def _prompts(entries: _Entries, count: int) -> tuple[str, ...]:
+    try:
+        prompts = from_json(entries.text("prompts"), tuple[str, ...])
+    except ValueError as error:
+        raise _EntryError(f"prompts must be a JSON list of texts: {error}") from error
+    if len(prompts) != count:
+        raise _EntryError(f"it has {len(prompts)} prompts for {count} images")
+    return prompts
+
+
+def _precision(entries: _Entries) -> Precision:
+    text = entries.text("precision") if "precision" in entries else "fp32"
+    if text not in PRECISIONS:
+        raise _EntryError(f"precision must be one of {', '.join(PRECISIONS)}, not {text!r}")
+    return text

@@ -1,0 +1,38 @@
+"""TODO ditzoo.pictures.png_metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ditzoo.errors import UsageError
+from ditzoo.records import from_json
+from ditzoo.sampling.request import Drawing
+
+_KEY = "ditzoo"
+
+
+def png_info(drawing: Drawing) -> PngInfo:
+    """The drawing as what Pillow writes into a PNG file, compressed."""
+    info = PngInfo()
+    info.add_text(_KEY, msgspec.json.encode(drawing).decode(), zip=True)
+    return info
+
+
+def read_drawing(path: Path) -> Drawing:
+    """The drawing inside the PNG file at `path`; raises UsageError where there is none."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = getattr(image, "text", {}).get(_KEY)
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise UsageError(f"cannot read the picture {path}: {error}") from error
+    if text is None:
+        raise UsageError(f"{path} does not say how it was made; only PNG files that `ditzoo sample` wrote do")
+    try:
+        return from_json(text, Drawing)
+    except ValueError as error:
+        raise UsageError(f"what {path} says of how it was made cannot be read: {error}") from error

@@ -1,0 +1,58 @@
+"""TODO ditzoo.pictures.sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from ditzoo.errors import UsageError
+from ditzoo.files import replacing
+from ditzoo.pictures.decode import Pictures
+
+PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
+
+CELL, GAP = 64, 4  # on a contact sheet, in pixels: the least side of a picture, and what is between two
+
+
+def to_image(picture: Pictures) -> Image.Image:
+    """One picture [H, W, 1 or 3] as a Pillow image."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labels: Sequence[str] = ()) -> Image.Image:
+    """Pictures [H, W, C] of one size in rows of `columns`, with a label before each row if there are `labels`.
+
+    Small pictures are enlarged by a whole factor, pixel by pixel.
+    """
+    first = to_image(pictures[0])
+    factor = max(1, -(-CELL // max(first.size)))
+    width, height = first.width * factor + GAP, first.height * factor + GAP
+    font = ImageFont.load_default(size=14)
+    margin = max((int(font.getlength(label)) + 4 * GAP for label in labels), default=GAP)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new(first.mode, (margin + columns * width, GAP + rows * height), "white")
+    for i, picture in enumerate(pictures):
+        row, column = divmod(i, columns)
+        enlarged = to_image(picture).resize((width - GAP, height - GAP), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (margin + column * width, GAP + row * height))
+    for row, label in enumerate(labels):
+        ImageDraw.Draw(sheet).text((2 * GAP, GAP + (row + 0.5) * height), label, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def check_picture_path(path: Path) -> None:
+    """Raises UsageError unless `path` can be a picture file: not a folder, and of a known format."""
+    if path.is_dir() or path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise UsageError(f"{path} is no picture file; end its name in one of {', '.join(PICTURE_SUFFIXES)}")
+
+
+def save_picture(image: Image.Image, path: Path, *, info: PngInfo | None = None) -> None:
+    """Writes a picture whole or not at all; a PNG file takes `info` along."""
+    with replacing(path) as scratch:
+        if info is not None and path.suffix.lower() == ".png":
+            image.save(scratch, pnginfo=info)
+        else:
+            image.save(scratch)

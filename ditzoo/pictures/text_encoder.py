@@ -1,0 +1,117 @@
+"""From prompts to the tokens that condition a text-to-image model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.backends.graphs import load_graph
+from ditzoo.bundle import Bundle
+from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
+from ditzoo.files import cache_dir, replacing
+from ditzoo.hub.fetch import fetch
+from ditzoo.sampling.condition import Condition
+from ditzoo.sampling.noise import Floats
+from ditzoo.zoo.card import Card, TextEncoder
+
+TOKENIZER = "tokenizer.json"
+
+
+def prompt_condition(model: Card | Bundle, prompts: Sequence[str]) -> Condition:
+    """The condition for one image a prompt; the null condition is the empty prompt. Embeddings are kept in ditzoo's cache.
+
+    Raises UsageError for a model that takes no text. A bundle with a text encoder needs no torch.
+    """
+    card = model.card if isinstance(model, Bundle) else model
+    if card.text is None:
+        raise UsageError(
+            f"{card.name} takes no prompt; choose --classes" if card.number_of_classes else f"{card.name} is unconditional"
+        )
+    wanted = list(dict.fromkeys([*prompts, ""]))
+    known = {prompt: _cached(model, card.text, prompt) for prompt in wanted}
+    missing = [prompt for prompt, path in known.items() if not path.is_file()]
+    if missing:
+        encode = open_encoder(model)
+        for prompt in missing:
+            _save(known[prompt], encode([prompt])[0])
+    embeddings = {prompt: np.load(path) for prompt, path in known.items()}
+    return Condition(name="context", values=np.stack([embeddings[prompt] for prompt in prompts]), null=embeddings[""])
+
+
+def open_encoder(model: Card | Bundle) -> Callable[[Sequence[str]], Floats]:
+    """The text encoder of a model, from prompts to [N, tokens, width]: that of a bundle which brings one, else torch's."""
+    card = model.card if isinstance(model, Bundle) else model
+    if card.text is None:
+        raise UsageError(f"{card.name} takes no prompt")
+    text = card.text
+    if isinstance(model, Bundle) and "text_encoder" in model.manifest.graphs:
+        run, folder = load_graph(model, "text_encoder"), model.path
+        return lambda prompts: run({"tokens": tokenize(folder / TOKENIZER, text, prompts)})
+    return _torch_encoder(card, text)
+
+
+def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The tokens of each prompt, cut or filled up to the length that the model was trained with: [N, tokens].
+
+    CLIP fills up with its end token, as the authors' code does.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("prompts need the package tokenizers: pip install 'ditzoo[text]'") from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises Exception itself
+        raise CheckpointError(f"cannot read the tokenizer {path}: {error}") from error
+    end = tokenizer.encode("").ids[-1]
+    tokenizer.enable_truncation(text.tokens)
+    tokenizer.enable_padding(length=text.tokens, pad_id=end)
+    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(prompts))], dtype=np.int64)
+
+
+def load_torch(card: Card, text: TextEncoder) -> tuple[Any, Path]:
+    """The text encoder of a card as a torch module, and the path of its tokenizer."""
+    folder = fetch(text.source) / PurePath(text.source.files[0].path).parent
+    try:
+        from transformers import CLIPTextModel
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"prompts need the package {error.name}: pip install 'ditzoo[text]'") from error
+    try:
+        net: Any = CLIPTextModel.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the text encoder of {card.name} in {folder} does not load: {error}") from error
+    return net.eval().requires_grad_(False), folder / TOKENIZER
+
+
+def _torch_encoder(card: Card, text: TextEncoder) -> Callable[[Sequence[str]], Floats]:
+    import torch
+
+    net, tokenizer = load_torch(card, text)
+
+    def encode(prompts: Sequence[str]) -> Floats:
+        with torch.inference_mode():
+            hidden: Floats = net(torch.from_numpy(tokenize(tokenizer, text, prompts))).last_hidden_state.numpy()
+        return hidden
+
+    return encode
+
+
+def _cached(model: Card | Bundle, text: TextEncoder, prompt: str) -> Path:
+    """Where the embedding of a prompt is kept; its name hashes what makes it."""
+    made_by = msgspec.json.encode(text).decode()
+    if isinstance(model, Bundle) and "text_encoder" in model.manifest.graphs:
+        made_by = model.manifest.files[model.manifest.graphs["text_encoder"].file].sha256
+    key = hashlib.sha256(f"{made_by}\n{prompt}".encode()).hexdigest()
+    return cache_dir() / "text" / f"{key}.npy"
+
+
+def _save(path: Path, embedding: Floats) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as scratch:
+        np.save(scratch, embedding)

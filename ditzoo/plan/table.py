@@ -1,0 +1,106 @@
+"""A plan: the exact sampler as a table, traced from a solver, and all that is needed to run it anywhere.
+
+Every solver moves by linear combinations of earlier states x, earlier predictions e and fresh noise z:
+
+    x[i+1] = Σ_l states[l] · x[i−l] + Σ_l predictions[l] · e[i−l] + noise · z[i]
+
+e[i] is the guided prediction for x[i] at row i's time; x[0] is `initial` times a draw of noise; the last x is the image.
+So a solver is run once on unit vectors (see `ditzoo.plan.tracing`), and nothing but the table is needed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ditzoo.errors import PlanError, UsageError
+from ditzoo.records import Data, from_json, to_json
+from ditzoo.zoo.card import Card
+
+
+class Row(Data, frozen=True, kw_only=True):
+    """One evaluation of the network and the step that follows it.
+
+    `time` goes into the network as it is. `guidance` is s in uncond + s · (cond − uncond); at 1 only cond is needed.
+    `log_variance`, where it is not None, replaces `noise` by exp(½ (f · high + (1 − f) · low)), f = (v + 1) / 2, v being the
+    network's second half of channels (arXiv 2102.09672, eq. 15). Lag 0 is the newest state or prediction.
+    """
+
+    time: float
+    guidance: float
+    states: tuple[float, ...]
+    predictions: tuple[float, ...]
+    noise: float = 0.0
+    log_variance: tuple[float, float] | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the step adds fresh noise."""
+        return self.noise != 0 or self.log_variance is not None
+
+
+class Plan(Data, frozen=True, kw_only=True):
+    """A sampler. `channels` is how many of the network's channels are the prediction; guidance acts on the first
+    `guided_channels`, the others are the conditional ones. Draw 0 is the initial noise, draw i + 1 the noise of row i.
+    `sha256` is the checksum of the rest, in files alone."""
+
+    format: Literal["ditzoo-plan/1"] = "ditzoo-plan/1"
+    solver: str
+    channels: int
+    guided_channels: int
+    initial: float
+    rows: tuple[Row, ...]
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rows or not 0 <= self.guided_channels <= self.channels or self.channels < 1:
+            raise PlanError("a plan needs rows, channels, and at most as many guided channels as channels")
+        for i, row in enumerate(self.rows):
+            numbers = [row.time, row.guidance, *row.states, *row.predictions, row.noise, *(row.log_variance or ())]
+            if not all(map(math.isfinite, [*numbers, self.initial])):
+                raise PlanError(f"row {i} of the plan has a number that is not finite")
+            if max(len(row.states), len(row.predictions)) > i + 1:
+                raise PlanError(f"row {i} of the plan looks back further than there are states")
+
+    @property
+    def window(self) -> int:
+        """How many states and predictions the longest row looks back on."""
+        return max(max(len(row.states), len(row.predictions)) for row in self.rows)
+
+    def to_json(self) -> bytes:
+        """The plan as JSON; every number survives to the last bit, and a checksum tells if one was changed."""
+        return to_json(msgspec.structs.replace(self, sha256=self._checksum()))
+
+    @staticmethod
+    def from_json(text: bytes | str) -> Plan:
+        """The plan in `text`; raises PlanError, naming the place, if it is none, or has changed since it was written."""
+        try:
+            plan = from_json(text, Plan)
+        except ValueError as error:
+            raise PlanError(f"not a plan: {error}") from error
+        if plan.sha256 not in ("", plan._checksum()):
+            raise PlanError("the plan was changed since it was written; if on purpose, empty its field sha256")
+        return msgspec.structs.replace(plan, sha256="")
+
+    def _checksum(self) -> str:
+        return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
+
+
+def check_plan(card: Card, plan: Plan) -> None:
+    """Raises UsageError for a plan that cannot be one of the card's model."""
+    if plan.channels != card.backbone.latent_shape[0]:
+        raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
+    if any(row.log_variance for row in plan.rows) and not card.learns_variance:
+        raise UsageError(f"this plan asks for a learned variance, and {card.name} has none")
+
+
+def load_plan(path: Path) -> Plan:
+    """The plan in the file at `path`; raises PlanError if it is none."""
+    try:
+        return Plan.from_json(path.read_bytes())
+    except OSError as error:
+        raise PlanError(f"cannot read the plan {path}: {error.strerror}") from error

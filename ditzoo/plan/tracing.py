@@ -1,0 +1,119 @@
+"""Running a solver on unit vectors instead of images, and writing down what it does.
+
+The basis is the initial noise, every prediction of the network and every draw of noise, so each x that a solver hands to the
+network is a row of numbers: the dense table. Each row is then rewritten over the smallest window of recent states and
+predictions that gives it exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.errors import PlanError
+from ditzoo.solvers.interface import Prediction, prediction
+from ditzoo.solvers.schedules import Point
+from ditzoo.specs import Array
+from ditzoo.zoo.card import Card
+
+Vector = npt.NDArray[np.float64]
+
+EXACT = 1e-11
+"""How far a compact row may be from its dense form, relative to the row's largest number."""
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: x[i+1] = Σ states[l] · x[i−l] + Σ predictions[l] · e[i−l] + noise · z[i]. See `ditzoo.plan.table.Row`."""
+
+    states: tuple[float, ...]
+    predictions: tuple[float, ...]
+    noise: float
+    log_variance: tuple[float, float] | None
+
+
+class Tracer:
+    """The world of unit vectors, for a solver that evaluates the network `evaluations` times (a `ditzoo.solvers.interface.Walk`).
+
+    `points` are where it did, and `inputs` the x of each evaluation and, at the end, the last x: the dense table. Basis
+    vector 0 is the initial noise, 1 + k is prediction k, 1 + `evaluations` + k is what was drawn after it.
+    """
+
+    def __init__(self, card: Card, evaluations: int) -> None:
+        self.learns_variance = card.learns_variance
+        self.evaluations = evaluations
+        self.points: list[Point] = []
+        self.inputs: list[Vector] = []
+        self.drawn: dict[int, tuple[float, float] | None] = {}
+        self._kind = card.prediction
+
+    def unit(self, index: int) -> Vector:
+        """The basis vector `index`."""
+        vector: Vector = np.eye(1, 1 + 2 * self.evaluations, index)[0]
+        return vector
+
+    def network(self, x: Array, point: Point) -> Vector:
+        """The unit vector of this evaluation."""
+        self.points.append(point)
+        self.inputs.append(np.array(x, dtype=np.float64))
+        return self.unit(len(self.points))
+
+    def predict(self, x: Array, point: Point) -> Prediction:
+        """The unit vector of this evaluation, in the forms that solvers use."""
+        return prediction(self._kind, self.network(x, point), x, point)
+
+    def noise(self, *, log_variance: tuple[float, float] | None = None) -> Array:
+        """The unit vector of this draw; raises PlanError for a second one in one step."""
+        step = len(self.points) - 1
+        if step in self.drawn or step < 0:
+            raise PlanError(f"step {step} draws noise twice, which a plan cannot say")
+        self.drawn[step] = log_variance
+        return self.unit(1 + self.evaluations + step)
+
+    def finish(self, x: Array) -> None:
+        """Takes the last x."""
+        self.inputs.append(np.array(x, dtype=np.float64))
+
+    def moves(self, *, exact: float = EXACT) -> list[Move]:
+        """What was traced, as compact steps; raises PlanError where a step is none that a plan can say."""
+        return [self._move(i, exact) for i in range(self.evaluations)]
+
+    def _move(self, i: int, exact: float) -> Move:
+        """x[i + 1] over the shortest window of states and predictions that expresses it, and its own draw."""
+        target, fresh = self.inputs[i + 1], 1 + self.evaluations + i
+        for predictions, states in _windows(i + 1):
+            free = [*range(1 + i, 1 + i - predictions, -1), fresh]  # what the predictions and the draw make up for
+            rest = np.delete(np.arange(len(target)), free)
+            recent = np.stack(self.inputs[i + 1 - states : i + 1][::-1], axis=1)
+            weights = np.linalg.lstsq(recent[rest], target[rest], rcond=None)[0]
+            remainder = target - recent @ weights
+            if np.abs(remainder[rest]).max(initial=0.0) <= exact * np.abs(target).max():
+                break
+        else:
+            raise PlanError(f"step {i} is no combination of earlier states and predictions")
+        drawn, learned = float(remainder[fresh]), self.drawn.get(i)
+        if learned and abs(drawn - 1) > EXACT:
+            raise PlanError(f"step {i} scales a draw of learned variance, which a plan cannot say")
+        return Move(
+            states=tuple(map(float, weights)),
+            predictions=tuple(map(float, remainder[free[:-1]])),
+            noise=0.0 if learned else drawn,
+            log_variance=learned,
+        )
+
+
+def _windows(longest: int) -> Iterator[tuple[int, int]]:
+    """How many predictions and states to try: the fewest in all first, and of these those that look back least."""
+    for total in range(2, 2 * longest + 1):
+        for states in range(total // 2, max(1, total - longest) - 1, -1):
+            yield total - states, states
+
+
+def trace(card: Card, run: Any, points: tuple[Point, ...], evaluations: int, options: dict[str, Any]) -> Tracer:
+    """A tracer in which the solver `run` has walked over `points`, evaluating the network `evaluations` times."""
+    tracer = Tracer(card, evaluations)
+    tracer.finish(run(tracer, tracer.unit(0), points, **options))
+    return tracer

@@ -1,0 +1,40 @@
+"""TODO ditzoo.sampling.condition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ditzoo.zoo.card import Card
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """What the images are to show: the network's input of that `name`, [N, ...] for N images, and the null one, [...]."""
+
+    name: str
+    values: npt.NDArray[np.generic]
+    null: npt.NDArray[np.generic] | None
+
+
+def class_condition(card: Card, classes: Sequence[int]) -> Condition:
+    """The condition for images of `classes`; raises UsageError for a class that the model does not know."""
+    labels = np.array([card.check_class(number) for number in classes], dtype=np.int64)
+    null = None if card.null_label is None else np.array(card.null_label)
+    return Condition(name="y", values=labels, null=null)
+
+
+def _has_null(condition: Condition | None) -> bool:
+    return condition is not None and condition.null is not None
+
+
+def _tokens(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArray[np.generic]]:
+    """The condition as the network's input: for each image, and with `halves` the null condition as often behind it."""
+    if condition is None:
+        return {}
+    values = condition.values
+    if halves and condition.null is not None:
+        values = np.concatenate([values, np.broadcast_to(condition.null, values.shape)])
+    return {condition.name: values}

@@ -1,0 +1,156 @@
+"""Sampling: the noise of each image, classifier-free guidance, and the loop that runs a plan on any backend."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from array_api_compat import array_namespace
+
+from ditzoo.backends.base import Backend, Hoisting
+from ditzoo.errors import UsageError
+from ditzoo.plan.table import Plan, Row
+from ditzoo.sampling.condition import Condition, _has_null, _tokens, class_condition
+from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
+from ditzoo.specs import Array
+
+
+def trajectory(plan: Plan, predict: Callable[[Array, Row], Array], noise: Callable[[int], Array]) -> Iterator[Array]:
+    """Runs a plan: yields x before the first row and after each row, the last one being the image.
+
+    `predict(x, row)` is the guided output of the network, [B, channels ...], with the variance channels behind where it has
+    them; `noise(draw)` is a standard normal array of x's shape. Any library's arrays will do.
+    """
+    x = plan.initial * noise(0)
+    yield x
+    states, predictions = deque([x], maxlen=plan.window), deque[Array](maxlen=plan.window)
+    for i, row in enumerate(plan.rows):
+        output = predict(x, row)
+        predictions.appendleft(output[:, : plan.channels])
+        x = sum(weight * state for weight, state in zip(row.states, states, strict=False))
+        x = x + sum(weight * e for weight, e in zip(row.predictions, predictions, strict=False))
+        if row.draws:
+            x = x + deviation(row, output[:, plan.channels :]) * noise(i + 1)
+        states.appendleft(x)
+        yield x
+
+
+def deviation(row: Row, variance: Array) -> Array:
+    """The standard deviation of a row's noise: its number, or what the network's `variance` channels pick (see `Row`)."""
+    if row.log_variance is None:
+        return row.noise
+    low, high = row.log_variance
+    fraction = (variance + 1) / 2
+    return array_namespace(variance).exp(0.5 * (fraction * high + (1 - fraction) * low))
+
+
+def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Callable[[Array, Row], Array]:
+    """The network of `backend` under `condition` with classifier-free guidance (arXiv 2207.12598), for `trajectory`.
+
+    Guided channels are uncond + s · (cond − uncond), the others cond. Where s is 1, only cond is evaluated.
+    """
+    halves = _has_null(condition)
+    cond, both = (fitted(backend, _tokens(condition, halves=both)) for both in (False, halves))
+
+    if condition is not None and condition.name == "y" and isinstance(backend, Hoisting):
+        backend.prepare([row.time for row in plan.rows], _tokens(condition, halves=halves)["y"].tolist())
+
+    def predict(x: Array, row: Row) -> Array:
+        size, xp = len(x), array_namespace(x)
+        if row.guidance == 1 or not halves:
+            return backend({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond})
+        output = backend({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both})
+        kept, uncond = output[:size], output[size:, : plan.guided_channels]
+        mixed = uncond + row.guidance * (kept[:, : plan.guided_channels] - uncond)
+        return xp.concat([mixed, kept[:, plan.guided_channels :]], axis=1)
+
+    return predict
+
+
+def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[str, npt.NDArray[np.generic]]:
+    """All inputs of the evaluation of `row` at latents `x` [B, C, H, W]: both halves, where there is a null condition."""
+    halves = _has_null(condition)
+    x = np.concatenate([x, x]) if halves else x
+    return {"x": x, "t": _times(row, len(x)).astype(x.dtype), **_tokens(condition, halves=halves)}
+
+
+def fitted(backend: Backend, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Array]:
+    """Inputs of the network as the backend takes them: its own kind of array, floating numbers as wide as its specs say."""
+    types = {spec.name: spec.dtype for spec in backend.inputs}
+    return {name: backend.asarray(value.astype(types.get(name, value.dtype), copy=False)) for name, value in inputs.items()}
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a batch after `done` rows of the plan: `x` [B, C, H, W], the backend's array, for the images in `images`."""
+
+    images: range
+    done: int
+    x: Array
+
+
+def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise) -> Iterator[Array]:
+    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each."""
+    return trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+
+
+def sample_steps(
+    backend: Backend,
+    plan: Plan,
+    *,
+    count: int,
+    condition: Condition | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    first: int = 0,
+) -> Iterator[Step]:
+    """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
+
+    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it.
+    Raises UsageError for a count or batch below 1, or a seed that is none.
+    """
+    batch = count if batch is None else batch
+    check_request(count=count, batch=batch, seed=seed)
+    shape = backend.card.backbone.latent_shape
+    for start in range(0, count, batch):
+        images = range(start, min(start + batch, count))
+        part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
+        noise = noise_of(seed, range(first + images.start, first + images.stop), shape)
+        for done, x in enumerate(states_of(backend, plan, condition=part, noise=noise)):
+            yield Step(images=images, done=done, x=x)
+
+
+def sample(
+    backend: Backend,
+    plan: Plan,
+    *,
+    classes: Sequence[int] | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Floats:
+    """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W].
+
+    For pictures, hand them to `ditzoo.decode`. Errors: see `class_condition` and `sample_steps`.
+    """
+    condition = None if classes is None else class_condition(backend.card, classes)
+    total = len(classes) if classes is not None else count
+    if total is None:
+        raise UsageError("say which classes to sample, or how many images")
+    steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch)
+    return np.concatenate([backend.numpy(step.x) for step in steps if step.done == len(plan.rows)])
+
+
+def check_request(*, count: int, batch: int, seed: int) -> None:
+    """Raises UsageError for a number of images or a batch below 1, or a seed that is none."""
+    for name, value in (("the number of images", count), ("batch", batch)):
+        if value < 1:
+            raise UsageError(f"{name} must be 1 or more, not {value}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"seed must be 0 to {MAX_SEED}, not {seed}")
+
+
+def _times(row: Row, size: int) -> Floats:
+    return np.full(size, row.time)

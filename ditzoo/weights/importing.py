@@ -1,0 +1,52 @@
+"""TODO ditzoo.weights.importing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from ditzoo.errors import CheckpointError, UsageError
+from ditzoo.hub import pins
+from ditzoo.hub.fetch import explaining_the_disk
+from ditzoo.weights import store
+from ditzoo.weights.keep import keep
+from ditzoo.zoo.card import ByHand, Card, Embedded, File, Unreleased
+
+
+def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Stored:
+    """Takes a checkpoint on the disk in as the weights of `card`; the file stays as it is.
+
+    Raises CheckpointError where it does not fit or is not the file that the card knows, UsageError where the card has weights
+    already and `overwrite` is not set.
+    """
+    if isinstance(card.weights, Embedded):
+        raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --arch {card.name}")
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}; give the checkpoint that you fetched")
+    with explaining_the_disk():
+        _check_size(card, file)
+        with pins.locked(store.folder(card).name):
+            if store.find(card) is not None and not overwrite:
+                raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
+            found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)
+            expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
+            if expected not in (None, found.sha256):
+                raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
+            return keep(card, file, ByHand(where="a local file", file=found))
+
+
+def _check_size(card: Card, file: Path) -> None:
+    expected = card.weights.file.size if isinstance(card.weights, ByHand) else None
+    size = file.stat().st_size
+    if expected not in (None, size):
+        raise CheckpointError(f"{file} is not the file of {card.name}: {size:,} bytes instead of {expected:,}; fetch it again")
+
+
+def local_card(base: Card, name: str, file: Path) -> Card:
+    """The card of a model of one's own: the conventions of `base`, the weights in `file`. Raises UsageError for a bad name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"{name!r} is no name for a model; use letters, digits, '.', '_' and '-'")
+    source = ByHand(where="a local file", file=store.record(file)) if file.is_file() else Unreleased()
+    return msgspec.structs.replace(base, name=name, summary=f"{base.name}, own weights", weights=source, published=None)

@@ -1,0 +1,37 @@
+"""TODO ditzoo.weights.keep."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from ditzoo.weights import store
+from ditzoo.zoo.card import ByHand, Card, OnHub
+
+
+def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
+    """Converts a checkpoint, and what `decoder` it has in a file of its own, into the cache as the weights of `card`.
+
+    The caller holds the model's lock.
+    """
+    import ditzoo
+    from ditzoo.checkpoint import convert
+    from ditzoo.zoo import CARDS
+
+    with store.appearing(card) as folder:
+        inside = folder / store.DECODER
+        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=inside, cards=CARDS.values())
+        if decoder is not None:
+            shutil.copyfile(decoder, inside)
+        manifest = store.Manifest(
+            model=card.name,
+            layout=converted.layout,
+            source=source,
+            files=tuple(store.record(path) for path in (folder / store.MODEL, inside) if path.exists()),
+            made_by=f"ditzoo {ditzoo.__version__}",
+        )
+        (folder / store.CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
+        (folder / store.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+    return store.Stored(path=store.folder(card), manifest=manifest, card=card)

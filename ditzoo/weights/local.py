@@ -1,0 +1,91 @@
+"""Where the weights of a model are on this machine: inside the package, or in ditzoo's cache once pulled or imported.
+
+Importing this needs neither `huggingface_hub` nor torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from ditzoo.errors import CheckpointError
+from ditzoo.files import sha256
+from ditzoo.weights import store
+from ditzoo.zoo.card import ByHand, Card, Embedded, OnHub
+
+ASSETS = Path(__file__).parent.parent / "assets"
+
+State: TypeAlias = Literal["embedded", "cached", "hub", "by-hand", "architecture"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+def weights_file(card: Card) -> Path:
+    """The card's canonical safetensors file, its checksum verified.
+
+    Raises CheckpointError, naming the next command, if it is missing or damaged.
+    """
+    if isinstance(card.weights, Embedded):
+        return _embedded(card.name, card.weights)
+    return _stored(card).path / store.MODEL
+
+
+def decoder_file(card: Card) -> Path:
+    """The safetensors file of the decoder that came inside the card's own checkpoint; errors as `weights_file`.
+
+    Its keys are those of the card's decoder class, without the prefix "autoencoder.".
+    """
+    path = _stored(card).path / store.DECODER
+    if not has_decoder(card):
+        raise CheckpointError(f"the checkpoint of {card.name} held no decoder")
+    return path
+
+
+def has_decoder(card: Card) -> bool:
+    """Whether a checkpoint of the card that is here brought a decoder."""
+    stored = store.find(card)
+    return stored is not None and (stored.path / store.DECODER).is_file()
+
+
+def weights_state(card: Card) -> State:
+    """Where the card's weights are now: in the package, in ditzoo's cache, or else where they would have to come from."""
+    if isinstance(card.weights, Embedded):
+        return "embedded"
+    if store.exists(card):
+        return "cached"
+    if isinstance(card.weights, OnHub):
+        return "hub"
+    return "by-hand" if isinstance(card.weights, ByHand) else "architecture"
+
+
+def how_to_get(card: Card) -> str:
+    """Why the card's weights are not here, and the command that changes that."""
+    source = card.weights
+    if isinstance(source, OnHub):
+        return f"the weights of {card.name} are not on this machine; `ditzoo pull {card.name}` fetches them"
+    if isinstance(source, ByHand):
+        size = f", {source.file.size:,} bytes" if source.file.size else f", about {4 * card.backbone.parameters / 1e9:.2f} GB"
+        return (
+            f"the weights of {card.name} are on no Hub: fetch {source.file.path}{size} from {source.where},"
+            f" then `ditzoo import {card.name} {source.file.path}`"
+        )
+    return (
+        f"{card.name} is an architecture whose weights were never released;"
+        f" `ditzoo import {card.name} FILE` takes in a checkpoint of your own"
+    )
+
+
+def _stored(card: Card) -> store.Stored:
+    stored = store.find(card)
+    if stored is None:
+        raise CheckpointError(how_to_get(card))
+    store.verify(stored)
+    return stored
+
+
+def _embedded(name: str, source: Embedded) -> Path:
+    path = ASSETS / source.file
+    if not path.is_file():
+        raise CheckpointError(f"the weights of {name} are missing: no {path}; reinstall ditzoo")
+    if sha256(path) != source.sha256:
+        raise CheckpointError(f"the weights of {name} are damaged: {path} has the wrong sha256; reinstall ditzoo")
+    return path

@@ -1,0 +1,94 @@
+"""Pulling and importing: from a checkpoint on the Hub or on the disk to canonical weights in ditzoo's cache."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from ditzoo.errors import CheckpointError
+from ditzoo.hub import pins
+from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.records import Data
+from ditzoo.weights import store
+from ditzoo.weights.keep import keep
+from ditzoo.weights.local import how_to_get, weights_file
+from ditzoo.zoo.card import Card, Embedded, File, OnHub
+
+log = logging.getLogger(__name__)
+
+
+class Pulled(Data, frozen=True, kw_only=True):
+    """A model that is here now: its canonical file, and, if this call fetched it, the source with all that was found out."""
+
+    card: Card
+    path: Path
+    source: OnHub | None = None
+    resolved_now: bool = False
+
+
+def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
+    """Makes the card's weights be here, verified and canonical. Where they are already, no request is made.
+
+    `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
+    silent. Raises HubError or CheckpointError, with what to do; whatever happens, no damaged or partial model is left behind.
+    """
+    if isinstance(card.weights, Embedded):
+        return Pulled(card=card, path=weights_file(card))
+    with explaining_the_disk():
+        here = None if update else _usable(card)
+        if here is not None:
+            return Pulled(card=card, path=here.path / store.MODEL)
+        if not isinstance(card.weights, OnHub):
+            raise CheckpointError(how_to_get(card))
+        with pins.locked(store.folder(card).name):
+            here = None if update else _usable(card)  # another process may have been faster
+            if here is not None:
+                return Pulled(card=card, path=here.path / store.MODEL)
+            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance)
+
+
+class Fetched(Data, frozen=True, kw_only=True):
+    """A checkpoint on this machine: its source with all that was found out, its file, and that of its decoder, if apart."""
+
+    source: OnHub
+    checkpoint: Path
+    decoder: Path | None
+
+
+def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fetched:
+    """`resolve` for weights: also the files that an index of shards names. Errors as `fetch`."""
+    found, paths = resolve(source, patience=patience, advance=advance)
+    first = source.files[0].path
+    if first.endswith(".json"):
+        from ditzoo.checkpoint import shard_names
+
+        folder = first.rpartition("/")[0]
+        shards = [File(path=f"{folder}/{name}" if folder else name) for name in shard_names(paths[first])]
+        missing_ones = [file for file in shards if file.path not in paths]
+        every = msgspec.structs.replace(found, files=(*found.files, *missing_ones))
+        found, paths = resolve(every, patience=patience, advance=advance)
+    return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
+
+
+def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance) -> Pulled:
+    if update:
+        pins.forget_newest(source.repo)
+    known = source.revision or pins.read(source.repo).newest
+    fetched = fetch_checkpoint(source, patience=patience, advance=advance)
+    kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
+
+
+def _usable(card: Card) -> store.Stored | None:
+    """The stored weights of a card, if they are there and undamaged."""
+    try:
+        stored = store.find(card)
+        if stored is not None:
+            store.verify(stored)
+    except CheckpointError as error:
+        log.warning("%s", error)
+        return None
+    return stored

@@ -1,0 +1,56 @@
+"""`push`: a converted model into a repository of one's own, from which `pull` then serves the team."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from ditzoo.errors import HubError, UsageError
+from ditzoo.hub import client
+from ditzoo.weights import store
+from ditzoo.weights.local import decoder_file, weights_file
+from ditzoo.zoo.card import Card
+
+_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
+
+
+def push(card: Card, repo: str, *, private: bool = False) -> str:
+    """Uploads the card's canonical weights, its card and a README to `repo` (OWNER/NAME), made if it is not there.
+
+    Returns the reference that pulls exactly this: hf:OWNER/NAME@COMMIT. Raises UsageError for a name that is none,
+    CheckpointError where the weights are not here, HubError where the server refuses.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UsageError(f"{repo!r} is no repository; write OWNER/NAME")
+    if client.is_offline():
+        raise HubError(f"cannot push to {repo}: HF_HUB_OFFLINE forbids it; unset it and try again")
+    files: dict[str, object] = {
+        store.MODEL: weights_file(card),
+        store.CARD: msgspec.json.format(msgspec.json.encode(card), indent=1),
+        "README.md": readme(card, repo).encode(),
+    }
+    stored = store.find(card)
+    if stored is not None and (stored.path / store.DECODER).is_file():
+        files[store.DECODER] = decoder_file(card)
+    commit = client.upload(repo, files, message=f"{card.name}, by ditzoo", private=private)
+    return f"hf:{repo}@{commit}"
+
+
+def readme(card: Card, repo: str) -> str:
+    """What the repository's page says: licence, origin, how to use it."""
+    figure = f"\nPublished FID: {card.published.fid} ({card.published.settings}).\n" if card.published else ""
+    return f"""---
+license: {_LICENCES.get(card.licence, "other")}
+library_name: ditzoo
+tags: [diffusion, {card.family}]
+---
+# {card.name}
+
+{card.summary}. Licence: {card.licence}. Cite: {card.citation}. Data: {card.data}.
+{figure}
+The weights are in ditzoo's canonical form: float32 safetensors with the keys of the authors' own code.
+
+    ditzoo pull hf:{repo}
+    ditzoo sample hf:{repo}
+"""

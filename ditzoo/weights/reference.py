@@ -1,0 +1,170 @@
+"""`hf:OWNER/REPO[@REVISION][:PATH]`: any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ditzoo.errors import CheckpointError, UsageError
+from ditzoo.hub import client, pins
+from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.records import Data
+from ditzoo.weights import store
+from ditzoo.weights.keep import keep
+from ditzoo.weights.pull import Pulled, fetch_checkpoint
+from ditzoo.zoo.card import Card, File, Layout, OnHub
+
+PREFIX = "hf:"
+
+_CARD = "card.json"
+_FOLDERS = ("", "transformer/")
+_PREFERRED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
+
+
+class Reference(Data, frozen=True, kw_only=True):
+    """A parsed reference."""
+
+    repo: str
+    revision: str | None
+    path: str | None
+
+
+def parse(text: str) -> Reference:
+    """The parts of a reference; raises UsageError where it is none."""
+    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::(.+))?", text)
+    if match is None or ".." in text:
+        raise UsageError(
+            f"{text!r} is no reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
+        )
+    return Reference(repo=match[1], revision=match[2], path=match[3])
+
+
+def pull_reference(text: str, *, arch: Card | None = None, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
+    """Pulls the checkpoint behind a reference; from then on the reference is the model's name.
+
+    Its conventions are those of `arch`, else of the card.json in the repository, else of the card of that repository, else of
+    the only card whose network the checkpoint fits. Raises UsageError where that is not decided, HubError and CheckpointError
+    as `pull`.
+    """
+    reference = parse(text)
+    with explaining_the_disk(), pins.locked(text.replace(":", "--").replace("@", "--")):
+        commit, files = client.list_files(reference.repo, revision=reference.revision, patience=patience)
+        path = reference.path or _choose(text, files)
+        if path not in files:
+            raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
+        parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
+        source = _source(text, reference.repo, commit, parts)
+        fetched = fetch_checkpoint(source, patience=patience, advance=advance)
+        base = arch or _published_card(source, files, patience=patience)
+        if base is None:
+            base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
+        card = msgspec.structs.replace(base, name=text, weights=fetched.source)
+        with pins.locked(store.folder(card).name):
+            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    resolved_now = reference.revision != commit
+    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
+
+
+def _source(text: str, repo: str, commit: str, paths: Sequence[str]) -> OnHub:
+    try:
+        return OnHub(repo=repo, revision=commit, files=tuple(File(path=path) for path in paths))
+    except ValueError as error:
+        raise UsageError(f"{text}: the server names what cannot be: {error}; do not use this repository") from error
+
+
+def _choose(text: str, files: Sequence[str]) -> str:
+    """The checkpoint of a repository: the usual name if it has one, else its only candidate."""
+    for folder in _FOLDERS:
+        for name in _PREFERRED:
+            if folder + name in files:
+                return folder + name
+    candidates = _checkpoints(files)
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise UsageError(f"{text}: the repository has no checkpoint (no {', '.join(_CHECKPOINTS)} file)")
+    raise UsageError(
+        f"{text}: the repository has several checkpoints; pick one: {', '.join(f'{text}:{path}' for path in candidates)}"
+    )
+
+
+def _checkpoints(files: Sequence[str]) -> list[str]:
+    return [path for path in files if path.endswith(_CHECKPOINTS)]
+
+
+def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> Card | None:
+    """The card that the repository holds, as `ditzoo push` leaves it, or ditzoo's own card of that repository and file."""
+    from ditzoo.zoo import CARDS
+
+    if _CARD in files:
+        text = _small_file(source, _CARD, patience=patience)
+        try:
+            return msgspec.json.decode(text, type=Card)
+        except msgspec.DecodeError as error:
+            raise CheckpointError(
+                f"the card.json of {source.repo} is no card: {error}; name an architecture with --arch"
+            ) from error
+    for card in CARDS.values():
+        known = card.weights
+        if isinstance(known, OnHub) and known.repo == source.repo and known.files[0].path == source.files[0].path:
+            return card
+    return None
+
+
+def _by_shapes(text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, patience: float) -> Card:
+    """The only card whose network the checkpoint fits; cards of the same conventions count as one."""
+    from ditzoo.checkpoint import shapes, shapes_of
+    from ditzoo.zoo import CARDS
+
+    layout, seen = shapes_of(checkpoint)
+    side = _sample_size(layout, source, files, patience=patience)
+    fits = shapes.fitting(seen, CARDS.values())
+    fits = [card for card in fits if side in (None, card.backbone.latent_shape[1])]
+    kinds = {_conventions(card): card for card in reversed(fits)}
+    if len(kinds) == 1:
+        return next(iter(kinds.values()))
+    described = ", ".join(f"{name} {value}" for name, value in shapes.facts(seen).items())
+    if not kinds:
+        raise UsageError(f"{text}: its network ({described}) is none that ditzoo has a card of; write one (docs/models.md)")
+    names = ", ".join(card.name for card in fits)
+    raise UsageError(
+        f"{text}: its network is that of several models with different conventions: {names}; say which with --arch"
+    )
+
+
+def _conventions(card: Card) -> bytes:
+    """All that makes two cards of one network sample differently."""
+    return msgspec.json.encode((card.backbone, card.schedule, card.time, card.prediction, card.decoder))
+
+
+def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patience: float) -> int | None:
+    """The side of the latents, from the config.json beside a checkpoint in diffusers' layout, whose keys do not show it."""
+    config = source.files[0].path.rpartition("/")[0] + "/config.json"
+    config = config.lstrip("/")
+    if layout != "diffusers" or config not in files:
+        return None
+    try:
+        content: dict[str, Any] = msgspec.json.decode(_small_file(source, config, patience=patience), type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"the {config} of {source.repo} is no JSON: {error}") from error
+    side = content.get("sample_size")
+    return side if isinstance(side, int) else None
+
+
+def _small_file(source: OnHub, path: str, *, patience: float) -> bytes:
+    _, paths = resolve(msgspec.structs.replace(source, files=(File(path=path),)), patience=patience, advance=silent)
+    return paths[path].read_bytes()

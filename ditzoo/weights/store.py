@@ -1,0 +1,132 @@
+"""ditzoo's own cache of weights: one folder a model, in the canonical form.
+
+model.safetensors   decoder.safetensors (where the checkpoint held one)   card.json   manifest.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ditzoo import files
+from ditzoo.errors import CheckpointError
+from ditzoo.files import cache_dir, sha256
+from ditzoo.records import Data
+from ditzoo.zoo.card import ByHand, Card, File, OnHub
+
+MODEL, DECODER, CARD, MANIFEST = "model.safetensors", "decoder.safetensors", "card.json", "manifest.json"
+
+
+class Manifest(Data, frozen=True, kw_only=True):
+    """What a folder of weights holds, and what they were made from: the source with all that was found out about it."""
+
+    format: Literal["ditzoo-weights/1"] = "ditzoo-weights/1"
+    model: str
+    layout: str
+    source: OnHub | ByHand
+    files: tuple[File, ...]
+    made_by: str
+
+
+class Stored(Data, frozen=True, kw_only=True):
+    """A folder of weights in the cache."""
+
+    path: Path
+    manifest: Manifest
+    card: Card
+
+    @property
+    def size(self) -> int:
+        """What it takes on the disk, in bytes."""
+        return sum(file.size or 0 for file in self.manifest.files)
+
+
+def folder(card: Card) -> Path:
+    """Where the weights of `card` are kept. The name hashes the network and the source: another source is another folder."""
+    made_of = hashlib.sha256(msgspec.json.encode((card.backbone, card.weights))).hexdigest()
+    return cache_dir() / "weights" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', card.name)}-{made_of[:12]}"
+
+
+def find(card: Card) -> Stored | None:
+    """The stored weights of `card`, not verified; None where there are none."""
+    return open_folder(folder(card)) if exists(card) else None
+
+
+def exists(card: Card) -> bool:
+    """Whether there are stored weights of `card`."""
+    return (folder(card) / MANIFEST).is_file()
+
+
+def everything() -> list[Stored]:
+    """All weights in the cache, by name; what cannot be read is left out."""
+    found = []
+    for manifest in sorted((cache_dir() / "weights").glob(f"[!.]*/{MANIFEST}")):
+        try:
+            found.append(open_folder(manifest.parent))
+        except CheckpointError:
+            continue
+    return sorted(found, key=lambda stored: stored.card.name)
+
+
+def verify(stored: Stored, *, again: bool = False) -> None:
+    """Raises CheckpointError, saying what to do, unless every file is as it was written.
+
+    What did not change since it was last read is not read `again` unless that is asked for: see `ditzoo.files.digest`.
+    """
+    for file in stored.manifest.files:
+        problem = _problem(stored.path / file.path, file, again=again)
+        if problem:
+            raise CheckpointError(
+                f"the weights of {stored.card.name} are damaged: {stored.path / file.path} {problem}; {_again(stored)}"
+            )
+
+
+@contextmanager
+def appearing(card: Card) -> Iterator[Path]:
+    """A new folder that becomes the one of `card` when the block ends well, at once and whole, or vanishes.
+
+    The caller holds the model's lock.
+    """
+    target = folder(card)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.appearing(target) as fresh:
+        yield fresh
+
+
+def record(path: Path) -> File:
+    """The record of a file for a manifest."""
+    return File(path=path.name, size=path.stat().st_size, sha256=sha256(path))
+
+
+def open_folder(path: Path) -> Stored:
+    """The stored weights in a folder of the cache, not verified; raises CheckpointError where it cannot be read."""
+    try:
+        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
+        card = msgspec.json.decode((path / CARD).read_bytes(), type=Card)
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(
+            f"cannot read the weights in {path}: {error}; delete that folder, and pull or import again"
+        ) from error
+    return Stored(path=path, manifest=manifest, card=card)
+
+
+def _problem(path: Path, file: File, *, again: bool) -> str:
+    if path.is_symlink() or not path.resolve().is_relative_to(cache_dir().resolve()):
+        return "is a link out of the cache"
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != file.size:
+        return f"has {path.stat().st_size:,} bytes instead of {file.size:,}"
+    return "" if files.digest(path, again=again) == file.sha256 else "has another sha256 than when it was written"
+
+
+def _again(stored: Stored) -> str:
+    if isinstance(stored.manifest.source, OnHub):
+        return f"`ditzoo pull {stored.card.name}` makes them again"
+    return f"`ditzoo import {stored.card.name} FILE` makes them again"

@@ -1,0 +1,207 @@
+"""A card: everything that makes a model itself, as data. Where two models differ, a field differs."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, TypeAlias
+
+from ditzoo.errors import UsageError
+from ditzoo.records import Data
+from ditzoo.zoo.configs import BackboneConfig
+
+
+class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="discrete_betas"):
+    """A variance-preserving noise schedule of `steps` betas (DDPM, arXiv 2006.11239, section 4).
+
+    `spacing` "linear": equal steps in beta. "scaled_linear": equal steps in the square root of beta.
+    """
+
+    spacing: Literal["linear", "scaled_linear"]
+    start: float
+    end: float
+    steps: int = 1000
+
+
+class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="continuous_vp"):
+    """The variance-preserving SDE, beta(t) linear from `beta_min` to `beta_max` over t = 0 ... 1 (arXiv 2011.13456, eq. 32)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+
+class LinearFlow(Data, frozen=True, kw_only=True, tag_field="kind", tag="linear_flow"):
+    """The straight path x = t · image + (1 − t) · noise with velocity image − noise (SiT, arXiv 2401.08740, section 2)."""
+
+
+Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
+
+
+class TimeInput(Data, frozen=True, kw_only=True):
+    """How time reaches the network: t enters as scale · t + offset.
+
+    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` 1 is.
+    """
+
+    scale: float = 1000.0
+    offset: float = 0.0
+
+
+class Sampling(Data, frozen=True, kw_only=True):
+    """What a model is sampled with unless something else is asked for.
+
+    `guidance` is s in uncond + s · (cond − uncond) (arXiv 2207.12598); `guided_channels` counts the channels it acts on, from
+    the first; the others are the conditional prediction's.
+    """
+
+    solver: str
+    steps: int
+    guidance: float
+    guided_channels: int
+
+
+class File(Data, frozen=True, kw_only=True):
+    """A file, by its path in a repository, with what is known of it. None: not known beforehand."""
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path or self.path.startswith("/") or "\\" in self.path or ".." in self.path.split("/"):
+            raise ValueError(f"the path {self.path!r} leads out of its repository")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
+
+
+Layout: TypeAlias = Literal["dit", "diffusers", "uvit", "dcae"]
+"""How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
+
+
+class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"):
+    """Weights that ship inside the package: a safetensors file of `ditzoo/assets`, and its checksum."""
+
+    file: str
+    sha256: str
+
+
+class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
+    """Files in a repository of the Hugging Face Hub. For weights the first is the checkpoint, or the index of its shards.
+
+    `revision` is a commit (40 hex digits), or None: then the newest is resolved on the first pull and kept from then on.
+    `verified` is False where repository, revision, names or checksums are stated by others and were not confirmed.
+    """
+
+    repo: str
+    revision: str | None = None
+    files: tuple[File, ...]
+    layout: Layout | None = None
+    verified: bool = False
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ValueError(f"{self.repo!r} is no repository of the Hub; write OWNER/REPO")
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError(f"the revision {self.revision!r} is not a commit of 40 hexadecimal digits")
+
+
+class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
+    """Weights that have to be fetched by hand: `where` says from where; `ditzoo import` takes the file in."""
+
+    where: str
+    file: File
+    layout: Layout | None = None
+    verified: bool = False
+
+
+class Unreleased(Data, frozen=True, kw_only=True, tag_field="kind", tag="unreleased"):
+    """An architecture whose weights were never published: for the user's own checkpoints."""
+
+
+Weights: TypeAlias = Embedded | OnHub | ByHand | Unreleased
+
+
+class Pixels(Data, frozen=True, kw_only=True, tag_field="kind", tag="pixels"):
+    """No decoder: the network denoises pixels in −1 ... 1."""
+
+
+class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoencoder"):
+    """A decoder of latents: image = decoder(latent / `scale`), `factor` times as high and wide.
+
+    `architecture` names the diffusers class. `source` None: its weights are the `autoencoder.*` keys of the model's own file.
+    """
+
+    architecture: Literal["AutoencoderKL", "AutoencoderDC"]
+    source: OnHub | None = None
+    scale: float
+    factor: int
+
+
+class TextEncoder(Data, frozen=True, kw_only=True):
+    """The text encoder of a text-conditioned model: its last hidden state, `tokens` x `width`."""
+
+    source: OnHub
+    tokens: int = 77
+    width: int = 768
+
+
+class Published(Data, frozen=True, kw_only=True):
+    """A figure from a paper: the FID over `images` samples, and the settings behind it, in words."""
+
+    fid: float
+    settings: str
+    images: int = 50_000
+    verified: bool = True
+
+
+class Card(Data, frozen=True, kw_only=True):
+    """One model: its network, its weights, and the conventions it was trained under."""
+
+    name: str
+    summary: str
+    backbone: BackboneConfig
+    weights: Weights
+    schedule: Schedule
+    time: TimeInput
+    prediction: Literal["noise", "velocity"]
+    sampling: Sampling
+    null_label: int | None = None
+    classes: Literal["digits", "imagenet"] | None = None
+    decoder: Pixels | Autoencoder
+    text: TextEncoder | None = None
+    licence: str
+    citation: str
+    data: str
+    published: Published | None = None
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether the network's second half of channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
+        return self.prediction == "noise" and self.backbone.learns_variance
+
+    @property
+    def splits(self) -> bool:
+        """Whether part of the network depends on time and label alone, so that it can be a graph of its own."""
+        return self.backbone.splits
+
+    @property
+    def number_of_classes(self) -> int:
+        """How many classes there are to choose from, the null label not counted; 0 for a model without labels."""
+        return self.backbone.classes(null_label=self.null_label)
+
+    @property
+    def family(self) -> str:
+        """The kind of network and of its prediction: dit and uvit predict noise, sit and usit velocity."""
+        return self.backbone.names[self.prediction]
+
+    @property
+    def resolution(self) -> int:
+        """The side of the decoded images, in pixels."""
+        return self.backbone.latent_shape[1] * (self.decoder.factor if isinstance(self.decoder, Autoencoder) else 1)
+
+    def check_class(self, number: int) -> int:
+        """`number` itself, if the model has that class; raises UsageError otherwise."""
+        if not self.number_of_classes:
+            raise UsageError(f"{self.name} has no classes to choose from")
+        if not 0 <= number < self.number_of_classes:
+            raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
+        return number

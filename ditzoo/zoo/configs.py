@@ -1,0 +1,155 @@
+"""The hyperparameters of the networks, one record a family.
+
+Every record answers the same questions, so that nothing else has to ask which family it has: see `DiTConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeAlias
+
+from ditzoo.records import Data
+
+
+class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
+    """The hyperparameters of a DiT, named as in its authors' code (arXiv 2212.09748, table 1).
+
+    `class_dropout_prob` above 0 adds the null label, number `num_classes`, to the label table.
+    """
+
+    names: ClassVar[dict[str, str]] = {"noise": "dit", "velocity": "sit"}
+    """What the family is called, by what the network predicts."""
+
+    splits: ClassVar[bool] = True
+    """Whether part of the network depends on time and label alone, so that it can be a graph of its own."""
+
+    resizable: ClassVar[bool] = True
+    """Whether the network takes latents of other sizes than those that it was trained on."""
+
+    input_size: int = 32
+    patch_size: int = 2
+    in_channels: int = 4
+    hidden_size: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    class_dropout_prob: float = 0.1
+    num_classes: int = 1000
+    learn_sigma: bool = True
+
+    def __post_init__(self) -> None:
+        _check_geometry(self.input_size, self.patch_size, self.hidden_size, self.num_heads)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network denoises."""
+        return self.in_channels, self.input_size, self.input_size
+
+    @property
+    def null_label(self) -> int | None:
+        """The label that means "no class", which guidance needs; None where the table has none."""
+        return self.num_classes if self.class_dropout_prob > 0 else None
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether there are as many channels of variance behind those of the prediction (arXiv 2102.09672, eq. 15)."""
+        return self.learn_sigma
+
+    @property
+    def fixed_parameters(self) -> int:
+        """How many numbers of a checkpoint are computed, not learned: the positions."""
+        return (self.input_size // self.patch_size) ** 2 * self.hidden_size
+
+    def classes(self, *, null_label: int | None) -> int:
+        """How many classes there are to choose from, the null label not counted; 0 without labels."""
+        return self.num_classes
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a checkpoint of the network holds, the fixed positions included."""
+        width, patch = self.hidden_size, self.patch_size
+        hidden, tokens = int(width * self.mlp_ratio), (self.input_size // patch) ** 2
+        out = patch**2 * self.in_channels * (2 if self.learn_sigma else 1)
+        labels = self.num_classes + (self.null_label is not None)
+        time = _linear(256, width) + _linear(width, width)
+        block = _linear(width, 10 * width) + _linear(width, hidden) + _linear(hidden, width)
+        final = _linear(width, out) + _linear(width, 2 * width)
+        return _linear(patch**2 * self.in_channels, width) + time + (labels + tokens) * width + self.depth * block + final
+
+
+class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
+    """The hyperparameters of a U-ViT, named as in its authors' code (arXiv 2209.12152, table 1).
+
+    `num_classes` counts the rows of the label table, the null label's included; -1 means no labels. `clip_dim` is the
+    width of the text tokens of a text-conditioned network, None for any other.
+    """
+
+    names: ClassVar[dict[str, str]] = {"noise": "uvit", "velocity": "usit"}
+    splits: ClassVar[bool] = False
+    resizable: ClassVar[bool] = False
+    learns_variance: ClassVar[bool] = False
+    fixed_parameters: ClassVar[int] = 0
+    """See `DiTConfig`."""
+
+    img_size: int = 32
+    patch_size: int = 2
+    in_chans: int = 4
+    embed_dim: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = False
+    mlp_time_embed: bool = False
+    num_classes: int = -1
+    conv: bool = True
+    skip: bool = True
+    clip_dim: int | None = None
+    num_clip_token: int = 77
+
+    def __post_init__(self) -> None:
+        _check_geometry(self.img_size, self.patch_size, self.embed_dim, self.num_heads)
+        if self.clip_dim is not None and self.num_classes > 0:
+            raise ValueError("a U-ViT takes labels (num_classes) or text (clip_dim), not both")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network denoises."""
+        return self.in_chans, self.img_size, self.img_size
+
+    @property
+    def extra_tokens(self) -> int:
+        """How many tokens stand before the patches: time, and the label or the text."""
+        return 1 + (self.num_clip_token if self.clip_dim is not None else int(self.num_classes > 0))
+
+    def classes(self, *, null_label: int | None) -> int:
+        """See `DiTConfig`."""
+        return max(0, self.num_classes - (null_label is not None))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a checkpoint of the network holds."""
+        width, patch, chans = self.embed_dim, self.patch_size**2 * self.in_chans, self.in_chans
+        hidden, tokens = int(width * self.mlp_ratio), (self.img_size // self.patch_size) ** 2 + self.extra_tokens
+        attention = _linear(width, 3 * width) - (0 if self.qkv_bias else 3 * width) + _linear(width, width)
+        block = attention + _linear(width, hidden) + _linear(hidden, width) + 4 * width
+        blocks = (2 * (self.depth // 2) + 1) * block + (self.depth // 2 * _linear(2 * width, width) if self.skip else 0)
+        time = _linear(width, 4 * width) + _linear(4 * width, width) if self.mlp_time_embed else 0
+        condition = max(self.num_classes, 0) * width + (0 if self.clip_dim is None else _linear(self.clip_dim, width))
+        final = 2 * width + _linear(width, patch) + (_linear(9 * chans, chans) if self.conv else 0)
+        return _linear(patch, width) + time + condition + tokens * width + blocks + final
+
+
+BackboneConfig: TypeAlias = DiTConfig | UViTConfig
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    """The numbers in a linear map with a bias."""
+    return (inputs + 1) * outputs
+
+
+def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
+    if min(size, patch, width, heads) < 1:
+        raise ValueError(f"size {size}, patch {patch}, width {width} and heads {heads} must all be positive")
+    if size % patch:
+        raise ValueError(f"size {size} is no multiple of the patch size {patch}")
+    if width % heads:
+        raise ValueError(f"width {width} is no multiple of the number of heads {heads}")

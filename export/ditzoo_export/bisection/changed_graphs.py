@@ -1,0 +1,115 @@
+"""Where a bundle's graphs were changed: the first value that is not that of a fresh export of the same network and settings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from ditzoo.bundle import Bundle
+from ditzoo.files import cache_dir
+from ditzoo.measure.bisection import Place
+from ditzoo.measure.metrics import relative_l2
+from ditzoo_export.artifacts import cached_bundle
+from ditzoo_export.bisection.module_outputs import (
+    WATCHED,
+    Node,
+    Values,
+    ends,
+    expose,
+    given,
+    network_graphs,
+    place_of,
+    read_nodes,
+)
+from ditzoo_export.settings import Settings
+
+SAME = 1e-6
+"""The largest relative L2 error between two runs of the same arithmetic on the same machine."""
+
+_ERRORS_ONLY = 3
+
+
+def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> Place | None:
+    """The first operation of a bundle's network that gives another value on the inputs `evaluation` than a fresh export's.
+
+    First the outputs of the modules `blocks` are compared, then all values of the first one that differs, and what lies
+    between blocks. None where nothing differs, or too few values have the same names to tell; where the bundle is that export;
+    and in bf16, in which no CPU computes.
+    """
+    fresh = cached_bundle(bundle.card, settings=_settings(bundle))
+    if fresh.path == bundle.path or bundle.manifest.graphs["backbone"].precision == "bf16":
+        return None
+    known, written = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
+    nodes = [node for node in written if (node.graph, node.value) in known]
+    if len(nodes) < len(written) / 2:
+        return None
+    last = ends(nodes)
+    block_at = {last[path]: path for path in reversed(blocks) if path in last}
+    for end, _ in _differences(bundle, fresh, [node for node in nodes if node in block_at], evaluation):
+        before = nodes[: nodes.index(end) + 1]
+        near = [node for node in before if _block(node, blocks) in ("", block_at[end])]
+        return next(place_of(node, apart, changed=True) for node, apart in _differences(bundle, fresh, near, evaluation))
+    return None
+
+
+def error(value: np.ndarray, reference: np.ndarray) -> float:
+    """The relative L2 error of a value, or its largest magnitude where it should be zero; a NaN in the same place is right."""
+    if value.shape != reference.shape:
+        return float("inf")
+    if np.array_equal(value, reference, equal_nan=True):
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        return relative_l2(value, reference) if np.any(reference) else float(np.abs(value).max(initial=0))
+
+
+def _settings(bundle: Bundle) -> Settings:
+    """The settings of the export that made a bundle's network."""
+    graph = bundle.manifest.graphs["backbone"]
+    height, width = graph.inputs[0].shape[2:]
+    return Settings(
+        precision=graph.precision,
+        target="tensorrt" if bundle.manifest.settings["target"] == "tensorrt" else "onnxruntime",
+        size=(height, width) if isinstance(height, int) and isinstance(width, int) else None,
+        split="conditioning" in bundle.manifest.graphs,
+    )
+
+
+def _block(node: Node, blocks: Sequence[str]) -> str:
+    """The block that a node belongs to; empty for the network's own code."""
+    return max((path for path in blocks if f"{node.module}.".startswith(f"{path}.")), key=len, default="")
+
+
+def _differences(bundle: Bundle, fresh: Bundle, nodes: Sequence[Node], evaluation: Values) -> Iterator[tuple[Node, float]]:
+    """Those of the nodes whose values are not the same in both, and how far they are apart, in the order of `nodes`."""
+    values, expected = (_node_values(each, nodes, evaluation) for each in (bundle, fresh))
+    for node in nodes:
+        apart = error(values[node.graph, node.value], expected[node.graph, node.value])
+        if not apart <= SAME:
+            yield node, apart
+
+
+def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> dict[tuple[str, str], np.ndarray]:
+    """What nodes of a bundle's network give, by graph and value."""
+    known, found = dict(evaluation), dict[tuple[str, str], np.ndarray]()
+    for name, graph in network_graphs(bundle):
+        labels = {WATCHED + node.value: node.value for node in nodes if node.graph == name}
+        outputs = _run(bundle.path / graph.file, labels, given(graph.inputs, known))
+        found |= {(name, value): outputs[label] for label, value in labels.items()}
+        known |= {spec.name: outputs[spec.name] for spec in graph.outputs}
+    return found
+
+
+def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
+    """The outputs of a graph and the values in it that have `labels`, computed node by node as they are written."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+        expose(path, Path(scratch), labels)
+        session = ort.InferenceSession(Path(scratch) / path.name, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, inputs), strict=True))

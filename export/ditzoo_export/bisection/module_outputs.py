@@ -1,0 +1,216 @@
+"""Looking into a network as it runs: the outputs of its modules, by hooks in PyTorch, elsewhere as more outputs of a graph."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ditzoo.backends.base import Showing
+from ditzoo.backends.torch import TorchBackend
+from ditzoo.bundle import CARD, PLAN, Bundle, Graph
+from ditzoo.errors import BackendError
+from ditzoo.files import cache_dir
+from ditzoo.measure.bisection import Place
+from ditzoo.records import Data
+from ditzoo.specs import TensorSpec
+from ditzoo_export.graph import scope_of
+
+Values: TypeAlias = dict[str, npt.NDArray[Any]]
+
+GRAPHS = ("conditioning", "backbone")
+"""The graphs of a network, in the order in which they run."""
+
+WATCHED = "watched."
+"""How the names of outputs begin that a graph has only to be looked into."""
+
+
+class Call(Data, frozen=True, kw_only=True):
+    """A module that runs when a network does: its path, those of the modules inside of whose code it was called, and the shape
+    of its output but for the batch axis. The network itself has the path ""."""
+
+    path: str
+    within: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Node(Data, frozen=True, kw_only=True):
+    """A node of a bundle's graph, and the name of its first output."""
+
+    graph: str
+    name: str
+    operation: str
+    module: str
+    value: str
+
+
+class Watcher(Protocol):
+    """A network that can be looked into."""
+
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
+        """The outputs of the modules at `calls`, those of them that it has, by path; one evaluation after the other."""
+
+    def place(self, path: str, error: float) -> Place:
+        """What computes the output of the module at a `path`."""
+
+
+class TorchWatcher:
+    """A network in PyTorch."""
+
+    def __init__(self, backend: TorchBackend) -> None:
+        if backend.net is None:
+            raise BackendError(f"{backend.name} is closed; open the backend again")
+        self._backend, self._net = backend, backend.net
+
+    def calls(self, evaluation: Values) -> list[Call]:
+        """Every module that runs, in the order in which they end; the network itself is the last."""
+        running: list[str] = []
+        calls: dict[str, Call] = {}
+
+        def end(path: str, output: Tensor) -> None:
+            running.pop()
+            calls[path] = Call(path=path, within=tuple(running), shape=tuple(output.shape[1:]))
+
+        with _hooked(dict(self._net.named_modules()), begin=running.append, end=end):
+            self._run(evaluation)
+        return list(calls.values())
+
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
+        """See `Watcher`."""
+        modules = {call.path: self._net.get_submodule(call.path) for call in calls}
+        for evaluation in evaluations:
+            values: dict[str, Tensor] = {}
+            with _hooked(modules, begin=lambda path: None, end=values.__setitem__):
+                self._run(evaluation)
+            yield {path: _floats(value) for path, value in values.items()}
+
+    def place(self, path: str, error: float) -> Place:
+        """See `Watcher`."""
+        kind = type(self._net.get_submodule(path)).__name__
+        return Place(graph="", module=path, operation=kind, node="", relative_l2=error, changed=False)
+
+    def _run(self, evaluation: Values) -> None:
+        inputs = given(self._backend.inputs, evaluation)
+        with torch.inference_mode():
+            self._net(**{name: torch.from_numpy(value).to(self._backend.device) for name, value in inputs.items()})
+
+
+class GraphWatcher:
+    """The graphs of a bundle, on the backend that `reopen` opens on a copy of it whose graphs have more outputs."""
+
+    def __init__(self, bundle: Bundle, reopen: Callable[[Bundle], Showing]) -> None:
+        self.bundle, self._reopen = bundle, reopen
+        self.ends = ends(read_nodes(bundle))
+
+    def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
+        """See `Watcher`. A module that left nothing in the graphs is not there."""
+        paths = [call.path for call in calls if call.path in self.ends]
+        with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
+            watched = watched_bundle(self.bundle, calls, Path(scratch))
+            with self._reopen(watched) as backend:
+                for evaluation in evaluations:
+                    values = backend.values(given(backend.inputs, evaluation))
+                    yield {path: values[WATCHED + path] for path in paths}
+
+    def place(self, path: str, error: float) -> Place:
+        """See `Watcher`."""
+        return place_of(self.ends[path], error, changed=False)
+
+
+def given(specs: Sequence[TensorSpec], values: Values) -> Values:
+    """Those of the values that `specs` name, in the dtypes that they have."""
+    return {spec.name: values[spec.name].astype(spec.dtype, copy=False) for spec in specs}
+
+
+def place_of(node: Node, error: float, *, changed: bool) -> Place:
+    """The place that a node is."""
+    return Place(
+        graph=node.graph, module=node.module, operation=node.operation, node=node.name, relative_l2=error, changed=changed
+    )
+
+
+def read_nodes(bundle: Bundle) -> list[Node]:
+    """The nodes of a bundle's network, in the order in which they run."""
+    return [
+        Node(graph=name, name=node.name, operation=node.op_type, module=scope_of(node), value=node.output[0])
+        for name, graph in network_graphs(bundle)
+        for node in onnx.load(bundle.path / graph.file, load_external_data=False).graph.node
+    ]
+
+
+def network_graphs(bundle: Bundle) -> list[tuple[str, Graph]]:
+    """The graphs of the network, in the order in which they run."""
+    return [(name, bundle.manifest.graphs[name]) for name in GRAPHS if name in bundle.manifest.graphs]
+
+
+def ends(nodes: Sequence[Node]) -> dict[str, Node]:
+    """The node that gives the output of each module, by the module's path: the last one that belongs to it."""
+    found: dict[str, Node] = {}
+    for node in nodes:
+        parts = node.module.split(".") if node.module else []
+        for depth in range(len(parts) + 1):
+            found[".".join(parts[:depth])] = node
+    return found
+
+
+def watched_bundle(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
+    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules at `calls`, in float32.
+
+    Their names are "watched." and the module's path. Modules that left nothing in the graphs are left out.
+    """
+    found, graphs = ends(read_nodes(bundle)), {}
+    for name, graph in network_graphs(bundle):
+        here = [call for call in calls if call.path in found and found[call.path].graph == name]
+        expose(bundle.path / graph.file, folder, {WATCHED + call.path: found[call.path].value for call in here})
+        specs = [TensorSpec(name=WATCHED + call.path, shape=("batch", *call.shape)) for call in here]
+        graphs[name] = msgspec.structs.replace(graph, outputs=(*graph.outputs, *specs))
+    for name in (CARD, PLAN):
+        shutil.copyfile(bundle.path / name, folder / name)
+    manifest = msgspec.structs.replace(bundle.manifest, graphs=graphs)
+    return msgspec.structs.replace(bundle, path=folder, manifest=manifest)
+
+
+def expose(path: Path, folder: Path, values: Mapping[str, str]) -> None:
+    """Writes the graph at `path` into `folder`, with an output, in float32, of each name in `values` for the value there."""
+    model = onnx.load(path, load_external_data=False)
+    for name, value in values.items():
+        model.graph.node.append(onnx.helper.make_node("Cast", [value], [name], to=onnx.TensorProto.FLOAT))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    onnx.save(model, folder / path.name)
+    for data in path.parent.glob(f"{path.name}.*"):
+        shutil.copyfile(data, folder / data.name)
+
+
+@contextmanager
+def _hooked(
+    modules: Mapping[str, nn.Module], *, begin: Callable[[str], None], end: Callable[[str, Tensor], None]
+) -> Iterator[None]:
+    """While inside, `begin` is told the path of a module that begins to run, and `end` also its output."""
+
+    def before(path: str) -> Callable[..., None]:
+        return lambda module, arguments: begin(path)
+
+    def after(path: str) -> Callable[..., None]:
+        return lambda module, arguments, output: end(path, output)
+
+    handles = [module.register_forward_pre_hook(before(path)) for path, module in modules.items()]
+    handles += [module.register_forward_hook(after(path)) for path, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _floats(value: Tensor) -> npt.NDArray[Any]:
+    return np.asarray(value.to(torch.promote_types(value.dtype, torch.float32)).cpu())

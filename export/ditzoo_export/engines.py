@@ -1,0 +1,254 @@
+"""Building TensorRT engines. One code path for TensorRT 10, 11 and TensorRT-RTX 1: the module is a value, called `trt` here.
+
+Networks are strongly typed: the precision is that of the ONNX graph.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ditzoo.backends import cuda
+from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest, record_files
+from ditzoo.errors import ExportError, MissingPackageError, UsageError
+from ditzoo.files import cache_dir, replacing
+from ditzoo.records import to_json
+from ditzoo.specs import Profile
+from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
+
+log = logging.getLogger(__name__)
+
+_FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
+
+
+def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
+    """Fills `folder` with the engines of a bundle's graphs; raises ExportError, with all that TensorRT said, if one fails."""
+    trt = load(settings.flavour)
+    gpus = targets(settings)
+    graphs = {name: graph for name, graph in source.manifest.graphs.items() if name in ("backbone", "conditioning")}
+    engines = {}
+    for name, graph in graphs.items():
+        profiles = settings.profiles if name == "backbone" else (conditioning_profile(),)
+        for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
+            engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
+            engines[engine.file.removesuffix(".plan")] = engine
+    for name in (CARD, PLAN):
+        (folder / name).write_bytes((source.path / name).read_bytes())
+    manifest = Manifest(
+        model=source.card.name,
+        key=key,
+        weights=source.manifest.weights,
+        settings={"command": settings.command(source.card), "flavour": settings.flavour, "gpus": ", ".join(gpus)},
+        graphs=_keep_graphs(folder, source, graphs) if "stripped" in settings.options else {},
+        engines=engines,
+        files=record_files(folder),
+        made_by=made_by,
+        verified=source.manifest.verified,
+    )
+    (folder / MANIFEST).write_bytes(to_json(manifest))
+
+
+def load(flavour: str) -> Any:
+    """The Python module of a TensorRT; raises MissingPackageError where it is not installed."""
+    try:
+        return import_module(flavour)
+    except ModuleNotFoundError as error:
+        extra = flavour.replace("_", "-")
+        raise MissingPackageError(f"building {flavour} engines needs a package: pip install 'ditzoo[{extra}]'") from error
+
+
+def targets(settings: EngineSettings) -> tuple[str, ...]:
+    """The GPUs to build for; raises UsageError where this flavour cannot build that here, and says what can."""
+    here, flavour = cuda.gpu(), settings.flavour
+    if settings.gpus is None and here is None:
+        hint = (
+            "name one, such as --gpu sm89"
+            if flavour == "tensorrt_rtx"
+            else "build on the GPU that will run it, or use tensorrt_rtx"
+        )
+        raise UsageError(f"--gpu current: no GPU here; {hint}")
+    gpus = settings.gpus or (here or "",)
+    if flavour == "tensorrt" and gpus != (here,):
+        raise UsageError(
+            f"tensorrt builds only for the GPU it runs on ({here or 'there is none here'}); use --flavour tensorrt_rtx"
+        )
+    for gpu in gpus:
+        check_precision(gpu, settings.onnx.precision)
+    _check_options(settings, here)
+    return gpus
+
+
+def build(
+    trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
+) -> bytes:
+    """A serialised engine of the ONNX graph at `path`; raises ExportError with all that the parser or the builder said."""
+    heard: list[str] = []
+    logger = _logger(trt, heard)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(path)):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        said = "; ".join(f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
+        raise ExportError(f"{trt.__name__} cannot read {path.name}: {said}")
+    _decompose_attention(trt, network)
+    config = builder.create_builder_config()
+    for profile in profiles:
+        config.add_optimization_profile(_optimization_profile(builder, graph, profile))
+    _configure(trt, config, gpus, options)
+    config.progress_monitor = _monitor(trt)
+    timing = _timing_cache(trt, config, gpus)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(heard) or 'it does not say why'}")
+    if timing is not None:
+        _keep_timing(config, timing)
+    return bytes(engine)
+
+
+def _engine(
+    folder: Path,
+    source: Path,
+    name: str,
+    graph: Graph,
+    profiles: Sequence[Profile],
+    settings: EngineSettings,
+    *,
+    trt: Any,
+    gpus: tuple[str, ...],
+) -> Engine:
+    """Builds one engine into `folder`."""
+    started = time.perf_counter()
+    log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
+    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}.plan"
+    (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
+    return Engine(
+        file=file,
+        graph=name,
+        flavour=settings.flavour,
+        version=trt.__version__,
+        gpus=gpus,
+        precision=graph.precision,
+        profiles=tuple(profiles),
+        options=settings.options,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        seconds=round(time.perf_counter() - started, 1),
+    )
+
+
+def _label(profile: Profile) -> str:
+    """A profile in a file's name: "32x32-b8-16"."""
+    size = "x".join(str(profile.axes[axis]) for axis in ("height", "width") if axis in profile.axes)
+    return f"{size}{'-' if size else ''}b{profile.axes['batch']}"
+
+
+def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
+    """Puts the ONNX files beside engines without weights, which are filled in from them."""
+    for name in source.manifest.files:
+        if any(name.startswith(graph.file) for graph in graphs.values()):
+            shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
+    return graphs
+
+
+def _check_options(settings: EngineSettings, here: str | None) -> None:
+    """Raises UsageError for an option that the flavour has not, or not on a machine without a GPU."""
+    rtx, options = settings.flavour == "tensorrt_rtx", settings.options
+    if rtx and "version_compatible" in options:
+        raise UsageError(
+            "tensorrt_rtx has no version-compatible engines; build again for each version, or use --flavour tensorrt"
+        )
+    if rtx and "hardware_compatible" in options:
+        raise UsageError(
+            "tensorrt_rtx engines run on the GPUs that they were built for; name all of them: --gpu sm86,sm89,sm120"
+        )
+    for option in ("stripped", "refittable"):
+        if rtx and here is None and option in options:
+            raise UsageError(f"tensorrt_rtx builds {option} engines only on a machine with a GPU, and there is none here")
+
+
+def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
+    for option in options:
+        if option in _FLAGS:
+            config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))
+    if "hardware_compatible" in options:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if not hasattr(trt, "ComputeCapability"):
+        return
+    config.num_compute_capabilities = len(gpus)
+    for i, gpu in enumerate(gpus):
+        if not hasattr(trt.ComputeCapability, gpu.upper()):
+            known = [name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM")]
+            raise UsageError(f"{trt.__name__} {trt.__version__} builds for {', '.join(known)}, not for {gpu}")
+        config.set_compute_capability(getattr(trt.ComputeCapability, gpu.upper()), i)
+
+
+def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
+    optimization = builder.create_optimization_profile()
+    for spec in graph.inputs:
+        optimization.set_shape(spec.name, *sizes.shapes(spec))
+    return optimization
+
+
+def _decompose_attention(trt: Any, network: Any) -> None:
+    """Allows TensorRT to take an attention op apart where it has no kernel for it; where it has, it is still fused."""
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        if layer.type == trt.LayerType.ATTENTION_INPUT:
+            layer.__class__ = trt.IAttentionInputLayer
+            layer.attention.decomposable = True
+
+
+def _logger(trt: Any, heard: list[str]) -> Any:
+    """TensorRT's errors go into `heard`, its warnings to the log."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the module is a value
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                heard.append(message)
+            log.debug("%s: %s", trt.__name__, message)
+
+    return Logger()
+
+
+def _monitor(trt: Any) -> Any:
+    """The phases of a build go to the log as they begin."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            log.info("%s: %s (%d steps)", trt.__name__, name, steps)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            log.debug("%s: %s is done", trt.__name__, name)
+
+    return Monitor()
+
+
+def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
+    """Gives the builder what it measured before on this GPU; returns where that is kept. TensorRT-RTX measures nothing."""
+    if hasattr(trt, "ComputeCapability"):
+        return None
+    path = cache_dir() / "timing" / f"{trt.__name__}-{trt.__version__}-{'-'.join(gpus)}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    config.set_timing_cache(cache, False)
+    return path
+
+
+def _keep_timing(config: Any, path: Path) -> None:
+    with replacing(path) as scratch:
+        scratch.write_bytes(bytes(config.get_timing_cache().serialize()))

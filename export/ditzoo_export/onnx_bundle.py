@@ -1,0 +1,76 @@
+"""Making a bundle of ONNX graphs: trace, quantize, verify, and write down what it is."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import tempfile
+from pathlib import Path
+
+from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification, record_files
+from ditzoo.errors import ExportError
+from ditzoo.families import family_of
+from ditzoo.files import digest
+from ditzoo.nets.network import Network
+from ditzoo.plan.make import make_plan
+from ditzoo.records import to_json
+from ditzoo.weights.load import load_network
+from ditzoo.weights.local import weights_file
+from ditzoo.zoo.card import Card
+from ditzoo_export.decoder import export_decoder
+from ditzoo_export.quantization.qdq import calibrate, extents, quantize
+from ditzoo_export.settings import Settings
+from ditzoo_export.text_encoder import export_text
+from ditzoo_export.trace import trace_graphs
+from ditzoo_export.verify import Expected, expect, verify
+
+log = logging.getLogger(__name__)
+
+
+def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
+    """Fills `folder` with the bundle of a card's network, or of `net`; raises ExportError where its verification fails."""
+    from_card, net = net is None, load_network(card) if net is None else net
+    expected = expect(card, net, settings)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        place = Path(scratch) if settings.eight_bits else folder
+        graphs = trace_graphs(place, card, net, settings, precision="fp32" if settings.eight_bits else settings.precision)
+        del net
+        gc.collect()  # the tracer's cycles hold copies of the weights
+        if settings.eight_bits:
+            graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
+        else:
+            verified, extent = verify(folder, graphs, card, expected, settings), ""
+    graphs |= {**export_decoder(card, folder, opset=settings.opset), **export_text(card, folder, opset=settings.opset)}
+    (folder / PLAN).write_bytes(make_plan(card).to_json())
+    (folder / CARD).write_bytes(to_json(card))
+    manifest = Manifest(
+        model=card.name,
+        key=key,
+        weights=digest(weights_file(card)) if from_card else None,
+        settings={
+            "command": settings.command(card),
+            "precision": settings.precision,
+            "target": settings.target,
+            **({"quantized": extent} if extent else {}),
+        },
+        graphs=graphs,
+        files=record_files(folder),
+        made_by=made_by,
+        verified=verified,
+    )
+    (folder / MANIFEST).write_bytes(to_json(manifest))
+
+
+def _eight_bits(
+    folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
+) -> tuple[dict[str, Graph], Verification, str]:
+    """Makes eight-bit graphs from the float32 ones in `source`: as many products as pass the verification."""
+    largest = calibrate(source, floats, card) if settings.calibrated else {}
+    for extent, left_out in extents(source, floats, family_of(card.backbone)).items():
+        graphs = quantize(source, folder, floats, settings, largest=largest, left_out=left_out)
+        try:
+            return graphs, verify(folder, graphs, card, expected, settings), extent
+        except ExportError as error:
+            failure = error
+            log.info("quantizing %s is too much: %s", extent, error)
+    raise failure

@@ -1,0 +1,1 @@
+"""TODO ditzoo_export.quantization."""

@@ -1,0 +1,62 @@
+"""The text encoder of text-to-image models as ONNX, with its tokenizer, so that a bundle takes prompts without torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ditzoo.bundle import Graph
+from ditzoo.errors import ExportError
+from ditzoo.pictures.text_encoder import TOKENIZER, load_torch, tokenize
+from ditzoo.specs import TensorSpec
+from ditzoo.zoo.card import Card
+from ditzoo_export.graph import write_graph
+
+_PROMPTS = ("a", "a photograph of a cat", "")
+
+
+class LastHiddenState(nn.Module):
+    """Tokens [B, T] -> the encoder's last hidden state [B, T, D]."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden: Tensor = self.encoder(tokens).last_hidden_state
+        return hidden
+
+
+def export_text(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
+    """Writes the card's text encoder, from tokens to what conditions the network, and its tokenizer into `folder`.
+
+    Returns what the manifest says of it; nothing for models without text. Raises ExportError where it has another shape than
+    the card says.
+    """
+    if card.text is None:
+        return {}
+    text = card.text
+    encoder, tokenizer = load_torch(card, text)
+    shutil.copyfile(tokenizer, folder / TOKENIZER)
+    graph = Graph(
+        file="text_encoder.onnx",
+        precision="fp32",
+        opset=opset,
+        inputs=(TensorSpec(name="tokens", shape=("batch", text.tokens), dtype="int64"),),
+        outputs=(TensorSpec(name="context", shape=("batch", text.tokens, text.width)),),
+    )
+    module = LastHiddenState(encoder)
+
+    def example(batch: int) -> np.ndarray:
+        return tokenize(tokenizer, text, (_PROMPTS * batch)[:batch])
+
+    with torch.no_grad():
+        shape = tuple(module(torch.from_numpy(example(1))).shape)
+    if shape != (1, text.tokens, text.width):
+        raise ExportError(f"the text encoder of {card.name} gives {shape[1:]}, not {(text.tokens, text.width)}")
+    write_graph(module, graph, folder, example)
+    return {"text_encoder": graph}
