@@ -23,7 +23,7 @@ from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import MANIFEST, Bundle, open_bundle, record_files
 from ditzoo.cli import run
-from ditzoo.measure.parity import TOLERANCES, Work, compared_rows, follow
+from ditzoo.measure.parity import TOLERANCES, SamplingTask, compared_rows, follow
 from ditzoo.plan.make import make_plan
 from ditzoo.records import to_json
 from ditzoo.sampling.condition import class_condition
@@ -34,7 +34,7 @@ from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 from ditzoo_export.bisection.changed_graphs import error
-from ditzoo_export.bisection.module_outputs import GraphWatcher, TorchWatcher, Values, read_nodes, watched_bundle
+from ditzoo_export.bisection.module_outputs import GraphOutputReader, TorchOutputReader, Values, bundle_with_outputs, read_nodes
 from ditzoo_export.bisection.search import bisect, build_engines, engine_settings, evaluations
 from ditzoo_export.graph import scope_of
 from ditzoo_export.trace import random_inputs
@@ -220,7 +220,7 @@ def watched_inputs(reference: Backend, *, classes: list[int], times: int) -> lis
     """The inputs of evaluations at `times` of four steps on the reference."""
     card = reference.card
     plan, noise = make_plan(card, steps=4), noise_of(0, range(len(classes)), card.backbone.latent_shape)
-    work = Work(plan=plan, condition=class_condition(card, classes), noise=noise)
+    work = SamplingTask(plan=plan, condition=class_condition(card, classes), noise=noise)
     return evaluations(follow(reference, work), work, rows=compared_rows(plan, times))
 
 
@@ -337,8 +337,8 @@ def test_any_network_can_be_looked_into(config: BackboneConfig, settings: dict[s
     card, net = random_model(config)
     bundle = cached_bundle(card, settings=make_settings(card, **settings), net=net)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=3)
-    truth = TorchWatcher(TorchBackend(card, net=net))
-    other = GraphWatcher(bundle, lambda watched: OnnxRuntimeBackend(watched.path, watched.manifest.graphs, card))
+    truth = TorchOutputReader(TorchBackend(card, net=net))
+    other = GraphOutputReader(bundle, lambda watched: OnnxRuntimeBackend(watched.path, watched.manifest.graphs, card))
     calls = truth.calls(inputs)
     (expected,), (given,) = truth.look(calls, [inputs]), other.look(calls, [inputs])
     silent = {path for path, value in net.named_modules() if isinstance(value, torch.nn.Identity)}
@@ -364,8 +364,8 @@ def test_an_engine_has_the_blocks_as_outputs(card: Card, tmp_path: Path) -> None
     assert settings == msgspec.structs.replace(asked, profiles=asked.profiles[:1])
     net = load_network(card)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=1)
-    calls = [call for call in TorchWatcher(TorchBackend(card, net=net)).calls(inputs) if len(call.within) == 1]
-    watched = watched_bundle(cached_bundle(card, settings=settings.onnx), calls, tmp_path)
+    calls = [call for call in TorchOutputReader(TorchBackend(card, net=net)).calls(inputs) if len(call.within) == 1]
+    watched = bundle_with_outputs(cached_bundle(card, settings=settings.onnx), calls, tmp_path)
     engines = build_engines(watched, settings)
     for engine in engines.manifest.engines.values():
         built = (engines.path / engine.file).read_bytes()

@@ -211,7 +211,7 @@ def test_a_damaged_file_is_no_traceback(sound: Path, place: int, value: int, len
     for damaged in (content, content[: length % len(content)]):
         path.write_bytes(damaged)
         with suppress(UsageError):
-            assert read_recording(path, UVIT).drawing.classes == tuple(CLASSES)
+            assert read_recording(path, UVIT).request.classes == tuple(CLASSES)
 
 
 def test_files_that_are_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -245,16 +245,16 @@ def test_the_file_says_what_was_drawn(own: dict[str, Any], tmp_path: Path, capfd
 
 def test_prompts_travel_too(tmp_path: Path) -> None:
     from ditzoo.measure.recording import write_recording
-    from ditzoo.sampling.request import Drawing
+    from ditzoo.sampling.request import SampleRequest
 
     card = ditzoo.card("uvit-s-2-coco")
     plan = make_plan(card, steps=2)
     shape = card.backbone.latent_shape
-    drawing = Drawing(model=card.name, plan=plan, seed=3, count=2, prompts=("a dog", "naïve 🎨"))
+    request = SampleRequest(model=card.name, plan=plan, seed=3, count=2, prompts=("a dog", "naïve 🎨"))
     latents = np.stack([gaussian(1, i, 0, shape) for i in range(2)])
-    write_recording(tmp_path / "a.npz", drawing, latents, precision="bf16")
+    write_recording(tmp_path / "a.npz", request, latents, precision="bf16")
     recording = read_recording(tmp_path / "a.npz", card)
-    assert recording.drawing.prompts == drawing.prompts
+    assert recording.request.prompts == request.prompts
     assert recording.drawn.precision == "bf16"
     np.testing.assert_array_equal(recording.drawn.states[-1], latents)
     np.testing.assert_array_equal(recording.noise(2)[1], gaussian(3, 1, 2, shape))

@@ -24,8 +24,8 @@ from ditzoo.cli import run
 from ditzoo.cli.options import parse_classes
 from ditzoo.errors import UsageError
 from ditzoo.files import sha256
-from ditzoo.pictures.png_metadata import read_drawing
-from ditzoo.sampling.request import Drawing
+from ditzoo.pictures.png_metadata import read_request
+from ditzoo.sampling.request import SampleRequest
 from ditzoo.zoo.card import Embedded
 
 DIT = ditzoo.card("dit-digits")
@@ -83,7 +83,7 @@ def test_like_repeats_a_picture_from_its_file_alone(solver: str, capfd: pytest.C
     assert out == "again/0003-class3.png\n"
     assert "seed 9, images 3 to 3" in err
     assert np.array_equal(pixels("again/0003-class3.png"), pixels("many/0003-class3.png"))
-    assert read_drawing(Path("again/0003-class3.png")) == read_drawing(Path("many/0003-class3.png"))
+    assert read_request(Path("again/0003-class3.png")) == read_request(Path("many/0003-class3.png"))
 
 
 def test_like_repeats_a_sheet_on_another_backend() -> None:
@@ -91,8 +91,8 @@ def test_like_repeats_a_sheet_on_another_backend() -> None:
     assert run(typed.split()) == 0
     assert run(["sample", "--like", "a.png", "--backend", "onnxruntime", "--out", "b.png"]) == 0
     assert np.abs(pixels("a.png").astype(int) - pixels("b.png")).max() <= 1
-    drawing = read_drawing(Path("a.png"))
-    assert (drawing.model, drawing.seed, drawing.classes) == ("uvit-digits", 2, (7, 1, 7, 1))
+    request = read_request(Path("a.png"))
+    assert (request.model, request.seed, request.classes) == ("uvit-digits", 2, (7, 1, 7, 1))
 
 
 def test_a_saved_plan_draws_the_same(capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,11 +180,11 @@ def test_bad_input_is_one_clear_line(typed: str, capfd: pytest.CaptureFixture[st
 @given(seed=st.integers(0, 2**64 - 1), first=st.integers(0, 1000), classes=st.lists(st.integers(0, 9), min_size=1, max_size=5))
 def test_drawings_survive_their_own_parts(seed: int, first: int, classes: list[int]) -> None:
     plan = ditzoo.make_plan(DIT, solver="ddim", steps=2)
-    drawing = Drawing(model="dit-digits", plan=plan, seed=seed, first=first, count=len(classes), classes=tuple(classes))
+    request = SampleRequest(model="dit-digits", plan=plan, seed=seed, first=first, count=len(classes), classes=tuple(classes))
     for i, number in enumerate(classes):
-        one = drawing.only(i)
+        one = request.only(i)
         assert (one.first, one.count, one.classes, one.plan) == (first + i, 1, (number,), plan)
-    assert msgspec.json.decode(msgspec.json.encode(drawing), type=Drawing) == drawing
+    assert msgspec.json.decode(msgspec.json.encode(request), type=SampleRequest) == request
 
 
 def test_out_of_memory_names_the_batch_that_fits(tmp_path: Path) -> None:

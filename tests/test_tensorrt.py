@@ -18,7 +18,7 @@ from tensorrt_stand_in import tensorrt as stand_in
 import ditzoo
 from ditzoo.backends import cuda
 from ditzoo.backends.batching import chunks
-from ditzoo.backends.conditioning import Hoisted
+from ditzoo.backends.conditioning import ModulationCache
 from ditzoo.backends.tensorrt import TensorRTBackend, accept, check_engines, present
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
@@ -183,7 +183,7 @@ def test_hoisted_rows_are_the_right_ones(times: list[int], labels: list[int], wi
         ran.append(len(t))
         return np.stack([t, y], axis=1)
 
-    hoisted = Hoisted(run, window=window)
+    hoisted = ModulationCache(run, window=window)
     if prepared:
         hoisted.prepare(times, labels)
     for time in times:

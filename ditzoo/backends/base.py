@@ -54,7 +54,7 @@ class Backend(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
-class Showing(Backend, Protocol):
+class MultiOutputBackend(Backend, Protocol):
     """A backend whose graphs may have more outputs than the prediction, and which gives all of them."""
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -62,7 +62,7 @@ class Showing(Backend, Protocol):
 
 
 @runtime_checkable
-class Hoisting(Protocol):
+class PreparesConditioning(Protocol):
     """A backend that can compute ahead of need what depends on time and label alone."""
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:

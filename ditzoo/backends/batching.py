@@ -9,7 +9,7 @@ from ditzoo.records import Data
 from ditzoo.specs import Profile
 
 
-class Chunk(Data, frozen=True, kw_only=True):
+class BatchPart(Data, frozen=True, kw_only=True):
     """A part of a batch: which rows of it, which profile (a number over all engines of a graph), and how many rows it runs."""
 
     start: int
@@ -23,7 +23,7 @@ class Chunk(Data, frozen=True, kw_only=True):
         return [min(row, self.stop - 1) for row in range(self.start, self.start + self.rows)]
 
 
-def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[Chunk]:
+def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[BatchPart]:
     """How a batch is run: in one profile that it fits, or split over the largest; what is too small for any is padded.
 
     `sizes` are those of the axes, "batch" among them. Raises BackendError where no profile takes such latents.
@@ -43,6 +43,6 @@ def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[Chunk]
             best = max(usable, key=lambda i: profiles[i].axes["batch"].max)
         batch = profiles[best].axes["batch"]
         stop = start + min(left, batch.max)
-        parts.append(Chunk(start=start, stop=stop, profile=best, rows=max(stop - start, batch.min)))
+        parts.append(BatchPart(start=start, stop=stop, profile=best, rows=max(stop - start, batch.min)))
         start = stop
     return parts

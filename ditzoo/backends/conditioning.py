@@ -1,4 +1,4 @@
-"""Hoisted conditioning: what depends on time and label alone is computed once for all steps of a plan, in windows."""
+"""ModulationCache conditioning: what depends on time and label alone is computed once for all steps of a plan, in windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WINDOW_BYTES = 256 * 2**20
 """How much one window of modulations may take: 342 rows of DiT-XL/2."""
 
 
-class Hoisted:
+class ModulationCache:
     """The modulations of distinct (time, label) pairs. `run` computes them for t [K] and y [K], K mostly up to `window`.
 
     What `prepare` announced is computed ahead of need, as many rows as a window holds; a pair that was not announced is

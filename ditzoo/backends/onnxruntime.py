@@ -14,7 +14,7 @@ import onnxruntime as ort
 from array_api_compat import array_namespace
 
 from ditzoo.backends import cuda
-from ditzoo.backends.conditioning import Hoisted, window_rows
+from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.bundle import Graph
 from ditzoo.errors import BackendError
 from ditzoo.files import cache_dir
@@ -76,25 +76,25 @@ class OnnxRuntimeBackend:
         entries = _AS_EXPORTED if graph.precision in ("int8", "fp8") else {}
         options = provider_options(device, graph.inputs, profiles)
         self._sessions = {graph.file: _session(folder / graph.file, entries, device, threads, options)}
-        self._hoisted = None
+        self._modulation_cache = None
         if conditioning is not None:
             window = window_rows(conditioning.outputs)
             ahead = [Profile(axes={"batch": Range(min=1, opt=window, max=window)})] if profiles else []
             options = provider_options(device, conditioning.inputs, ahead)
             self._sessions[conditioning.file] = _session(folder / conditioning.file, _RUNS_ONCE, device, threads, options)
-            self._hoisted = Hoisted(lambda t, y: self._run(conditioning, {"t": t, "y": y}), window=window)
+            self._modulation_cache = ModulationCache(lambda t, y: self._run(conditioning, {"t": t, "y": y}), window=window)
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """See `ditzoo.backends.base.Hoisting`."""
-        if self._hoisted is not None:
-            self._hoisted.prepare(times, labels)
+        """See `ditzoo.backends.base.PreparesConditioning`."""
+        if self._modulation_cache is not None:
+            self._modulation_cache.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output."""
         return self._run(self._graph, self.backbone_inputs(inputs))[0]
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `ditzoo.backends.base.Showing`."""
+        """See `ditzoo.backends.base.MultiOutputBackend`."""
         outputs = self._run(self._graph, self.backbone_inputs(inputs))
         return {**self._modulations(inputs), **dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))}
 
@@ -120,9 +120,9 @@ class OnnxRuntimeBackend:
 
     def _modulations(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every output of the conditioning's graph."""
-        if self._hoisted is None or self._conditioning is None:
+        if self._modulation_cache is None or self._conditioning is None:
             return {}
-        rows, places = self._hoisted(inputs["t"], inputs["y"])
+        rows, places = self._modulation_cache(inputs["t"], inputs["y"])
         return {spec.name: rows[i][places] for i, spec in enumerate(self._conditioning.outputs)}
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from ditzoo.backends import cuda
-from ditzoo.backends.batching import Chunk, chunks
-from ditzoo.backends.conditioning import Hoisted, row_bytes, window_rows
+from ditzoo.backends.batching import BatchPart, chunks
+from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError, BundleError
 from ditzoo.files import cache_dir, replacing
@@ -123,24 +123,29 @@ class TensorRTBackend:
             name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
         }
         self._modulations: dict[str, cuda.Buffer] = {}
-        self._hoisted = None if conditioning is None else Hoisted(self._condition, window=window_rows(conditioning.outputs))
+        self._modulation_cache = (
+            None if conditioning is None else ModulationCache(self._condition, window=window_rows(conditioning.outputs))
+        )
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """See `ditzoo.backends.base.Hoisting`."""
-        if self._hoisted is not None:
-            self._hoisted.prepare(times, labels)
+        """See `ditzoo.backends.base.PreparesConditioning`."""
+        if self._modulation_cache is not None:
+            self._modulation_cache.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output."""
         return self.values(inputs)[self.outputs[0].name]
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `ditzoo.backends.base.Showing`; modulations that the backbone takes stay on the device."""
+        """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes stay on the device."""
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise BackendError(f"{self.name} is closed; open the backend again")
         batch, _, height, width = inputs["x"].shape
-        slots, places = self._slots["backbone"], self._hoisted(inputs["t"], inputs["y"])[1] if self._hoisted else []
+        slots, places = (
+            self._slots["backbone"],
+            self._modulation_cache(inputs["t"], inputs["y"])[1] if self._modulation_cache else [],
+        )
         cuda.settle(self._library)
         parts = []
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
@@ -174,7 +179,7 @@ class TensorRTBackend:
         self._slots = {}
         self._stream.free()
 
-    def _run(self, slot: Slot, chunk: Chunk, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
+    def _run(self, slot: Slot, chunk: BatchPart, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
         """Runs a chunk. Modulations come from the device, at `places`."""
         rows = chunk.filling
         given = self._fill(slot, inputs, rows)

@@ -11,12 +11,12 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ditzoo.backends.base import Backend, Hoisting
+from ditzoo.backends.base import Backend, PreparesConditioning
 from ditzoo.specs import Array
 
 
-class WrappedBackend(ABC):
-    """Does what `backend` does, which stays the caller's: leaving this one does not close it. See `Backend` and `Hoisting`."""
+class DelegatingBackend(ABC):
+    """Does what `backend` does, which stays the caller's: leaving this one does not close it. See `Backend` and `PreparesConditioning`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -29,7 +29,7 @@ class WrappedBackend(ABC):
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """The other's, if it hoists."""
-        if isinstance(self.backend, Hoisting):
+        if isinstance(self.backend, PreparesConditioning):
             self.backend.prepare(times, labels)
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
@@ -49,7 +49,7 @@ class WrappedBackend(ABC):
         """Leaves the other open."""
 
 
-class TimedBackend(WrappedBackend):
+class TimedBackend(DelegatingBackend):
     """`seconds` is what the other's calls took in all. On a GPU a call may end before its work does."""
 
     def __init__(self, backend: Backend) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ditzoo.backends.conditioning import Hoisted, window_rows
+from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
@@ -68,14 +68,16 @@ class TorchBackend:
         net = in_dtype(net, DTYPES[precision], modules=modules)
         self.library = library
         self.net: Network | None = net.eval().requires_grad_(False).to(self.device)
-        self._hoisted = self._hoist(net, precision) if form == "split" else None
-        run: Callable[..., torch.Tensor] = net.denoise if self._hoisted and isinstance(net, ConditionedNetwork) else net
+        self._modulation_cache = self._cache_modulations(net, precision) if form == "split" else None
+        run: Callable[..., torch.Tensor] = (
+            net.denoise if self._modulation_cache and isinstance(net, ConditionedNetwork) else net
+        )
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """See `ditzoo.backends.base.Hoisting`."""
-        if self._hoisted is not None:
-            self._hoisted.prepare(times, labels)
+        """See `ditzoo.backends.base.PreparesConditioning`."""
+        if self._modulation_cache is not None:
+            self._modulation_cache.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output for tensors on the backend's device."""
@@ -83,14 +85,14 @@ class TorchBackend:
         if self._run is None:
             raise BackendError(f"{self.name} is closed; open the backend again")
         with torch.inference_mode():
-            if self._hoisted is None:
+            if self._modulation_cache is None:
                 return self._run(**inputs)
-            modulations, places = self._hoisted(inputs["t"].tolist(), inputs["y"].tolist())
+            modulations, places = self._modulation_cache(inputs["t"].tolist(), inputs["y"].tolist())
             return self._run(inputs["x"], *(rows[places] for rows in modulations))
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
-        device = "cpu" if self._hoisted is not None and array.ndim < 2 else self.device
+        device = "cpu" if self._modulation_cache is not None and array.ndim < 2 else self.device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
@@ -103,14 +105,14 @@ class TorchBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.net = self._run = None
 
-    def _hoist(self, net: Network, precision: Precision) -> Hoisted:
+    def _cache_modulations(self, net: Network, precision: Precision) -> ModulationCache:
         if not isinstance(net, ConditionedNetwork) or precision == "fp64":  # times of a window are float32
             raise BackendError(f"{self.card.name} in {precision} cannot be split on torch; use torch:{precision}:single")
 
         def condition(t: npt.NDArray[np.float32], y: npt.NDArray[np.int64]) -> tuple[torch.Tensor, ...]:
             return net.condition(torch.from_numpy(t).to(self.device), torch.from_numpy(y).to(self.device))
 
-        return Hoisted(condition, window=window_rows(net.modulations))
+        return ModulationCache(condition, window=window_rows(net.modulations))
 
 
 def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[..., torch.Tensor]:

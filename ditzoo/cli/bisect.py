@@ -11,11 +11,16 @@ from ditzoo.errors import BackendError
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import Drawn, Tolerance, Work
+    from ditzoo.measure.parity import SampledStates, SamplingTask, Tolerance
 
 
 def bisect_all(
-    reference: Backend, candidates: Sequence[tuple[Backend, Tolerance]], work: Work, drawn: Drawn, *, rows: Sequence[int]
+    reference: Backend,
+    candidates: Sequence[tuple[Backend, Tolerance]],
+    work: SamplingTask,
+    drawn: SampledStates,
+    *,
+    rows: Sequence[int],
 ) -> list[Bisection]:
     """Where each candidate departs from the reference by more than its forward tolerance, at `rows` of the plan, on what the
     reference has drawn. Raises BackendError, naming the place, for a NaN, which leaves nothing to be compared."""

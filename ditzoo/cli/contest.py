@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import Comparison, Drawn, Tolerance, Work
+    from ditzoo.measure.parity import Comparison, SampledStates, SamplingTask, Tolerance
     from ditzoo.specs import Precision
     from ditzoo.zoo.card import Card
 
@@ -51,9 +51,9 @@ def contestants(
 def comparisons(
     model: Card | Bundle,
     specs: Sequence[BackendSpec],
-    work: Work,
+    work: SamplingTask,
     *,
-    recorded: Drawn | None,
+    recorded: SampledStates | None,
     rows: Sequence[int],
     device: str,
     threads: int | None,

@@ -65,8 +65,8 @@ def parity(
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
     from ditzoo.cli.contest import comparisons, contestants
     from ditzoo.cli.models import card_of, find
-    from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
-    from ditzoo.measure.parity import Work, compared_rows
+    from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_request, shown
+    from ditzoo.measure.parity import SamplingTask, compared_rows
     from ditzoo.measure.recording import read_recording
     from ditzoo.plan.table import load_plan
     from ditzoo.sampling.loop import check_request
@@ -77,20 +77,20 @@ def parity(
     specs, file = contestants(backends, against, exact=exact, bisect=bisect)
     if file is None:
         recording, made = None, chosen_plan(card, solver, steps, guidance, None, plan)
-        drawing = new_drawing(card, made, seed, *shown(card, classes, None, prompt, prompts))
-        check_request(count=drawing.count, batch=drawing.count, seed=seed)
+        request = new_request(card, made, seed, *shown(card, classes, None, prompt, prompts))
+        check_request(count=request.count, batch=request.count, seed=seed)
     else:
         check_alone(context, f"{file} says what was drawn", but="plan")
         recording = read_recording(file, card, plan=None if plan is None else load_plan(plan))
-        drawing = recording.drawing
-    rows = compared_rows(drawing.plan, times)
+        request = recording.request
+    rows = compared_rows(request.plan, times)
     if html is not None:
         _check_html(html)
-    noise = recording.noise if recording else noise_of(seed, range(drawing.count), card.backbone.latent_shape)
+    noise = recording.noise if recording else noise_of(seed, range(request.count), card.backbone.latent_shape)
     compared, bisections = comparisons(
         found,
         specs,
-        Work(plan=drawing.plan, condition=condition_of(found, drawing), noise=noise),
+        SamplingTask(plan=request.plan, condition=condition_of(found, request), noise=noise),
         recorded=None if recording is None else recording.drawn,
         rows=rows,
         device=device,

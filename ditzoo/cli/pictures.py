@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from ditzoo.pictures.decode import Pictures
-    from ditzoo.sampling.request import Drawing
+    from ditzoo.sampling.request import SampleRequest
 
 SHEET_COLUMNS, FRAMES, FRAME_MS, LAST_FRAME_MS = 10, 40, 60, 1500
 
@@ -20,8 +20,8 @@ SHEET_COLUMNS, FRAMES, FRAME_MS, LAST_FRAME_MS = 10, 40, 60, 1500
 class Folder:
     """Takes the pictures of one batch after the other, and writes them as they come, or all on one sheet at the end."""
 
-    def __init__(self, target: Path, drawing: Drawing) -> None:
-        self.drawing, self.written = drawing, list[Path]()
+    def __init__(self, target: Path, request: SampleRequest) -> None:
+        self.request, self.written = request, list[Path]()
         self._target, self._sheet, self._taken = target, list["Pictures"](), 0
         if is_folder(target):
             target.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ class Folder:
         for picture in pictures:
             if is_folder(self._target):
                 path = self._target / f"{self._name(self._taken)}.png"
-                save_picture(to_image(picture), path, info=png_info(self.drawing.only(self._taken)))
+                save_picture(to_image(picture), path, info=png_info(self.request.only(self._taken)))
                 self.written.append(path)
             else:
                 self._sheet.append(picture)
@@ -44,12 +44,12 @@ class Folder:
         from ditzoo.pictures.sheets import save_picture
 
         if self._sheet:
-            save_picture(sheet(self._sheet), self._target, info=png_info(self.drawing))
+            save_picture(sheet(self._sheet), self._target, info=png_info(self.request))
             self.written.append(self._target)
 
     def _name(self, i: int) -> str:
-        number = f"{self.drawing.first + i:04d}"
-        return number if self.drawing.classes is None else f"{number}-class{self.drawing.classes[i]}"
+        number = f"{self.request.first + i:04d}"
+        return number if self.request.classes is None else f"{number}-class{self.request.classes[i]}"
 
 
 class Trajectory:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ditzoo.bundle import Bundle
     from ditzoo.plan.table import Plan
     from ditzoo.sampling.condition import Condition
-    from ditzoo.sampling.request import Drawing
+    from ditzoo.sampling.request import SampleRequest
     from ditzoo.zoo.card import Card
 
 DEFAULT_IMAGES = 10
@@ -83,13 +83,15 @@ def chosen_plan(
     return make_plan(card, solver=solver, steps=steps, guidance=guidance, guidance_interval=bounds)
 
 
-def new_drawing(card: Card, plan: Plan, seed: int, count: int, classes: list[int] | None, prompts: list[str] | None) -> Drawing:
+def new_request(
+    card: Card, plan: Plan, seed: int, count: int, classes: list[int] | None, prompts: list[str] | None
+) -> SampleRequest:
     """All that is asked for; raises UsageError for a plan that is not for the model."""
     from ditzoo.plan.table import check_plan
-    from ditzoo.sampling.request import Drawing
+    from ditzoo.sampling.request import SampleRequest
 
     check_plan(card, plan)
-    return Drawing(
+    return SampleRequest(
         model=card.name,
         plan=plan,
         seed=seed,
@@ -99,13 +101,13 @@ def new_drawing(card: Card, plan: Plan, seed: int, count: int, classes: list[int
     )
 
 
-def condition_of(model: Card | Bundle, drawing: Drawing) -> Condition | None:
+def condition_of(model: Card | Bundle, request: SampleRequest) -> Condition | None:
     """What the images are to show, as the network takes it."""
     from ditzoo.cli.models import card_of
     from ditzoo.pictures.text_encoder import prompt_condition
     from ditzoo.sampling.condition import class_condition
 
-    if drawing.prompts is not None:
+    if request.prompts is not None:
         with output.status("encoding the prompts"):
-            return prompt_condition(model, drawing.prompts)
-    return None if drawing.classes is None else class_condition(card_of(model), drawing.classes)
+            return prompt_condition(model, request.prompts)
+    return None if request.classes is None else class_condition(card_of(model), request.classes)

@@ -10,7 +10,7 @@ import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Classes, Device, Guidance, GuidanceInterval, Json, Prompt, Prompts, Seed, Solver, Steps, Threads
-from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_drawing, shown
+from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_request, shown
 from ditzoo.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ditzoo.plan.table import Plan
     from ditzoo.sampling.condition import Condition
     from ditzoo.sampling.noise import Floats
-    from ditzoo.sampling.request import Drawing
+    from ditzoo.sampling.request import SampleRequest
     from ditzoo.specs import Precision
     from ditzoo.zoo.card import Card
 
@@ -73,25 +73,25 @@ def sample(
     from ditzoo.bundle import Bundle
     from ditzoo.cli.models import card_of, find, open_on
     from ditzoo.cli.pictures import check_targets
-    from ditzoo.pictures.png_metadata import read_drawing
+    from ditzoo.pictures.png_metadata import read_request
     from ditzoo.sampling.loop import check_request
 
     if like is not None:
         check_alone(context, "--like repeats a picture exactly")
-        drawing = read_drawing(like)
-        found = find(model or drawing.model)
-        if card_of(found).name != drawing.model:
-            raise UsageError(f"{like} shows {drawing.model}, not {card_of(found).name}")
+        request = read_request(like)
+        found = find(model or request.model)
+        if card_of(found).name != request.model:
+            raise UsageError(f"{like} shows {request.model}, not {card_of(found).name}")
     else:
         if model is None:
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
         found = find(model)
         wanted = shown(card_of(found), classes, num, prompt, prompts)
         made = chosen_plan(card_of(found), solver, steps, guidance, guidance_interval, plan)
-        drawing = new_drawing(card_of(found), made, seed, *wanted)
+        request = new_request(card_of(found), made, seed, *wanted)
     card = card_of(found)
-    condition = condition_of(found, drawing)
-    check_request(count=drawing.count, batch=drawing.count if batch is None else batch, seed=drawing.seed)
+    condition = condition_of(found, request)
+    check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     target = Path(f"{card.name}.png") if out is None else out
     check_targets(target, latents=save_latents, preview=preview, animate=animate)
     name = backend or ("onnxruntime" if isinstance(found, Bundle) else "torch")
@@ -101,7 +101,7 @@ def sample(
         written = _draw(
             opened,
             found,
-            drawing,
+            request,
             condition,
             batch=batch,
             target=target,
@@ -111,7 +111,7 @@ def sample(
         )
         seconds = time.perf_counter() - started
         name = opened.name
-    _tell(drawing, card, name, written, seconds, json=json)
+    _tell(request, card, name, written, seconds, json=json)
 
 
 def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: int | None) -> Floats:
@@ -135,7 +135,7 @@ def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: 
 def _draw(
     backend: Backend,
     model: Card | Bundle,
-    drawing: Drawing,
+    request: SampleRequest,
     condition: Condition | None,
     *,
     batch: int | None,
@@ -150,17 +150,17 @@ def _draw(
     from ditzoo.sampling.loop import sample_steps
     from ditzoo.sampling.memory import batch_that_fits, is_out_of_memory
 
-    plan, size, decoder = drawing.plan, batch or drawing.count, open_decoder(model)
+    plan, size, decoder = request.plan, batch or request.count, open_decoder(model)
     folder, way, finished = (
-        Folder(target, drawing),
+        Folder(target, request),
         Trajectory(target, steps=len(plan.rows), preview=preview, animate=animate),
         [],
     )
     states = sample_steps(
-        backend, plan, count=drawing.count, condition=condition, seed=drawing.seed, batch=batch, first=drawing.first
+        backend, plan, count=request.count, condition=condition, seed=request.seed, batch=batch, first=request.first
     )
     try:
-        with output.progress(f"{backend.card.name} on {backend.name}", -(-drawing.count // size) * len(plan.rows)) as advance:
+        with output.progress(f"{backend.card.name} on {backend.name}", -(-request.count // size) * len(plan.rows)) as advance:
             for step in states:
                 if step.done:
                     advance()
@@ -172,39 +172,39 @@ def _draw(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        fits = batch_that_fits(backend, plan, batch=min(size, drawing.count), condition=condition)
+        fits = batch_that_fits(backend, plan, batch=min(size, request.count), condition=condition)
         remedy = f"--batch {fits} fits" if fits else "not even one image fits; use another device or precision"
         raise BackendError(
-            f"out of memory with {min(size, drawing.count)} images at a time on {backend.name}: {remedy}"
+            f"out of memory with {min(size, request.count)} images at a time on {backend.name}: {remedy}"
         ) from error
     folder.finish()
     way.finish()
-    return [*folder.written, *way.written, *_save_latents(latents, drawing, finished, backend.precision)]
+    return [*folder.written, *way.written, *_save_latents(latents, request, finished, backend.precision)]
 
 
-def _tell(drawing: Drawing, card: Card, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
+def _tell(request: SampleRequest, card: Card, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
     if json:
         summary = {
             "model": card.name,
             "backend": backend,
-            "solver": drawing.plan.solver,
-            "steps": len(drawing.plan.rows),
-            "seed": drawing.seed,
-            **({"first": drawing.first} if drawing.first else {}),
-            **({"classes": drawing.classes} if drawing.prompts is None else {"prompts": drawing.prompts}),
+            "solver": request.plan.solver,
+            "steps": len(request.plan.rows),
+            "seed": request.seed,
+            **({"first": request.first} if request.first else {}),
+            **({"classes": request.classes} if request.prompts is None else {"prompts": request.prompts}),
         }
         output.json({**summary, "seconds": seconds, "files": [str(path) for path in written]})
         return
-    last = drawing.first + drawing.count - 1
+    last = request.first + request.count - 1
     output.talk(
-        f"{drawing.count} images of {card.name}, {drawing.plan.solver} in {len(drawing.plan.rows)} steps, {backend}:"
-        f" {seconds:.1f} s; seed {drawing.seed}, images {drawing.first} to {last}"
+        f"{request.count} images of {card.name}, {request.plan.solver} in {len(request.plan.rows)} steps, {backend}:"
+        f" {seconds:.1f} s; seed {request.seed}, images {request.first} to {last}"
     )
     for path in written:
         output.data(str(path))
 
 
-def _save_latents(path: Path | None, drawing: Drawing, latents: list[Floats], precision: Precision) -> list[Path]:
+def _save_latents(path: Path | None, request: SampleRequest, latents: list[Floats], precision: Precision) -> list[Path]:
     import numpy as np
 
     from ditzoo.files import replacing
@@ -213,7 +213,7 @@ def _save_latents(path: Path | None, drawing: Drawing, latents: list[Floats], pr
     if path is None:
         return []
     if path.suffix == ".npz":
-        write_recording(path, drawing, np.concatenate(latents), precision=precision)
+        write_recording(path, request, np.concatenate(latents), precision=precision)
         return [path]
     with replacing(path) as scratch:
         np.save(scratch, np.concatenate(latents))

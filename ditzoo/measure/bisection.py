@@ -38,7 +38,7 @@ class Fault(Data, frozen=True, kw_only=True):
     place: Place
 
 
-class Moment(Data, frozen=True, kw_only=True):
+class BlockErrors(Data, frozen=True, kw_only=True):
     """One evaluation: the relative L2 error of each block's output, in the order in which they ran, and the fault, if any."""
 
     time: float
@@ -52,7 +52,7 @@ class Bisection(Data, frozen=True, kw_only=True):
     reference: str
     candidate: str
     tolerance: float
-    moments: tuple[Moment, ...]
+    moments: tuple[BlockErrors, ...]
 
     @property
     def finite(self) -> bool:

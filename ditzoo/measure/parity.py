@@ -120,7 +120,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Floats
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class SamplingTask(msgspec.Struct, frozen=True, kw_only=True):
     """What both sides draw: the plan, what the images show, and their noise."""
 
     plan: Plan
@@ -128,7 +128,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     noise: Noise
 
 
-class Drawn(msgspec.Struct, frozen=True, kw_only=True):
+class SampledStates(msgspec.Struct, frozen=True, kw_only=True):
     """What one side drew: every state [N, C, H, W], from before the first step on, or the last alone."""
 
     name: str
@@ -161,7 +161,7 @@ def compare(
     check_comparable(reference, candidate)
     rows = compared_rows(plan, times)
     noise = noise_of(seed, range(count), reference.card.backbone.latent_shape)
-    work = Work(plan=plan, condition=condition, noise=noise)
+    work = SamplingTask(plan=plan, condition=condition, noise=noise)
     ours, theirs = (follow(backend, work, advance=advance) for backend in (reference, candidate))
     forward = forward_errors(reference, candidate, work, ours, rows=rows)
     return measure(reference.card, ours, theirs, work, forward=forward, tolerance=tolerance)
@@ -183,7 +183,7 @@ def check_comparable(reference: Backend, candidate: Backend) -> None:
             )
 
 
-def follow(backend: Backend, work: Work, *, advance: Callable[[], object] = lambda: None) -> Drawn:
+def follow(backend: Backend, work: SamplingTask, *, advance: Callable[[], object] = lambda: None) -> SampledStates:
     """Draws the images on a backend; raises BackendError where a number is not finite, naming the step, time and image."""
     rows, states = work.plan.rows, list[Floats]()
     for done, x in enumerate(states_of(backend, work.plan, condition=work.condition, noise=work.noise)):
@@ -196,7 +196,7 @@ def follow(backend: Backend, work: Work, *, advance: Callable[[], object] = lamb
             )
         if done:
             advance()
-    return Drawn(name=backend.name, precision=backend.precision, states=tuple(states))
+    return SampledStates(name=backend.name, precision=backend.precision, states=tuple(states))
 
 
 def compared_rows(plan: Plan, times: int) -> list[int]:
@@ -207,7 +207,7 @@ def compared_rows(plan: Plan, times: int) -> list[int]:
 
 
 def forward_errors(
-    reference: Backend, candidate: Backend, work: Work, drawn: Drawn, *, rows: Sequence[int]
+    reference: Backend, candidate: Backend, work: SamplingTask, drawn: SampledStates, *, rows: Sequence[int]
 ) -> tuple[ForwardError, ...]:
     """The errors of single evaluations at `rows` of the plan, on the latents that the reference had there.
 
@@ -217,7 +217,13 @@ def forward_errors(
 
 
 def measure(
-    card: Card, reference: Drawn, candidate: Drawn, work: Work, *, forward: tuple[ForwardError, ...] = (), tolerance: Tolerance
+    card: Card,
+    reference: SampledStates,
+    candidate: SampledStates,
+    work: SamplingTask,
+    *,
+    forward: tuple[ForwardError, ...] = (),
+    tolerance: Tolerance,
 ) -> Comparison:
     """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture."""
     known = min(len(candidate.states), len(work.plan.rows))
@@ -243,7 +249,7 @@ def measure(
     return Comparison(report=report, reference=last[0], candidate=last[1])
 
 
-def _forward(reference: Backend, candidate: Backend, work: Work, row: Row, x: Floats) -> ForwardError:
+def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Row, x: Floats) -> ForwardError:
     """All errors of one evaluation at latents `x` [B, C, H, W]: every label on the first few; each image's own guided."""
     grid = {
         label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]

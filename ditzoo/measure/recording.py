@@ -19,11 +19,11 @@ import numpy.typing as npt
 from ditzoo.errors import PlanError, UsageError
 from ditzoo.files import replacing
 from ditzoo.measure.metrics import relative_l2
-from ditzoo.measure.parity import Drawn
+from ditzoo.measure.parity import SampledStates
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import from_json
 from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
-from ditzoo.sampling.request import Drawing
+from ditzoo.sampling.request import SampleRequest
 from ditzoo.specs import PRECISIONS, Precision
 from ditzoo.zoo.card import Card
 
@@ -34,23 +34,23 @@ _START = 1e-3
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file holds: the latents, what was asked for, and the noise, which need not be that of the drawing's seed."""
+    """What a file holds: the latents, what was asked for, and the noise, which need not be that of the request's seed."""
 
-    drawn: Drawn
-    drawing: Drawing
+    drawn: SampledStates
+    request: SampleRequest
     noise: Noise
 
 
-def write_recording(path: Path, drawing: Drawing, latents: Floats, *, precision: Precision) -> None:
-    """Writes the final `latents` [N, C, H, W] of a drawing with all that made them, whole or not at all."""
-    noise = noise_of(drawing.seed, range(drawing.first, drawing.first + drawing.count), latents.shape[1:])
-    texts = {"model": drawing.model.encode(), "precision": precision.encode(), "plan": drawing.plan.to_json()}
-    if drawing.prompts is not None:
-        texts["prompts"] = msgspec.json.encode(drawing.prompts)
+def write_recording(path: Path, request: SampleRequest, latents: Floats, *, precision: Precision) -> None:
+    """Writes the final `latents` [N, C, H, W] of a request with all that made them, whole or not at all."""
+    noise = noise_of(request.seed, range(request.first, request.first + request.count), latents.shape[1:])
+    texts = {"model": request.model.encode(), "precision": precision.encode(), "plan": request.plan.to_json()}
+    if request.prompts is not None:
+        texts["prompts"] = msgspec.json.encode(request.prompts)
     arrays: dict[str, Any] = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
-    arrays |= {"latents": latents, "noise": noise(0), "seed": np.uint64(drawing.seed), "first": np.int64(drawing.first)}
-    if drawing.classes is not None:
-        arrays["classes"] = np.array(drawing.classes, dtype=np.int64)
+    arrays |= {"latents": latents, "noise": noise(0), "seed": np.uint64(request.seed), "first": np.int64(request.first)}
+    if request.classes is not None:
+        arrays["classes"] = np.array(request.classes, dtype=np.int64)
     with replacing(path) as scratch:
         np.savez(scratch, **arrays)
 
@@ -147,8 +147,8 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
     if len(states) > 1 and relative_l2(states[0], plan.initial * noise(0)) > _START:
         raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the plan's initial")
     return Recording(
-        drawn=Drawn(name=path.name, precision=_precision(entries), states=tuple(states)),
-        drawing=Drawing(model=card.name, plan=plan, seed=0, count=count, **_shown(entries, card, count)),
+        drawn=SampledStates(name=path.name, precision=_precision(entries), states=tuple(states)),
+        request=SampleRequest(model=card.name, plan=plan, seed=0, count=count, **_shown(entries, card, count)),
         noise=noise,
     )
 

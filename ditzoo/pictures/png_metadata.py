@@ -10,19 +10,19 @@ from PIL.PngImagePlugin import PngInfo
 
 from ditzoo.errors import UsageError
 from ditzoo.records import from_json
-from ditzoo.sampling.request import Drawing
+from ditzoo.sampling.request import SampleRequest
 
 _KEY = "ditzoo"
 
 
-def png_info(drawing: Drawing) -> PngInfo:
+def png_info(request: SampleRequest) -> PngInfo:
     """The drawing as what Pillow writes into a PNG file, compressed."""
     info = PngInfo()
-    info.add_text(_KEY, msgspec.json.encode(drawing).decode(), zip=True)
+    info.add_text(_KEY, msgspec.json.encode(request).decode(), zip=True)
     return info
 
 
-def read_drawing(path: Path) -> Drawing:
+def read_request(path: Path) -> SampleRequest:
     """The drawing inside the PNG file at `path`; raises UsageError where there is none."""
     try:
         with Image.open(path) as image:
@@ -33,6 +33,6 @@ def read_drawing(path: Path) -> Drawing:
     if text is None:
         raise UsageError(f"{path} does not say how it was made; only PNG files that `ditzoo sample` wrote do")
     try:
-        return from_json(text, Drawing)
+        return from_json(text, SampleRequest)
     except ValueError as error:
         raise UsageError(f"what {path} says of how it was made cannot be read: {error}") from error

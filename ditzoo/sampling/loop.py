@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
-from ditzoo.backends.base import Backend, Hoisting
+from ditzoo.backends.base import Backend, PreparesConditioning
 from ditzoo.errors import UsageError
 from ditzoo.plan.table import Plan, Row
 from ditzoo.sampling.condition import Condition, _has_null, _tokens, class_condition
@@ -55,7 +55,7 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     halves = _has_null(condition)
     cond, both = (fitted(backend, _tokens(condition, halves=both)) for both in (False, halves))
 
-    if condition is not None and condition.name == "y" and isinstance(backend, Hoisting):
+    if condition is not None and condition.name == "y" and isinstance(backend, PreparesConditioning):
         backend.prepare([row.time for row in plan.rows], _tokens(condition, halves=halves)["y"].tolist())
 
     def predict(x: Array, row: Row) -> Array:

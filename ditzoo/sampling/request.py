@@ -10,7 +10,7 @@ from ditzoo.plan.table import Plan
 from ditzoo.records import Data
 
 
-class Drawing(Data, frozen=True, kw_only=True):
+class SampleRequest(Data, frozen=True, kw_only=True):
     """Images number `first` to `first` + `count` − 1 under `seed`, by a model and a plan, of classes or prompts where it takes
     them, one each."""
 
@@ -28,7 +28,7 @@ class Drawing(Data, frozen=True, kw_only=True):
             if shown is not None and len(shown) != self.count:
                 raise ValueError(f"{self.count} images, but {len(shown)} of what they show")
 
-    def only(self, i: int) -> Drawing:
+    def only(self, i: int) -> SampleRequest:
         """The drawing of the image at place `i` alone."""
         return msgspec.structs.replace(
             self,

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from ditzoo.errors import UsageError
-from ditzoo.solvers.interface import Walk
+from ditzoo.solvers.interface import Denoiser
 from ditzoo.solvers.schedules import Point
 from ditzoo.specs import Array
 
 
-def dpmpp(walk: Walk, x: Array, grid: Sequence[Point], *, order: int = 2) -> Array:
+def dpmpp(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int = 2) -> Array:
     """DPM-Solver++ multistep on data predictions (arXiv 2211.01095, algorithm 2; order 3: the authors' code), orders 1 to 3.
 
     The first steps, and the last ones, which end on the clean image, use lower orders.
@@ -21,7 +21,7 @@ def dpmpp(walk: Walk, x: Array, grid: Sequence[Point], *, order: int = 2) -> Arr
     images: list[Array] = []  # data predictions, the newest first
     steps: list[float] = []  # differences of λ, the newest first
     for i, (now, then) in enumerate(pairwise(grid)):
-        images.insert(0, walk.predict(x, now).image)
+        images.insert(0, denoiser.predict(x, now).image)
         steps.insert(0, then.log_snr - now.log_snr)
         usable = min(order, i + 1, len(grid) - 1 - i)
         x = then.sigma / now.sigma * x + then.alpha * _extrapolate(images, steps, usable)
@@ -45,17 +45,17 @@ def _extrapolate(images: Sequence[Array], steps: Sequence[float], order: int) ->
     return phi_1 * images[0] + phi_2 * first + (0.5 - phi_2 / h) * second
 
 
-def dpmpp_fast(walk: Walk, x: Array, grid: Sequence[Point], *, order: int = 3) -> Array:
+def dpmpp_fast(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int = 3) -> Array:
     """DPM-Solver++ singlestep on data predictions (arXiv 2211.01095, algorithm 1; order 3: the authors' code)."""
     for points in _steps(grid, order):
-        x = _singlestep(walk, x, points, of_image=True)
+        x = _singlestep(denoiser, x, points, of_image=True)
     return x
 
 
-def dpm_fast(walk: Walk, x: Array, grid: Sequence[Point], *, order: int = 3) -> Array:
+def dpm_fast(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int = 3) -> Array:
     """DPM-Solver-fast on noise predictions (arXiv 2206.00927, algorithms 1 and 2, section 3.4)."""
     for points in _steps(grid, order):
-        x = _singlestep(walk, x, points, of_image=False)
+        x = _singlestep(denoiser, x, points, of_image=False)
     return x
 
 
@@ -74,7 +74,7 @@ def _steps(grid: Sequence[Point], order: int) -> list[Sequence[Point]]:
     return [grid[start : stop + 1] for start, stop in pairwise(bounds)]
 
 
-def _singlestep(walk: Walk, x: Array, points: Sequence[Point], *, of_image: bool) -> Array:
+def _singlestep(denoiser: Denoiser, x: Array, points: Sequence[Point], *, of_image: bool) -> Array:
     """One step of order len(points) − 1 from the first point to the last, by way of those between.
 
     Data and noise prediction have one formula: signal and noise change places, and with them the sign of λ.
@@ -84,7 +84,7 @@ def _singlestep(walk: Walk, x: Array, points: Sequence[Point], *, of_image: bool
     span = end.log_snr - start.log_snr
 
     def predict(x: Array, point: Point) -> Array:
-        said = walk.predict(x, point)
+        said = denoiser.predict(x, point)
         return said.image if of_image else said.noise
 
     def ratio(point: Point) -> float:

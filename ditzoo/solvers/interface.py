@@ -19,7 +19,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     velocity: Array
 
 
-class Walk(Protocol):
+class Denoiser(Protocol):
     """What a solver asks of the world."""
 
     learns_variance: bool

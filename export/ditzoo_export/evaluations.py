@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
-from ditzoo.backends.timing import WrappedBackend
+from ditzoo.backends.timing import DelegatingBackend
 from ditzoo.plan.make import make_plan
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import sample_steps
@@ -28,7 +28,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     watched: Mapping[str, np.ndarray] = msgspec.field(default_factory=dict)
 
 
-class Recorder(WrappedBackend):
+class Recorder(DelegatingBackend):
     """Keeps every evaluation of the other, with all that `watch` gives.
 
     A graph for latents of another size than the card's gets the card's, cut or repeated.

@@ -19,7 +19,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from ditzoo.backends.batching import chunks
-from ditzoo.backends.conditioning import Hoisted, window_rows
+from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.errors import BackendError, DitzooError
 from ditzoo.plan.table import load_plan
 from ditzoo.records import Data, from_json
@@ -59,23 +59,23 @@ class TritonBackend:
         x, *rest = self._backbone[0].inputs
         self.inputs = (TensorSpec(name=x.name, shape=("batch", model.backbone.latent_shape[0], "height", "width")), *rest)
         self.outputs = self._backbone[0].outputs
-        self._hoisted = None
+        self._modulation_cache = None
         if conditioning:
             self.inputs = (self.inputs[0], *conditioning[0].inputs)
             window = window_rows(conditioning[0].outputs)
-            self._hoisted = Hoisted(lambda t, y: self._infer(conditioning, {"t": t, "y": y}), window=window)
+            self._modulation_cache = ModulationCache(lambda t, y: self._infer(conditioning, {"t": t, "y": y}), window=window)
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """Announces what conditioning will be asked for."""
-        if self._hoisted is not None:
-            self._hoisted.prepare(times, labels)
+        if self._modulation_cache is not None:
+            self._modulation_cache.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         """The network's output for numpy arrays."""
         check_inputs(self.inputs, inputs)
-        if self._hoisted is None:
+        if self._modulation_cache is None:
             return self._infer(self._backbone, inputs)[0]
-        rows, places = self._hoisted(inputs["t"], inputs["y"])
+        rows, places = self._modulation_cache(inputs["t"], inputs["y"])
         names = [spec.name for spec in self._backbone[0].inputs[1:]]
         modulations = {name: rows[i][places] for i, name in enumerate(names)}
         return self._infer(self._backbone, {"x": inputs["x"], **modulations})[0]

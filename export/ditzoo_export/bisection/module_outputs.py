@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ditzoo.backends.base import Showing
+from ditzoo.backends.base import MultiOutputBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import CARD, PLAN, Bundle, Graph
 from ditzoo.errors import BackendError
@@ -54,7 +54,7 @@ class Node(Data, frozen=True, kw_only=True):
     value: str
 
 
-class Watcher(Protocol):
+class OutputReader(Protocol):
     """A network that can be looked into."""
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
@@ -64,7 +64,7 @@ class Watcher(Protocol):
         """What computes the output of the module at a `path`."""
 
 
-class TorchWatcher:
+class TorchOutputReader:
     """A network in PyTorch."""
 
     def __init__(self, backend: TorchBackend) -> None:
@@ -86,7 +86,7 @@ class TorchWatcher:
         return list(calls.values())
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """See `Watcher`."""
+        """See `OutputReader`."""
         modules = {call.path: self._net.get_submodule(call.path) for call in calls}
         for evaluation in evaluations:
             values: dict[str, Tensor] = {}
@@ -95,7 +95,7 @@ class TorchWatcher:
             yield {path: _floats(value) for path, value in values.items()}
 
     def place(self, path: str, error: float) -> Place:
-        """See `Watcher`."""
+        """See `OutputReader`."""
         kind = type(self._net.get_submodule(path)).__name__
         return Place(graph="", module=path, operation=kind, node="", relative_l2=error, changed=False)
 
@@ -105,25 +105,25 @@ class TorchWatcher:
             self._net(**{name: torch.from_numpy(value).to(self._backend.device) for name, value in inputs.items()})
 
 
-class GraphWatcher:
+class GraphOutputReader:
     """The graphs of a bundle, on the backend that `reopen` opens on a copy of it whose graphs have more outputs."""
 
-    def __init__(self, bundle: Bundle, reopen: Callable[[Bundle], Showing]) -> None:
+    def __init__(self, bundle: Bundle, reopen: Callable[[Bundle], MultiOutputBackend]) -> None:
         self.bundle, self._reopen = bundle, reopen
         self.ends = ends(read_nodes(bundle))
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """See `Watcher`. A module that left nothing in the graphs is not there."""
+        """See `OutputReader`. A module that left nothing in the graphs is not there."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            watched = watched_bundle(self.bundle, calls, Path(scratch))
+            watched = bundle_with_outputs(self.bundle, calls, Path(scratch))
             with self._reopen(watched) as backend:
                 for evaluation in evaluations:
                     values = backend.values(given(backend.inputs, evaluation))
                     yield {path: values[WATCHED + path] for path in paths}
 
     def place(self, path: str, error: float) -> Place:
-        """See `Watcher`."""
+        """See `OutputReader`."""
         return place_of(self.ends[path], error, changed=False)
 
 
@@ -163,7 +163,7 @@ def ends(nodes: Sequence[Node]) -> dict[str, Node]:
     return found
 
 
-def watched_bundle(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
+def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
     """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules at `calls`, in float32.
 
     Their names are "watched." and the module's path. Modules that left nothing in the graphs are left out.

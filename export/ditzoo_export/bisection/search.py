@@ -18,17 +18,17 @@ from ditzoo.backends.tensorrt import TensorRTBackend, open_engines
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Bundle, open_bundle
 from ditzoo.errors import UsageError
-from ditzoo.measure.bisection import OUTPUT, Bisection, Fault, Moment, Place
-from ditzoo.measure.parity import Drawn, Work
+from ditzoo.measure.bisection import OUTPUT, Bisection, BlockErrors, Fault, Place
+from ditzoo.measure.parity import SampledStates, SamplingTask
 from ditzoo.sampling.loop import evaluation_inputs
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.changed_graphs import error, first_change
-from ditzoo_export.bisection.module_outputs import Call, GraphWatcher, TorchWatcher, Values, Watcher
+from ditzoo_export.bisection.module_outputs import Call, GraphOutputReader, OutputReader, TorchOutputReader, Values
 from ditzoo_export.engines import fill_engines
 from ditzoo_export.settings import EngineSettings, Settings, own_size
 
 
-def evaluations(drawn: Drawn, work: Work, *, rows: Sequence[int]) -> list[Values]:
+def evaluations(drawn: SampledStates, work: SamplingTask, *, rows: Sequence[int]) -> list[Values]:
     """The inputs of the network at `rows` of the plan, on the latents that were drawn, both halves of guidance."""
     return [evaluation_inputs(drawn.states[row], work.plan.rows[row], work.condition) for row in rows]
 
@@ -38,12 +38,12 @@ def bisect(reference: Backend, candidate: Backend, evaluations: Sequence[Values]
 
     Raises UsageError for a reference that is not torch, and for a candidate that cannot be looked into.
     """
-    truth, other = TorchWatcher(_torch(reference)), _watcher(candidate)
+    truth, other = TorchOutputReader(_torch(reference)), _watcher(candidate)
     calls = truth.calls(evaluations[0])
     profiles = _profiles(truth, other, _blocks(calls), evaluations)
     firsts = [_first(profile, tolerance) for profile in profiles]
     places = _places(truth, other, calls, firsts, evaluations, tolerance)
-    moments = tuple(map(_moment, evaluations, profiles, firsts, places))
+    moments = tuple(map(_block_errors, evaluations, profiles, firsts, places))
     return Bisection(reference=reference.name, candidate=candidate.name, tolerance=tolerance, moments=moments)
 
 
@@ -60,7 +60,9 @@ def _blocks(calls: Sequence[Call]) -> list[Call]:
     return [call for call in calls if len(call.within) < 2]
 
 
-def _profiles(truth: Watcher, other: Watcher, calls: Sequence[Call], evaluations: Sequence[Values]) -> list[dict[str, float]]:
+def _profiles(
+    truth: OutputReader, other: OutputReader, calls: Sequence[Call], evaluations: Sequence[Values]
+) -> list[dict[str, float]]:
     """For each evaluation, the error of every module at `calls` that both have, by path, in their order."""
     return [
         {call.path: error(given[call.path], expected[call.path]) for call in calls if call.path in given}
@@ -74,8 +76,8 @@ def _first(profile: dict[str, float], tolerance: float) -> str | None:
 
 
 def _places(
-    truth: Watcher,
-    other: Watcher,
+    truth: OutputReader,
+    other: OutputReader,
     calls: Sequence[Call],
     firsts: Sequence[str | None],
     evaluations: Sequence[Values],
@@ -93,28 +95,28 @@ def _places(
     return [places.get(i) for i in range(len(firsts))]
 
 
-def _changed(other: Watcher, calls: Sequence[Call], evaluation: Values) -> Place | None:
+def _changed(other: OutputReader, calls: Sequence[Call], evaluation: Values) -> Place | None:
     """The place where the graph of a candidate that has one was changed."""
     blocks = [call.path for call in _blocks(calls)]
-    return first_change(other.bundle, evaluation, blocks) if isinstance(other, GraphWatcher) else None
+    return first_change(other.bundle, evaluation, blocks) if isinstance(other, GraphOutputReader) else None
 
 
-def _moment(evaluation: Values, profile: dict[str, float], first: str | None, place: Place | None) -> Moment:
-    return Moment(
+def _block_errors(evaluation: Values, profile: dict[str, float], first: str | None, place: Place | None) -> BlockErrors:
+    return BlockErrors(
         time=float(evaluation["t"][0]),
         blocks={path or OUTPUT: error for path, error in profile.items()},
         fault=None if first is None or place is None else Fault(block=first or OUTPUT, place=place),
     )
 
 
-def _watcher(candidate: Backend) -> Watcher:
+def _watcher(candidate: Backend) -> OutputReader:
     if isinstance(candidate, TorchBackend) and candidate.library == "torch" and not candidate.compiled:
-        return TorchWatcher(candidate)
+        return TorchOutputReader(candidate)
     if isinstance(candidate, OnnxRuntimeBackend):
-        return GraphWatcher(open_bundle(candidate.folder), partial(_on_onnxruntime, candidate))
+        return GraphOutputReader(open_bundle(candidate.folder), partial(_on_onnxruntime, candidate))
     if isinstance(candidate, TensorRTBackend):
         settings = engine_settings(open_bundle(candidate.folder))
-        return GraphWatcher(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
+        return GraphOutputReader(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
     raise UsageError(f"--bisect can look into torch, onnxruntime, tensorrt and tensorrt_rtx, not into {candidate.name}")
 
 
