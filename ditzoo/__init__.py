@@ -9,9 +9,7 @@ pictures = ditzoo.decode(card, latents)
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,36 +29,30 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CARDS": "zoo",
-    "Card": "card",
-    "DitzooError": "errors",
-    "Plan": "plan",
-    "card": "zoo",
-    "compare": "parity",
-    "contact_sheet": "decode",
-    "decode": "decode",
-    "make_plan": "plan",
-    "open_backend": "backends",
-    "open_bundle": "bundle",
-    "sample": "sample",
+    "CARDS": "ditzoo.zoo",
+    "Card": "ditzoo.zoo.card",
+    "DitzooError": "ditzoo.errors",
+    "Plan": "ditzoo.plan.table",
+    "card": "ditzoo.weights.catalogue",
+    "compare": "ditzoo.measure.parity",
+    "contact_sheet": "ditzoo.pictures.sheets",
+    "decode": "ditzoo.pictures.decode",
+    "make_plan": "ditzoo.plan.make",
+    "open_backend": "ditzoo.backends",
+    "open_bundle": "ditzoo.bundle",
+    "sample": "ditzoo.sampling.loop",
 }
 
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # noqa: PLE0604  # names, all of them
 
 
-class _Package(ModuleType):
-    """This package. A public name is imported from its home when it is first used, so that `ditzoo --help` loads no numpy."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        setattr(self, name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):  # ditzoo.sample is the function, whatever was imported
-            super().__setattr__(name, value)
+def __getattr__(name: str) -> Any:
+    """A public name, imported from its home when it is first used, so that `ditzoo --help` loads no numpy (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -12,8 +12,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bare import link_distribution
 from packaging.requirements import Requirement
+
+from tests.support.bare import link_distribution
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-tests-")

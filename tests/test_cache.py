@@ -15,8 +15,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from damage import damage_silently
-from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
 from ditzoo.bundle import Bundle, open_bundle, pack
@@ -25,8 +23,10 @@ from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import sha256
 from ditzoo_export import cached_bundle, export_onnx, make_engine_settings, make_settings
 from ditzoo_export.artifacts import engine_key, onnx_key
+from tests.support.damage import damage_silently
+from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

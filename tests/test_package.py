@@ -8,12 +8,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bare import bare
 
 import ditzoo
 from ditzoo_export import cached_bundle
+from tests.support.bare import bare
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "onnx", "onnxruntime", "onnxscript", "diffusers", "transformers", "sklearn")
 
 

@@ -40,7 +40,7 @@ def write(layout: str, path: Path) -> None:
     """Random weights, always the same ones, as one file in `layout`."""
     weights = state(BACKBONE)
     if layout.startswith("diffusers"):
-        weights = diffusers(weights, BACKBONE.depth)
+        weights = diffusers(weights, BACKBONE)
     if path.suffix == ".safetensors":
         save_file(weights, path)
     else:

@@ -16,15 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-import hub_server
 import pytest
 import torch
-from damage import damage_silently
-from hub_models import FILE, TINY, Command, Desk, diffusers, state
 from safetensors.torch import load_file, save
 
+from tests.support import hub_server
+from tests.support.damage import damage_silently
+from tests.support.hub_models import FILE, TINY, Command, Desk, diffusers, state
+
 WEIGHTS = state(TINY)
-PUBLISHED = diffusers(WEIGHTS, TINY.depth)
+PUBLISHED = diffusers(WEIGHTS, TINY)
 CONTENT = save(PUBLISHED)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="needs root to mount a tmpfs")
@@ -64,7 +65,7 @@ def test_once_and_never_again(desk: Desk) -> None:
     assert len(desk.hub.log) == asked
     # the newest revision moves: what was recorded stays, until an update is asked for
     moved = state(TINY, seed=1)
-    newer = desk.hub.commit("team/tiny", {FILE: save(diffusers(moved, TINY.depth))})
+    newer = desk.hub.commit("team/tiny", {FILE: save(diffusers(moved, TINY))})
     assert desk.run("cache", "rm", "tiny", "--yes").returncode == 0
     assert_pulled(desk.run("pull", "tiny").stdout)
     updated = desk.run("pull", "tiny", "--update")

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend, provider_options
@@ -24,6 +23,7 @@ from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, export_onnx, make_settings
 from ditzoo_export.settings import parse_batches, parse_resolution
 from ditzoo_export.trace import trace_graphs
+from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
 
 def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:

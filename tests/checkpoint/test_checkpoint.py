@@ -13,8 +13,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from ditzoo.checkpoint.infer import facts, fitting, network_shapes
-from hub_models import TINY, TINY_UVIT, dcae, diffusers, state, training_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -22,12 +20,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ditzoo.checkpoint import convert, shapes_of
+from ditzoo.checkpoint.shapes import facts, fitting, network_shapes
 from ditzoo.errors import CheckpointError
 from ditzoo.families import build
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
+from tests.support.hub_models import TINY, TINY_UVIT, dcae, diffusers, state, training_checkpoint
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 DIT = state(TINY)
 UVIT = state(TINY_UVIT)
 
@@ -59,7 +59,7 @@ def sharded(weights: dict[str, Tensor], folder: Path, suffix: str) -> Path:
 
 def layouts(folder: Path) -> dict[str, Path]:
     """The same DiT, as it may come."""
-    theirs = diffusers(DIT, TINY.depth)
+    theirs = diffusers(DIT, TINY)
     paths = {
         name: folder / name for name in ("original.pt", "old.pth", "diffusers.bin", "diffusers.safetensors", "ours.safetensors")
     }
@@ -137,7 +137,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_copies_of_the_embedders_must_agree(tmp_path: Path) -> None:
-    theirs = diffusers(DIT, TINY.depth)
+    theirs = diffusers(DIT, TINY)
     key = "transformer_blocks.2.norm1.emb.class_embedder.embedding_table.weight"
     theirs[key] = theirs[key] + 1e-7
     save_file(theirs, tmp_path / "bad.safetensors")

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bare import bare
-from latents_models import TOKENS, WIDTH, autoencoder, text_to_image
 from PIL import Image
 
 import ditzoo
@@ -25,6 +23,8 @@ from ditzoo.pictures.text_encoder import open_encoder, prompt_condition, tokeniz
 from ditzoo.sampling.loop import sample_steps
 from ditzoo.zoo.card import Card
 from ditzoo_export import export_onnx
+from tests.support.bare import bare
+from tests.support.latents_models import TOKENS, WIDTH, autoencoder, text_to_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

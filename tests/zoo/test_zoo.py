@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import hub_server
 import msgspec
 import pytest
 import torch
-from hub_models import TINY, TINY_UVIT, Desk, dcae, diffusers, state
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
@@ -29,8 +27,10 @@ from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 from ditzoo.zoo.class_names import class_names
 from ditzoo.zoo.configs import DiTConfig
 from ditzoo.zoo.toml import load_cards
+from tests.support import hub_server
+from tests.support.hub_models import TINY, TINY_UVIT, Desk, dcae, diffusers, state
 
-DOCS = Path(__file__).parent.parent / "docs" / "models.md"
+DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
 PARAMETERS = {
     "dit-xl-2-256": 675_129_632,
@@ -192,7 +192,7 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     assert all(torch.equal(value, weights[key]) for key, value in load_file(path).items())
     assert desk.run("where", "My-model").stdout.strip() == path
     assert "--overwrite" in desk.fails("import", "My-model", str(file))
-    torch.save(diffusers(state(TINY), TINY.depth), desk.home / "tiny.bin")
+    torch.save(diffusers(state(TINY), TINY), desk.home / "tiny.bin")
     assert desk.run("import", "tiny", str(desk.home / "tiny.bin")).returncode == 0
     listed = json.loads(desk.run("list", "--state", "cached", "--json").stdout)
     assert {entry["name"] for entry in listed} == {"My-model", "tiny"}
@@ -247,7 +247,7 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
 
 
 def test_the_cache_says_what_it_removes(desk: Desk) -> None:
-    desk.offers(diffusers(state(TINY), TINY.depth))
+    desk.offers(diffusers(state(TINY), TINY))
     desk.run("pull", "tiny")
     items = json.loads(desk.run("cache", "ls", "--json").stdout)
     assert [(item["model"], item["cache"], item["what"]) for item in items] == [

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import backends_memory
 import numpy as np
 import onnxruntime
 import pytest
@@ -20,6 +19,7 @@ from ditzoo.measure.parity import TOLERANCES
 from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle
+from tests.support import backends_memory
 
 CARDS = list(digits.CARDS)
 

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from golden import Golden
 from safetensors.torch import save_file
-from solvers_world import DISCRETE
 
 from ditzoo.files import sha256
 from ditzoo.zoo.card import Autoencoder, Card, Embedded, File, OnHub, Sampling, TextEncoder
+from tests.support.golden import Golden
+from tests.support.solvers_world import DISCRETE
 
 TOKENS, WIDTH = 7, 24
 

@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from export_models import TINY_DIT, random_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TIMES, compare
 from ditzoo.plan.make import make_plan
 from ditzoo_export import cached_bundle, make_settings
+from tests.support.export_models import TINY_DIT, random_model
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 FAST = ["--steps", "3", "--classes", "1,2"]

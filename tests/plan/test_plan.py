@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from golden import DATA, Golden, relative_l2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from ditzoo.sampling.loop import predictor, trajectory
 from ditzoo.solvers import SOLVERS
 from ditzoo.solvers.schedules import alpha_bars, leading, linspace, trailing
 from ditzoo.zoo.card import Card
+from tests.support.golden import DATA, Golden, relative_l2
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solvers_world import DISCRETE, FLOW, LEARNED
 
 from ditzoo.plan.make import make_plan
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import predictor
 from ditzoo.solvers.schedules import point
 from ditzoo.zoo.card import Card
+from tests.support.solvers_world import DISCRETE, FLOW, LEARNED
 
 
 class Counter:

@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import hub_server
 import torch
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from ditzoo.checkpoint.layouts import to_diffusers
 from ditzoo.cli import run
 from ditzoo.families import build
+from ditzoo.families.dit import to_diffusers
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
+from tests.support import hub_server
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 TINY = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=96, depth=3, num_heads=4, num_classes=10)
 TINY_UVIT = UViTConfig(img_size=8, patch_size=2, in_chans=4, embed_dim=32, depth=2, num_heads=4, num_classes=11, conv=False)
@@ -37,9 +37,9 @@ def state(config: BackboneConfig, seed: int = 0) -> dict[str, Tensor]:
     return {key: value if key in fixed else torch.randn_like(value) * 0.05 for key, value in build(config).state_dict().items()}
 
 
-def diffusers(weights: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+def diffusers(weights: dict[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
     """Canonical weights in diffusers' layout."""
-    return {key: value.clone() for key, value in to_diffusers(weights, depth)}
+    return {key: value.clone() for key, value in to_diffusers(weights, config)}
 
 
 def training_checkpoint(weights: dict[str, Tensor], path: Path) -> Path:

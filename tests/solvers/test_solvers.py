@@ -7,10 +7,8 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from golden import Golden, relative_l2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from solvers_world import DISCRETE, FLOW, LEARNED, VP, NetBackend, as_plan, deviation, final_coefficients, solve
 
 import ditzoo
 from ditzoo.errors import UsageError
@@ -22,6 +20,8 @@ from ditzoo.sampling.loop import predictor, trajectory
 from ditzoo.solvers import SOLVERS, fast_orders
 from ditzoo.solvers.schedules import grid, point, time_of
 from ditzoo.zoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
+from tests.support.golden import Golden, relative_l2
+from tests.support.solvers_world import DISCRETE, FLOW, LEARNED, VP, NetBackend, as_plan, deviation, final_coefficients, solve
 
 GOLDENS = {
     "cond_conv_dpmpp_fast10_scale0.4": "dpmpp-fast",
@@ -86,7 +86,7 @@ def test_uvit_samplers_match_the_authors_code(name: str) -> None:
 
 
 def test_golden_files_are_all_used() -> None:
-    from golden import DATA
+    from tests.support.golden import DATA
 
     assert {path.stem for path in DATA.glob("sampler_uvit_*")} == {f"sampler_uvit_{name}" for name in GOLDENS}
 

@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from export_models import TINY_DIT, TINY_UVIT, random_model
 
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
@@ -38,6 +37,7 @@ from ditzoo_export.bisection.module_outputs import GraphOutputReader, TorchOutpu
 from ditzoo_export.bisection.search import bisect, build_engines, engine_settings, evaluations
 from ditzoo_export.graph import scope_of
 from ditzoo_export.trace import random_inputs
+from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
 TYPED = ["--backends", "torch,onnxruntime", "--bisect", "--steps", "4", "--times", "3", "--classes", "3,5", "--threads", "1"]
 CARDS = list(digits.CARDS)

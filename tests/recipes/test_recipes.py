@@ -21,7 +21,7 @@ from ditzoo.recipes import Recipe
 from ditzoo.solvers import SOLVERS
 from ditzoo_export import cached_bundle
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[2] / "recipes"
 RECIPE_FILES = sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("export-*.toml")))
 SMALL = """
 model = "dit-digits"

@@ -4,7 +4,6 @@ import re
 
 import pytest
 import torch
-from golden import Golden, relative_l2
 from torch.nn import functional as F
 
 from ditzoo.errors import InputError
@@ -13,6 +12,7 @@ from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions, timestep_embedding
 from ditzoo.nets.uvit import UViT
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
+from tests.support.golden import Golden, relative_l2
 
 BACKBONES = [
     "dit_patch2_sigma",

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import hub_server
 import pytest
 import torch
-from hub_models import Desk, state
 from safetensors.torch import load_file, save_file
 
 from ditzoo.checkpoint import convert
-from ditzoo.checkpoint.layouts import IN_EVERY_BLOCK
 from ditzoo.families import build
+from ditzoo.families.dit import IN_EVERY_BLOCK
 from ditzoo.zoo.configs import DiTConfig
+from tests.support import hub_server
+from tests.support.hub_models import Desk, state
 
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers: pip install 'ditzoo[diffusers]'")
 pytestmark = pytest.mark.filterwarnings("ignore")

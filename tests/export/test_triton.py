@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from export_models import TINY_DIT, random_model
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
@@ -26,6 +25,7 @@ from ditzoo.errors import UsageError
 from ditzoo.specs import Profile
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 from ditzoo_export.triton import export_triton, models
+from tests.support.export_models import TINY_DIT, random_model
 
 TYPES = {"FP32": np.float32, "INT64": np.int64}
 

@@ -13,7 +13,7 @@ from ditzoo.families import build
 from ditzoo.nets.network import Network
 from ditzoo.zoo.configs import DiTConfig, UViTConfig
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 class Golden:

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import ditzoo_export.engine
 import ditzoo_export.make  # so that no fork has to
-from export_models import TINY_UVIT, random_model
 
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
 from ditzoo_export import export_engines, make_engine_settings
+from tests.support.export_models import TINY_UVIT, random_model
 
 MODEL, NET = random_model(TINY_UVIT)
 SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")

@@ -22,7 +22,7 @@ from ditzoo.plan.make import make_plan
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from ditzoo_export import cached_bundle
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CARD = ditzoo.card("uvit-digits")
 PLAN = make_plan(CARD, steps=3)
 BUNDLE = partial(cached_bundle, CARD)

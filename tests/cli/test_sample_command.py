@@ -10,13 +10,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from golden import Golden
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
-from solvers_world import VP
 
 import ditzoo
 from ditzoo import zoo
@@ -27,6 +25,8 @@ from ditzoo.files import sha256
 from ditzoo.pictures.png_metadata import read_request
 from ditzoo.sampling.request import SampleRequest
 from ditzoo.zoo.card import Embedded
+from tests.support.golden import Golden
+from tests.support.solvers_world import VP
 
 DIT = ditzoo.card("dit-digits")
 IMAGENET = msgspec.structs.replace(

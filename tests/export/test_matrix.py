@@ -12,7 +12,7 @@ from ditzoo.cli import run
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
 from ditzoo_export.matrix import cells, read_matrix
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 MATRIX = """
 out = "made"

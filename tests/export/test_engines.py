@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from export_models import TINY_DIT, TINY_UVIT, random_model
 
 import ditzoo
 from ditzoo.backends import cuda
@@ -15,6 +14,7 @@ from ditzoo.errors import ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
 from ditzoo_export.engines import build, load
+from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
 no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
 

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from golden import relative_l2
-from solvers_world import DISCRETE, FLOW, VP
 
 from ditzoo.errors import DitzooError, PlanError, UsageError
 from ditzoo.nets.network import Network
@@ -18,6 +16,8 @@ from ditzoo.plan.make import make_plan
 from ditzoo.sampling.loop import trajectory
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
+from tests.support.golden import relative_l2
+from tests.support.solvers_world import DISCRETE, FLOW, VP
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorrt_stand_in import Cuda, Library, write_engines
-from tensorrt_stand_in import tensorrt as stand_in
 
 import ditzoo
 from ditzoo.backends import cuda
@@ -24,8 +22,10 @@ from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
+from tests.support.tensorrt_stand_in import Cuda, Library, write_engines
+from tests.support.tensorrt_stand_in import tensorrt as stand_in
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 API = json.loads((ROOT / "tests/data/tensorrt-api.json").read_text())
 CLASSES = {
     "ditzoo/backends/tensorrt.py": {
@@ -36,7 +36,7 @@ CLASSES = {
         "config": "IRuntimeConfig",
         "cache": "IRuntimeCache",
     },
-    "export/ditzoo_export/engine.py": {
+    "export/ditzoo_export/engines.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
