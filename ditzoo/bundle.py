@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
-from ditzoo.plan.table import Plan, load_plan
+from ditzoo.plan.table import Plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
@@ -136,7 +136,7 @@ def open_bundle(path: Path, *, again: bool = False) -> Bundle:
             raise BundleError(
                 f"{path / MANIFEST} has a graph in {graph.file!r}, which is none of its files; do not use this bundle"
             )
-    return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=load_plan(path / PLAN))
+    return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _LISTED = 20  # names in an error, at most
+_SHOWN = 60  # characters of a value in an error, at most
 
 
 class DitzooError(Exception):
@@ -55,3 +56,16 @@ def unknown(kind: str, given: str, known: Iterable[str], *, hint: str = "") -> U
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return UsageError(f"unknown {kind} {given!r}; {suggestion}{f' ({hint})' if hint else ''}")
+
+
+def check_type(argument: str, given: object, kind: type | tuple[type, ...], takes: str) -> None:
+    """Raises UsageError, which names the `argument` and says what it `takes`, unless `given` is of that kind."""
+    if not isinstance(given, kind):
+        raise wrong_type(argument, given, takes)
+
+
+def wrong_type(argument: str, given: object, takes: str) -> UsageError:
+    """The error for an `argument` of a type that it does not take."""
+    shown = repr(given)
+    described = shown if len(shown) <= _SHOWN else f"an object of type {type(given).__name__}"
+    return UsageError(f"{argument} must be {takes}, not {described}")

@@ -24,10 +24,12 @@ from random_models import MODELS, random_model
 
 from ditzoo import Card, make_plan
 from ditzoo.backends.options import parse_spec
-from ditzoo.cli.models import open_on
 from ditzoo.measure import bench
-from ditzoo.measure.bench import Bench, Measurement, Opener
+from ditzoo.measure.bench import Bench, Measurement
+from ditzoo.measure.machine import seconds
 from ditzoo.measure.operations import multiply_adds
+from ditzoo.measure.parity_run import Opener
+from ditzoo.model.opening import open_model
 from ditzoo.plan.table import Plan
 from ditzoo.specs import Array, Precision
 from ditzoo.weights.load import load_network
@@ -72,7 +74,7 @@ def opener(card: Card, text: str) -> Opener:
     name, _, precision = text.partition(":")
     if name == "openvino":
         return partial(OpenVino, card, precision or "fp32")  # type: ignore[arg-type]
-    return partial(open_on, card, parse_spec(text), device="cpu", threads=None)
+    return partial(open_model, card, parse_spec(text))
 
 
 def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
@@ -104,7 +106,7 @@ def products(side: int = 2048) -> dict[str, float]:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = {"a": np.ones((side, side), np.uint8)}
     works = {"bf16": lambda: half @ half, "int8": lambda: session.run(None, given)}
-    return {name: side**3 / min(bench.seconds(work) for _ in range(5)) for name, work in works.items()}
+    return {name: side**3 / min(seconds(work) for _ in range(5)) for name, work in works.items()}
 
 
 def table(results: Sequence[Bench], base: str) -> list[str]:

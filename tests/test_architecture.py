@@ -20,6 +20,7 @@ ORDER = (
     "ditzoo.pictures",
     "ditzoo.sampling",
     "ditzoo.backends",
+    "ditzoo.model_names",
     "ditzoo.cache",
     "ditzoo.bundle",
     "ditzoo.plan",
@@ -33,6 +34,7 @@ ORDER = (
     "ditzoo.specs",
     "ditzoo.records",
     "ditzoo.files",
+    "ditzoo.progress",
     "ditzoo.errors",
     "ditzoo",
 )

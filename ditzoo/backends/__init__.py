@@ -10,6 +10,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
 from ditzoo.files import digest
+from ditzoo.model_names import ModelLike, find_model
 from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision, Profile
 from ditzoo.zoo.card import Card
 
@@ -27,7 +28,7 @@ _IN_TORCH = {"torch": "TorchBackend", "diffusers": "open_peer"}
 
 def open_backend(
     name: str,
-    model: Card | Bundle,
+    model: ModelLike,
     *,
     device: Device = "cpu",
     precision: Precision | None = None,
@@ -45,6 +46,7 @@ def open_backend(
     comes. Raises UsageError for a name, device, precision or number of threads that there is not or profiles where nothing is
     built, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as asked.
     """
+    model = find_model(model)
     _check("device", device, DEVICES)
     if precision is not None:
         _check("precision", precision, PRECISIONS)

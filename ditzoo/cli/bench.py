@@ -9,15 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, Steps, Threads, parse_numbers
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, Steps, Threads
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from ditzoo.measure.bench import Bench, Ceilings, Measurement
-    from ditzoo.zoo.card import Card
+    from ditzoo.measure.bench import Bench
+    from ditzoo.measure.machine import Ceilings
 
-
-_BYTES = {"fp32": 4, "bf16": 2}
+_COLUMNS = (
+    "backend",
+    ">batch",
+    ">ms",
+    ">quartiles",
+    ">ratio",
+    ">images/s",
+    ">of limit",
+    ">error",
+    ">load s",
+    ">first image s",
+    ">outside",
+    ">MB",
+)
 
 
 def bench(
@@ -40,33 +52,35 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
     from ditzoo.backends.options import parse_specs
-    from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.measure import bench as library
+    from ditzoo.measure.bench import count_multiply_adds, run
+    from ditzoo.model.opening import open_model
+    from ditzoo.model_names import find_model
     from ditzoo.plan.make import make_plan
+    from ditzoo.sampling.classes import parse_numbers
+    from ditzoo.weights.catalogue import card_of
 
-    found = find(model)
+    found = find_model(model)
     card = card_of(found)
     plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
-    batches = parse_numbers(batch, option="--batch")
+    batches = parse_numbers(batch, argument="--batch")
     if plot is not None:
         _check_plot(plot)
-    openers = [partial(open_on, found, spec, device=device, threads=threads) for spec in parse_specs(backends)]
+    openers = [
+        partial(open_model, found, spec, device=device, threads=threads, display=output) for spec in parse_specs(backends)
+    ]
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
-        result = library.run(
-            openers, plan, batches=batches, repeats=repeats, warmup=warmup, multiply_adds=_count(card), advance=advance
+        result = run(
+            openers,
+            plan,
+            batches=batches,
+            repeats=repeats,
+            warmup=warmup,
+            multiply_adds=count_multiply_adds(card),
+            advance=advance,
         )
     if plot is not None:
         _draw(result, plot)
     output.json(result) if json else _show(result)
-
-
-def _count(card: Card) -> int | None:
-    """The multiply-adds of one evaluation, where torch is there to count them."""
-    try:
-        from ditzoo.measure.operations import multiply_adds
-    except ModuleNotFoundError:
-        return None
-    return multiply_adds(card.backbone)
 
 
 def _show(result: Bench) -> None:
@@ -80,7 +94,7 @@ def _show(result: Bench) -> None:
             f"{1e3 * entry.evaluation.low:.2f}-{1e3 * entry.evaluation.high:.2f}",
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
-            share(result, entry),
+            "" if (share := result.share(entry)) is None else f"{share:.0%}",
             f"{entry.error:.1e}",
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
@@ -89,21 +103,7 @@ def _show(result: Bench) -> None:
         )
         for entry in result.measurements
     ]
-    columns = [
-        "backend",
-        ">batch",
-        ">ms",
-        ">quartiles",
-        ">ratio",
-        ">images/s",
-        ">of limit",
-        ">error",
-        ">load s",
-        ">first image s",
-        ">outside",
-        ">MB",
-    ]
-    output.table(columns, rows)
+    output.table(_COLUMNS, rows)
     work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC an image and evaluation"
     output.talk(
         f"{result.model}, {result.steps} evaluations an image{work}; ms: one guided evaluation; ratio: times as fast as"
@@ -115,22 +115,14 @@ def _show(result: Bench) -> None:
     output.talk(", ".join(f"{key} {value}" for key, value in result.machine.items()))
 
 
-def share(result: Bench, entry: Measurement) -> str:
-    """How much of the rate of its device, which its name says, a backend reaches; empty where either is not known."""
-    device = "cpu" if "cpu" in entry.backend.split() else "cuda"
-    rate = next((ceilings.multiply_adds for ceilings in result.ceilings if ceilings.device == device), None)
-    return "" if entry.speed is None or rate is None else f"{entry.speed / rate:.0%}"
-
-
 def _limits(result: Bench, ceilings: Ceilings) -> str:
     """What a device can do, and how long one guided image takes it at least."""
-    read = _BYTES[ceilings.precision] * result.parameters / ceilings.copy
-    parts = [f"{1e3 * read:.3g} ms for reading the weights once"]
-    if result.multiply_adds is not None:
-        parts.insert(0, f"{1e3 * result.rows * result.multiply_adds / ceilings.multiply_adds:.3g} ms of products")
+    work, read = result.least_seconds(ceilings)
+    parts = [] if work is None else [f"{1e3 * work:.3g} ms of matrix multiplication"]
+    parts.append(f"{1e3 * read:.3g} ms for reading the weights once")
     return (
-        f"limits of this {ceilings.device} in {ceilings.precision}: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a product,"
-        f" {ceilings.copy / 1e9:.1f} GB/s in a copy; so one guided image takes at least {' or '.join(parts)}"
+        f"limits of this {ceilings.device} in {ceilings.precision}: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a matrix"
+        f" multiplication, {ceilings.copy / 1e9:.1f} GB/s in a copy; so one guided image takes at least {' or '.join(parts)}"
     )
 
 

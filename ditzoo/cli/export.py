@@ -37,9 +37,9 @@ def matrix(
         return
     if context.invoked_subcommand is not None:
         raise UsageError(f"--matrix FILE stands alone: leave out {context.invoked_subcommand}")
-    from ditzoo.cli.models import exporter
+    from ditzoo.model.exporting import check_exporter
 
-    exporter()
+    check_exporter()
     from ditzoo_export.matrix import cells, read_matrix, run_matrix
 
     asked = read_matrix(matrix)
@@ -71,16 +71,21 @@ def onnx(
     overwrite: Overwrite = False,
 ) -> None:
     """Export a model to a bundle: ONNX graphs, plan, card and manifest, verified against torch."""
-    from ditzoo.cli.models import exporter
+    from ditzoo.model.exporting import export_onnx
     from ditzoo.weights.catalogue import card
 
     chosen = card(name)
-    export = exporter()
-    settings = export.make_settings(
-        chosen, precision=precision, target=target, resolution=resolution, split=split, guided=guided
-    )
     with output.status(f"exporting {name}, if it is not there"):
-        bundle = export.export_onnx(chosen, out, settings=settings, overwrite=overwrite)
+        bundle = export_onnx(
+            chosen,
+            out,
+            precision=precision,
+            target=target,
+            resolution=resolution,
+            split=split,
+            guided=guided,
+            overwrite=overwrite,
+        )
     checked = bundle.manifest.verified
     output.talk(
         f"verified against torch in fp32: off by {checked.random:.1e} on random inputs, {checked.trajectory:.1e} in sampling"
@@ -113,32 +118,32 @@ def tensorrt(
     overwrite: Overwrite = False,
 ) -> None:
     """Build TensorRT engines, for each resolution and batch size, from a verified ONNX export."""
-    from ditzoo.cli.models import exporter
+    from ditzoo.model.exporting import export_tensorrt
     from ditzoo.weights.catalogue import card
 
     if profiles not in ("separate", "merged"):
         raise UsageError(f"--profiles is separate or merged, not {profiles!r}")
     chosen = card(name)
-    export = exporter()
     given = {
         "stripped": stripped,
         "refittable": refittable,
         "hardware_compatible": hardware_compatible,
         "version_compatible": version_compatible,
     }
-    settings = export.make_engine_settings(
-        chosen,
-        flavour=flavour,
-        gpu=gpu,
-        resolution=resolution,
-        batch=batch,
-        precision=precision,
-        merged=profiles == "merged",
-        split=split,
-        options=[option for option, on in given.items() if on],
-    )
     with output.status(f"building engines of {name}, if they are not there"):
-        bundle = export.export_engines(chosen, out, settings=settings, overwrite=overwrite)
+        bundle = export_tensorrt(
+            chosen,
+            out,
+            precision=precision,
+            flavour=flavour,
+            gpu=gpu,
+            resolution=resolution,
+            batch=batch,
+            merged=profiles == "merged",
+            split=split,
+            options=[option for option, on in given.items() if on],
+            overwrite=overwrite,
+        )
     for engine in bundle.manifest.engines.values():
         output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
     output.data(str(bundle.path))
@@ -158,20 +163,12 @@ def triton(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a Triton model repository: of a name its ONNX graphs, of a bundle its graphs or its engines."""
-    from ditzoo.bundle import Bundle
-    from ditzoo.cli.models import exporter, find
-    from ditzoo.files import check_writable
+    from ditzoo.model.exporting import write_triton_repository
 
-    found = find(model)
-    check_writable(repo if repo.is_dir() else repo.parent, "--repo")
-    export = exporter()
-    if not isinstance(found, Bundle):
-        with output.status(f"exporting {found.name} to ONNX, if it is not in the cache"):
-            found = export.cached_bundle(found, settings=export.make_settings(found, precision=precision))
-    from ditzoo_export.triton import export_triton
-
-    repo.mkdir(exist_ok=True)
-    for path in export_triton(found, repo, client=client, instances=instances, overwrite=overwrite):
+    written = write_triton_repository(
+        model, repo, precision=precision, client=client, instances=instances, overwrite=overwrite, display=output
+    )
+    for path in written:
         output.data(str(path))
 
 
@@ -182,9 +179,9 @@ def bundle(
 ) -> None:
     """Pack a bundle for shipping, checked file by file before."""
     from ditzoo.bundle import Bundle, pack
-    from ditzoo.cli.models import find
+    from ditzoo.model_names import find_model
 
-    found = find(model)
+    found = find_model(model)
     if not isinstance(found, Bundle):
         raise UsageError(f"{model} is a name; export it first: `ditzoo export onnx {model} --out DIR`, then pack DIR")
     pack(found, tar)

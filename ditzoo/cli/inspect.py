@@ -18,9 +18,9 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what an exported file takes, gives and holds, where it runs, and what made it."""
-    from ditzoo.cli.models import exporter
+    from ditzoo.model.exporting import check_exporter
 
-    exporter()
+    check_exporter()
     from ditzoo_export.inspection import inspect as look
 
     facts = look(path)

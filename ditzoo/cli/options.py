@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
-from ditzoo.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from ditzoo.zoo.card import Card
+from ditzoo.errors import UsageError
 
 BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
 """How a backend of a list is written."""
+
+_WHAT_TO_DRAW = ("classes", "num", "prompt", "prompts", "solver", "steps", "guidance", "guidance_interval", "plan", "seed")
+"""The parameters that say what to draw."""
 
 Model: TypeAlias = Annotated[
     str,
@@ -21,7 +22,7 @@ Model: TypeAlias = Annotated[
 ]
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's name; see `ditzoo list`.", show_default=False)]
 Classes: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or ImageNet names. [default: the first ten]")
+    str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or names. [default: the first ten]")
 ]
 Prompt: TypeAlias = Annotated[list[str] | None, typer.Option(help="What to draw, for models of text; may be repeated.")]
 Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")]
@@ -50,42 +51,32 @@ Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]
 
 
-def parse_numbers(text: str, *, option: str = "--classes") -> list[int]:
-    """The numbers of a list like "0-9" or "1,3,5-7"; raises UsageError, naming the part that is none."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{part.strip()!r} in {option} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
-        if dash and int(last) < int(first):
-            raise UsageError(f"the range {part.strip()!r} in {option} runs backwards; write {last}-{first}")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return numbers
+def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | None:
+    """The prompts of `--prompt` and of the file of `--prompts`, which has one a line; None if there are none.
+
+    Raises UsageError if the file cannot be read.
+    """
+    if file is None:
+        return prompt or None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts: cannot read {file}: {error}") from error
+    return [*(prompt or ()), *(line.strip() for line in lines if line.strip())] or None
 
 
-def parse_classes(card: Card, text: str) -> list[int]:
-    """The classes of a list like "0-9", "1,3,5-7" or "golden retriever,7"; raises UsageError for the part that is none."""
-    numbers: list[int] = []
-    for part in map(str.strip, text.split(",")):
-        named = card.classes == "imagenet" and not part[:1].isdecimal()
-        numbers.extend([_by_name(card, part)] if named else parse_numbers(part))
-    return numbers
+def check_alone(context: typer.Context, why: str, *, allowed: Sequence[str] = ()) -> None:
+    """Raises UsageError if the user also typed an option that says what to draw, unless it is one of the `allowed` ones."""
+    for name in _WHAT_TO_DRAW:
+        source = context.get_parameter_source(name) if name in context.params and name not in allowed else None
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{why}; leave out --{name.replace('_', '-')}")
 
 
-def _by_name(card: Card, name: str) -> int:
-    from ditzoo.zoo.class_names import class_names
-
-    known = [known.lower() for known in class_names(card)]
-    numbers = [str(number) for number, each in enumerate(known) if each == name.lower()]
-    if not numbers:
-        raise unknown("class", name, known)
-    if len(numbers) > 1:
-        raise UsageError(f"{name!r} in --classes is the name of several classes; write one of {', '.join(numbers)}")
-    return int(numbers[0])
-
-
-def parse_interval(text: str) -> tuple[float, float]:
-    """The two noise levels of "0.28,2.9"; raises UsageError for anything else."""
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """The two noise levels of "0.28,2.9", or None; raises UsageError for anything else."""
+    if text is None:
+        return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:

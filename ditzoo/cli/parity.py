@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import BACKEND, Classes, Device, Guidance, Json, Model, Prompt, Prompts, Seed, Solver, Steps, Threads
+from ditzoo.cli.options import (
+    BACKEND,
+    Classes,
+    Device,
+    Guidance,
+    Json,
+    Model,
+    Prompt,
+    Prompts,
+    Seed,
+    Solver,
+    Steps,
+    Threads,
+    check_alone,
+    read_prompts,
+)
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import Comparison, Report
+    from ditzoo.measure.parity import Report
+    from ditzoo.measure.parity_run import ParityRun
     from ditzoo.zoo.card import Card
 
 
@@ -63,55 +79,48 @@ def parity(
     json: Json = False,
 ) -> None:
     """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
-    from ditzoo.cli.contest import comparisons, contestants
-    from ditzoo.cli.models import card_of, find
-    from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_request, shown
-    from ditzoo.measure.parity import SamplingTask, compared_rows
-    from ditzoo.measure.recording import read_recording
-    from ditzoo.plan.table import load_plan
-    from ditzoo.sampling.loop import check_request
-    from ditzoo.sampling.noise import noise_of
+    from ditzoo.model.comparing import RECORDING
+    from ditzoo.model.comparing import parity as compare
+    from ditzoo.model_names import find_model
+    from ditzoo.weights.catalogue import card_of
 
-    found = find(model)
-    card = card_of(found)
-    specs, file = contestants(backends, against, exact=exact, bisect=bisect)
-    if file is None:
-        recording, made = None, chosen_plan(card, solver, steps, guidance, None, plan)
-        request = new_request(card, made, seed, *shown(card, classes, None, prompt, prompts))
-        check_request(count=request.count, batch=request.count, seed=seed)
-    else:
-        check_alone(context, f"{file} says what was drawn", but="plan")
-        recording = read_recording(file, card, plan=None if plan is None else load_plan(plan))
-        request = recording.request
-    rows = compared_rows(request.plan, times)
+    found = find_model(model)
+    if against is not None and against.endswith(RECORDING):
+        check_alone(context, f"{against} says what was drawn", allowed=("plan",))
     if html is not None:
         _check_html(html)
-    noise = recording.noise if recording else noise_of(seed, range(request.count), card.backbone.latent_shape)
-    compared, bisections = comparisons(
+    run = compare(
         found,
-        specs,
-        SamplingTask(plan=request.plan, condition=condition_of(found, request), noise=noise),
-        recorded=None if recording is None else recording.drawn,
-        rows=rows,
+        backends=backends,
+        exact=exact,
+        against=against,
+        classes=classes,
+        prompts=read_prompts(prompt, prompts),
+        solver=solver,
+        steps=steps,
+        guidance=guidance,
+        plan=plan,
+        seed=seed,
+        times=times,
         device=device,
         threads=threads,
         tolerance=tolerance,
         bisect=bisect,
+        display=output,
     )
-    reports = [comparison.report for comparison in compared]
-    show(reports, bisections, json=json)
+    show([comparison.report for comparison in run.comparisons], run.bisections, json=json)
     if html is not None:
-        _write_html(html, card, compared, bisections)
-    if not all(report.passed for report in reports):
+        _write_html(html, card_of(found), run)
+    if not run.passed:
         raise typer.Exit(1)
 
 
-def show(reports: list[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
+def show(reports: Sequence[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
     """Prints the reports: a table, each number beside its tolerance, or JSON; and the bisections, if there are, one each."""
-    from ditzoo.cli.bisect import show_bisection, told
+    from ditzoo.cli.bisection import bisection_facts, show_bisection
 
     if json:
-        parts = [{"bisect": told(bisection)} for bisection in bisections]
+        parts = [{"bisect": bisection_facts(bisection)} for bisection in bisections]
         parts += [{}] * (len(reports) - len(parts))
         output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
@@ -157,10 +166,10 @@ def _check_html(path: Path) -> None:
     check_matplotlib()
 
 
-def _write_html(path: Path, card: Card, comparisons: list[Comparison], bisections: list[Bisection]) -> None:
+def _write_html(path: Path, card: Card, run: ParityRun) -> None:
     from ditzoo.files import replacing
     from ditzoo.measure.report import html
 
     with replacing(path) as scratch:
-        scratch.write_text(html(card, comparisons, bisections))
+        scratch.write_text(html(card, run.comparisons, run.bisections))
     output.talk(f"report: {path}")

@@ -61,29 +61,28 @@ def save(
     guided_channels: GuidedChannels = None,
 ) -> None:
     """Write the table of a sampler as JSON, for `sample --plan` or a client of your own."""
-    from ditzoo.files import check_writable, replacing
+    from ditzoo.files import check_writable
 
     check_writable(out.parent)
     if out.suffix != ".json" or out.is_dir():
         raise UsageError(f"--out writes a .json file, not {out}")
     plan = _plan(model, solver, steps, guidance, guidance_interval, guided_channels)
-    with replacing(out) as scratch:
-        scratch.write_bytes(plan.to_json())
+    plan.save(out)
     output.data(str(out))
 
 
 def _plan(
     model: str, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, channels: int | None
 ) -> Plan:
-    from ditzoo.cli.models import card_of, find
+    from ditzoo.model_names import find_model
     from ditzoo.plan.make import make_plan
 
     return make_plan(
-        card_of(find(model)),
+        find_model(model),
         solver=solver,
         steps=steps,
         guidance=guidance,
-        guidance_interval=None if interval is None else parse_interval(interval),
+        guidance_interval=parse_interval(interval),
         guided_channels=channels,
     )
 

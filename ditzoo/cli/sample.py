@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Classes, Device, Guidance, GuidanceInterval, Json, Prompt, Prompts, Seed, Solver, Steps, Threads
-from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_request, shown
-from ditzoo.errors import BackendError, UsageError
+from ditzoo.cli.options import (
+    Classes,
+    Device,
+    Guidance,
+    GuidanceInterval,
+    Json,
+    Prompt,
+    Prompts,
+    Seed,
+    Solver,
+    Steps,
+    Threads,
+    check_alone,
+    parse_interval,
+    read_prompts,
+)
+from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
     from ditzoo.bundle import Bundle
-    from ditzoo.plan.table import Plan
     from ditzoo.sampling.condition import Condition
-    from ditzoo.sampling.noise import Floats
+    from ditzoo.sampling.loop import Step
     from ditzoo.sampling.request import SampleRequest
-    from ditzoo.specs import Precision
     from ditzoo.zoo.card import Card
 
 
@@ -70,33 +83,36 @@ def sample(
 ) -> None:
     """Draw images with a model, on any backend."""
     from ditzoo.backends.options import BackendSpec
-    from ditzoo.bundle import Bundle
-    from ditzoo.cli.models import card_of, find, open_on
-    from ditzoo.cli.pictures import check_targets
+    from ditzoo.model.opening import default_backend, open_model
+    from ditzoo.model_names import find_model
+    from ditzoo.pictures.draw import condition_of
     from ditzoo.pictures.png_metadata import read_request
+    from ditzoo.plan.make import choose_plan
     from ditzoo.sampling.loop import check_request
+    from ditzoo.sampling.request import make_request
+    from ditzoo.weights.catalogue import card_of
 
     if like is not None:
         check_alone(context, "--like repeats a picture exactly")
         request = read_request(like)
-        found = find(model or request.model)
+        found = find_model(model or request.model)
         if card_of(found).name != request.model:
             raise UsageError(f"{like} shows {request.model}, not {card_of(found).name}")
     else:
         if model is None:
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
-        found = find(model)
-        wanted = shown(card_of(found), classes, num, prompt, prompts)
-        made = chosen_plan(card_of(found), solver, steps, guidance, guidance_interval, plan)
-        request = new_request(card_of(found), made, seed, *wanted)
-    card = card_of(found)
-    condition = condition_of(found, request)
+        found = find_model(model)
+        interval = parse_interval(guidance_interval)
+        chosen = choose_plan(found, plan, solver=solver, steps=steps, guidance=guidance, guidance_interval=interval)
+        texts = read_prompts(prompt, prompts)
+        request = make_request(card_of(found), chosen, classes=classes, prompts=texts, num=num, seed=seed, argument="--classes")
+    with output.status("encoding the prompts") if request.prompts else nullcontext():
+        condition = condition_of(found, request)
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
-    target = Path(f"{card.name}.png") if out is None else out
-    check_targets(target, latents=save_latents, preview=preview, animate=animate)
-    name = backend or ("onnxruntime" if isinstance(found, Bundle) else "torch")
-    spec = BackendSpec(name=name, precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
-    with open_on(found, spec, device=device, threads=threads) as opened:
+    target = Path(f"{request.model}.png") if out is None else out
+    _check_targets(target, latents=save_latents, preview=preview, animate=animate)
+    spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
+    with open_model(found, spec, device=device, threads=threads, display=output) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,
@@ -111,25 +127,7 @@ def sample(
         )
         seconds = time.perf_counter() - started
         name = opened.name
-    _tell(request, card, name, written, seconds, json=json)
-
-
-def draw(backend: Backend, plan: Plan, classes: list[int], *, seed: int, batch: int | None) -> Floats:
-    """The latents of one image a class, with a progress bar."""
-    import numpy as np
-
-    from ditzoo.sampling.condition import class_condition
-    from ditzoo.sampling.loop import sample_steps
-
-    batches = -(-len(classes) // (batch or len(classes)))
-    condition, finished = class_condition(backend.card, classes), []
-    with output.progress(f"{backend.card.name} on {backend.name}", batches * len(plan.rows)) as advance:
-        for step in sample_steps(backend, plan, count=len(classes), condition=condition, seed=seed, batch=batch):
-            if step.done:
-                advance()
-            if step.done == len(plan.rows):
-                finished.append(backend.numpy(step.x))
-    return np.concatenate(finished)
+    _tell(request, name, written, seconds, json=json)
 
 
 def _draw(
@@ -145,47 +143,62 @@ def _draw(
     animate: Path | None,
 ) -> list[Path]:
     """Samples, decodes and writes, batch by batch; returns what was written."""
-    from ditzoo.cli.pictures import Folder, Trajectory
+    import numpy as np
+
+    from ditzoo.measure.recording import save_latents
     from ditzoo.pictures.decode import decode, open_decoder
-    from ditzoo.sampling.loop import sample_steps
-    from ditzoo.sampling.memory import batch_that_fits, is_out_of_memory
+    from ditzoo.pictures.draw import draw
+    from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
 
-    plan, size, decoder = request.plan, batch or request.count, open_decoder(model)
-    folder, way, finished = (
-        Folder(target, request),
-        Trajectory(target, steps=len(plan.rows), preview=preview, animate=animate),
-        [],
-    )
-    states = sample_steps(
-        backend, plan, count=request.count, condition=condition, seed=request.seed, batch=batch, first=request.first
-    )
-    try:
-        with output.progress(f"{backend.card.name} on {backend.name}", -(-request.count // size) * len(plan.rows)) as advance:
-            for step in states:
-                if step.done:
-                    advance()
-                if step.images.start == 0 and way.wants(step.done):
-                    way.take(step.done, decode(model, backend.numpy(step.x), decoder=decoder))
-                if step.done == len(plan.rows):
-                    finished.append(backend.numpy(step.x))
-                    folder.take(decode(model, finished[-1], decoder=decoder))
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        fits = batch_that_fits(backend, plan, batch=min(size, request.count), condition=condition)
-        remedy = f"--batch {fits} fits" if fits else "not even one image fits; use another device or precision"
-        raise BackendError(
-            f"out of memory with {min(size, request.count)} images at a time on {backend.name}: {remedy}"
-        ) from error
-    folder.finish()
-    way.finish()
-    return [*folder.written, *way.written, *_save_latents(latents, request, finished, backend.precision)]
+    steps, decoder = len(request.plan.rows), open_decoder(model)
+    pictures = PictureWriter(target, request)
+    trajectory = TrajectoryWriter(target, steps=steps, preview=preview, animate=animate)
+    batches = -(-request.count // (batch or request.count))
+    with output.progress(f"{backend.card.name} on {backend.name}", batches * steps) as advance:
+
+        def on_state(state: Step) -> None:
+            if state.done:
+                advance()
+            if state.images.start == 0 and trajectory.wants(state.done):
+                trajectory.take(state.done, decode(model, backend.numpy(state.x), decoder=decoder))
+
+        finished = []
+        for drawn in draw(model, backend, request, condition=condition, batch=batch, decoder=decoder, callback=on_state):
+            finished.append(drawn.latents)
+            pictures.take(drawn.pictures)
+    pictures.finish()
+    trajectory.finish()
+    if latents is None:
+        return [*pictures.written, *trajectory.written]
+    save_latents(latents, request, np.concatenate(finished), precision=backend.precision)
+    return [*pictures.written, *trajectory.written, latents]
 
 
-def _tell(request: SampleRequest, card: Card, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
+def _check_targets(target: Path, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
+    """Raises UsageError for a file that cannot be written, before any work is done."""
+    from ditzoo.files import check_writable
+    from ditzoo.pictures.sheets import check_picture_path
+    from ditzoo.pictures.writers import is_folder
+
+    check_writable(target if target.is_dir() else target.parent)
+    if not is_folder(target):
+        check_picture_path(target)
+    if latents is not None:
+        check_writable(latents.parent, "--save-latents")
+        if latents.suffix not in (".npy", ".npz") or latents.is_dir():
+            raise UsageError(f"--save-latents writes a .npy or .npz file, not {latents}")
+    if preview is not None and preview < 1:
+        raise UsageError(f"--preview takes a number of steps, 1 or more, not {preview}")
+    if animate is not None:
+        check_writable(animate.parent, "--animate")
+        if animate.suffix not in (".webp", ".gif") or animate.is_dir():
+            raise UsageError(f"--animate writes a .webp or .gif file, not {animate}")
+
+
+def _tell(request: SampleRequest, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
     if json:
         summary = {
-            "model": card.name,
+            "model": request.model,
             "backend": backend,
             "solver": request.plan.solver,
             "steps": len(request.plan.rows),
@@ -197,24 +210,8 @@ def _tell(request: SampleRequest, card: Card, backend: str, written: list[Path],
         return
     last = request.first + request.count - 1
     output.talk(
-        f"{request.count} images of {card.name}, {request.plan.solver} in {len(request.plan.rows)} steps, {backend}:"
+        f"{request.count} images of {request.model}, {request.plan.solver} in {len(request.plan.rows)} steps, {backend}:"
         f" {seconds:.1f} s; seed {request.seed}, images {request.first} to {last}"
     )
     for path in written:
         output.data(str(path))
-
-
-def _save_latents(path: Path | None, request: SampleRequest, latents: list[Floats], precision: Precision) -> list[Path]:
-    import numpy as np
-
-    from ditzoo.files import replacing
-    from ditzoo.measure.recording import write_recording
-
-    if path is None:
-        return []
-    if path.suffix == ".npz":
-        write_recording(path, request, np.concatenate(latents), precision=precision)
-        return [path]
-    with replacing(path) as scratch:
-        np.save(scratch, np.concatenate(latents))
-    return [path]

@@ -9,12 +9,10 @@ import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Json, Name
-from ditzoo.errors import unknown
 
 if TYPE_CHECKING:
     from ditzoo.zoo.card import Card
 
-FAMILIES = ("dit", "sit", "uvit", "usit")
 _UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
 
 
@@ -25,18 +23,9 @@ def list_models(
     json: Json = False,
 ) -> None:
     """List the models, and where their weights are."""
-    from ditzoo.weights.catalogue import cards
-    from ditzoo.weights.local import STATES, weights_state
+    from ditzoo.model.pulling import matching_cards
 
-    if family not in (None, *FAMILIES):
-        raise unknown("family", str(family), FAMILIES)
-    if state not in (None, *STATES):
-        raise unknown("state", str(state), STATES)
-    chosen = [
-        card
-        for card in cards().values()
-        if family in (None, card.family) and resolution in (None, card.resolution) and state in (None, weights_state(card))
-    ]
+    chosen = matching_cards(family=family, resolution=resolution, state=state)
     if json:
         output.json(chosen)
         return

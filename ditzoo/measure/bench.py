@@ -5,11 +5,10 @@ All contestants are open at once and take turns, one evaluation each, so that wh
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -18,15 +17,19 @@ import numpy as np
 from ditzoo.backends.base import Backend
 from ditzoo.backends.timing import TimedBackend
 from ditzoo.errors import UsageError
+from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, seconds
 from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
 from ditzoo.sampling.condition import class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
-from ditzoo.specs import Array, Device, Precision
+from ditzoo.specs import Array, Precision
+from ditzoo.zoo.card import Card
 
-Opener = Callable[[], AbstractContextManager[Backend]]
+_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
+"""Of a weight, in the precisions of `Ceilings`."""
 
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -65,16 +68,6 @@ class Measurement(Data, frozen=True, kw_only=True):
     speed: float | None
 
 
-class Ceilings(Data, frozen=True, kw_only=True):
-    """What a device can do at most, measured: multiply-adds per second of a large matrix product in `precision`, and bytes per
-    second, read and written, of a large copy."""
-
-    device: Device
-    precision: Precision
-    multiply_adds: float
-    copy: float
-
-
 class Bench(Data, frozen=True, kw_only=True):
     """A whole benchmark, with what it ran on.
 
@@ -91,6 +84,28 @@ class Bench(Data, frozen=True, kw_only=True):
     ceilings: tuple[Ceilings, ...]
     measurements: tuple[Measurement, ...]
 
+    def share(self, measurement: Measurement) -> float | None:
+        """How much of the most multiply-adds per second of its device a backend reaches; None where either is not known."""
+        device = "cpu" if "cpu" in measurement.backend.split() else "cuda"
+        rate = next((ceilings.multiply_adds for ceilings in self.ceilings if ceilings.device == device), None)
+        return None if measurement.speed is None or rate is None else measurement.speed / rate
+
+    def least_seconds(self, ceilings: Ceilings) -> tuple[float | None, float]:
+        """The least seconds that one guided image takes on a device: for the arithmetic (None where that is not known), and for
+        reading the weights once."""
+        read = _BYTES[ceilings.precision] * self.parameters / ceilings.copy
+        work = None if self.multiply_adds is None else self.rows * self.multiply_adds / ceilings.multiply_adds
+        return work, read
+
+
+def count_multiply_adds(card: Card) -> int | None:
+    """The multiply-adds of one evaluation of a card's network on one image; None without torch, which counts them."""
+    try:
+        from ditzoo.measure.operations import multiply_adds
+    except ModuleNotFoundError:
+        return None
+    return multiply_adds(card.backbone)
+
 
 def run(
     openers: Sequence[Opener],
@@ -104,8 +119,8 @@ def run(
 ) -> Bench:
     """Measures every backend at every batch size; `advance` is called after each round of one evaluation a backend.
 
-    `multiply_adds` is what one image's evaluation takes (`ditzoo.measure.operations`). Raises UsageError for no backend, a batch or a number
-    of repeats below 1, or backends of different models.
+    `multiply_adds` is what one image's evaluation takes (`count_multiply_adds`). Raises UsageError for no backend, a batch or a
+    number of repeats below 1, or backends of different models.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
@@ -131,44 +146,6 @@ def run(
         ceilings=(ceilings(), *gpu_ceilings()),
         measurements=tuple(measurements),
     )
-
-
-def machine() -> dict[str, str]:
-    """What it all ran on: processor, cores, system and versions."""
-    from importlib.metadata import PackageNotFoundError, version
-    from os import cpu_count
-
-    found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
-    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
-    """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
-    a = np.ones((side, side), dtype=np.float32)
-    source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
-    product = min(seconds(lambda: a @ a) for _ in range(repeats))
-    copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
-    return Ceilings(device="cpu", precision="fp32", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
-
-
-def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
-    """Measures the GPU's own limits, if torch is loaded and has one: a product in bfloat16, and a copy of 1 GB."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return []
-    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
-    source, target = (torch.ones(2**28, device="cuda") for _ in range(2))
-
-    def best(work: Callable[[], object]) -> float:
-        return min(seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(repeats))
-
-    product, copy = best(lambda: a @ a), best(lambda: target.copy_(source))
-    return [Ceilings(device="cuda", precision="bf16", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)]
 
 
 class _Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,13 +226,6 @@ def _measurement(
     )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def _spread(values: Sequence[float]) -> Spread:
     low, median, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
     return Spread(median=median, low=low, high=high, repeats=len(values))
@@ -286,14 +256,6 @@ def _device_peak() -> int | None:
     if torch is None or not torch.cuda.is_available():
         return None
     return int(torch.cuda.max_memory_allocated())
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:

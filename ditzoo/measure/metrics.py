@@ -51,3 +51,14 @@ def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
     """‖value − reference‖ / ‖reference‖, in float64."""
     difference = value.astype(np.float64) - reference.astype(np.float64)
     return float(np.linalg.norm(difference) / np.linalg.norm(reference.astype(np.float64)))
+
+
+def max_abs(value: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference of two numbers, in float64."""
+    return float(np.abs(np.subtract(value, reference, dtype=np.float64)).max())
+
+
+def cosine(value: np.ndarray, reference: np.ndarray) -> float:
+    """The cosine of the angle between two arrays as vectors, in float64."""
+    a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

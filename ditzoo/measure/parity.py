@@ -9,10 +9,11 @@ import numpy as np
 
 from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.measure.metrics import lpips_or_why_not, psnr, relative_l2, ssim
+from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
 from ditzoo.pictures.decode import pixel_values
 from ditzoo.plan.table import Plan, Row
 from ditzoo.records import Data
+from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
@@ -141,7 +142,7 @@ def compare(
     candidate: Backend,
     plan: Plan,
     *,
-    classes: Sequence[int] | None = None,
+    classes: Classes | None = None,
     condition: Condition | None = None,
     count: int = 4,
     seed: int = 0,
@@ -294,14 +295,3 @@ def _evaluate(backend: Backend, label: str, x: Floats, row: Row, condition: Cond
         under = f" under label {label}" if label else ""
         raise BackendError(f"{backend.name} gave NaN or infinity as its {backend.outputs[0].name} at time {row.time:g}{under}")
     return output
-
-
-def max_abs(value: np.ndarray, reference: np.ndarray) -> float:
-    """The largest difference of two numbers, in float64."""
-    return float(np.abs(np.subtract(value, reference, dtype=np.float64)).max())
-
-
-def cosine(value: np.ndarray, reference: np.ndarray) -> float:
-    """The cosine of the angle between two arrays as vectors, in float64."""
-    a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -55,6 +55,15 @@ def write_recording(path: Path, request: SampleRequest, latents: Floats, *, prec
         np.savez(scratch, **arrays)
 
 
+def save_latents(path: Path, request: SampleRequest, latents: Floats, *, precision: Precision) -> None:
+    """Writes the final `latents` [N, C, H, W] as an .npy file, or with all that made them where `path` ends in .npz."""
+    if path.suffix == ".npz":
+        write_recording(path, request, latents, precision=precision)
+        return
+    with replacing(path) as scratch:
+        np.save(scratch, latents)
+
+
 def read_recording(path: Path, card: Card, *, plan: Plan | None = None) -> Recording:
     """The recording in the file at `path`, of the model of `card`; `plan` stands in for one that the file lacks.
 

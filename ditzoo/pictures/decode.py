@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
+from ditzoo.errors import check_type
+from ditzoo.model_names import ModelLike, find_model
 from ditzoo.sampling.noise import Floats
 from ditzoo.specs import Device
 from ditzoo.zoo.card import Autoencoder, Card, Pixels
@@ -25,11 +27,12 @@ class Decoder(Protocol):
     def __call__(self, latents: Floats) -> Floats: ...
 
 
-def open_decoder(model: Card | Bundle, *, device: Device = "cpu") -> Decoder:
+def open_decoder(model: ModelLike, *, device: Device = "cpu") -> Decoder:
     """The decoder of a model: ONNX Runtime's where a bundle brings one, torch's for any other; none for models of pixels.
 
     Few latents at a time are decoded, so that the memory that it takes does not grow with their number.
     """
+    model = find_model(model)
     card = model.card if isinstance(model, Bundle) else model
     if isinstance(card.decoder, Pixels):
         return lambda latents: latents
@@ -39,17 +42,18 @@ def open_decoder(model: Card | Bundle, *, device: Device = "cpu") -> Decoder:
     return _sliced(_torch_decoder(card, device), card.decoder)
 
 
-def pixel_values(model: Card | Bundle, latents: Floats, *, decoder: Decoder | None = None) -> Floats:
+def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Floats:
     """Latents [N, C, h, w] as pixel values [N, H, W, channels] from 0 to 255, not rounded: 127.5 · x + 128, as the authors do.
 
-    `decoder` saves opening the model's own once more.
+    `decoder` saves opening the model's own once more. Raises UsageError for latents that are not a numpy array.
     """
+    check_type("latents", latents, np.ndarray, "a numpy array [N, C, h, w], such as sample gives")
     images = (decoder or open_decoder(model))(latents.astype(np.float32, copy=False))
     values: Floats = np.clip(127.5 * images.transpose(0, 2, 3, 1) + 128, 0, 255)
     return values
 
 
-def decode(model: Card | Bundle, latents: Floats, *, decoder: Decoder | None = None) -> Pictures:
+def decode(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Pictures:
     """Latents [N, C, h, w] as pictures [N, H, W, channels] of 8 bits a channel."""
     return pixel_values(model, latents, decoder=decoder).astype(np.uint8)
 

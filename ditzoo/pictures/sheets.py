@@ -1,4 +1,4 @@
-"""TODO ditzoo.pictures.sheets."""
+"""Pictures as Pillow images, contact sheets, and files."""
 
 from __future__ import annotations
 

@@ -1,17 +1,20 @@
-"""TODO ditzoo.plan.table.make."""
+"""Making a plan: the card's solver, or another one, traced into a table."""
 
 from __future__ import annotations
 
 import math
+import os
+from numbers import Integral, Real
 from typing import Any
 
 import msgspec
 
-from ditzoo.errors import UsageError, unknown
+from ditzoo.errors import UsageError, check_type, unknown, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.plan.tracing import Move, Tracer, trace
 from ditzoo.solvers import SOLVERS, Solver, read_options
 from ditzoo.solvers.schedules import SPACINGS, Point, check_steps, grid
+from ditzoo.weights.catalogue import CardLike, card_of
 from ditzoo.zoo.card import Card
 
 DIFFUSERS = "diffusers:"
@@ -19,7 +22,7 @@ DIFFUSERS = "diffusers:"
 
 
 def make_plan(
-    card: Card,
+    model: CardLike,
     *,
     solver: str | None = None,
     steps: int | None = None,
@@ -27,19 +30,23 @@ def make_plan(
     guidance_interval: tuple[float, float] | None = None,
     guided_channels: int | None = None,
 ) -> Plan:
-    """The plan that samples `card` with `steps` evaluations of the network. What is not given is the card's default; the number
-    of steps for another solver than the card's is the one recommended for that solver.
+    """The plan that samples a model with `steps` evaluations of the network.
+
+    `model` is a name, a bundle's folder, a card, or what has a card. What is not given is the card's default; the number of
+    steps for another solver than the card's is the one recommended for that solver.
 
     `solver` is "NAME" or "NAME:option=value,...", for example "ddim:eta=0.5" or "dpmpp:order=3,spacing=karras";
     "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
     in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
-    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for what there is not, PlanError for a
-    scheduler that no table can say.
+    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for a model, solver, option or number that
+    does not exist, and PlanError for a scheduler that cannot be written as a table.
     """
+    card = card_of(model)
+    _check_types(solver=solver, steps=steps, guidance=guidance, guided_channels=guided_channels)
     default = card.sampling
     text = default.solver if solver is None else solver
     scale = default.guidance if guidance is None else guidance
-    low, high = guidance_interval or (-math.inf, math.inf)
+    low, high = _interval(guidance_interval)
     channels = card.backbone.latent_shape[0]
     guided = default.guided_channels if guided_channels is None else guided_channels
     _check_guidance(card, scale, low, high, guided)
@@ -60,6 +67,49 @@ def _default_steps(card: Card, text: str) -> int:
     name = text.partition(":")[0]
     own = name == card.sampling.solver.partition(":")[0] or name not in SOLVERS
     return card.sampling.steps if own else SOLVERS[name].steps
+
+
+def choose_plan(
+    model: CardLike,
+    plan: Plan | str | os.PathLike[str] | None,
+    *,
+    solver: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+) -> Plan:
+    """`plan` itself, or that in the file at this path; without it, the plan that `make_plan` makes of the other arguments.
+
+    Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
+    """
+    if plan is None:
+        return make_plan(model, solver=solver, steps=steps, guidance=guidance, guidance_interval=guidance_interval)
+    if (solver, steps, guidance, guidance_interval) != (None,) * 4:
+        raise UsageError("--plan says it all: leave out --solver, --steps, --guidance and --guidance-interval")
+    check_type("plan", plan, (Plan, str, os.PathLike), "a Plan, or the path of one that was saved")
+    return plan if isinstance(plan, Plan) else Plan.load(plan)
+
+
+def _check_types(*, solver: str | None, steps: int | None, guidance: float | None, guided_channels: int | None) -> None:
+    for name, value, kind, takes in (
+        ("solver", solver, str, "a solver's name, such as 'ddim:eta=0.5'"),
+        ("steps", steps, Integral, "a whole number of steps"),
+        ("guidance", guidance, Real, "a number"),
+        ("guided_channels", guided_channels, Integral, "a whole number of channels"),
+    ):
+        if value is not None:
+            check_type(name, value, kind, takes)
+
+
+def _interval(given: tuple[float, float] | None) -> tuple[float, float]:
+    """The bounds of the guidance interval: those that were given, or all noise levels."""
+    if given is None:
+        return -math.inf, math.inf
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        raise wrong_type("guidance_interval", given, "two noise levels, such as (0.28, 2.9)") from None
+    return low, high
 
 
 def _check_guidance(card: Card, scale: float, low: float, high: float, guided_channels: int) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import PlanError, UsageError
+from ditzoo.errors import PlanError, UsageError, check_type
+from ditzoo.files import replacing
 from ditzoo.records import Data, from_json, to_json
 from ditzoo.zoo.card import Card
 
@@ -86,6 +88,20 @@ class Plan(Data, frozen=True, kw_only=True):
             raise PlanError("the plan was changed since it was written; if on purpose, empty its field sha256")
         return msgspec.structs.replace(plan, sha256="")
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan as a JSON file at `path`, whole or not at all."""
+        with replacing(Path(path)) as scratch:
+            scratch.write_bytes(self.to_json())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """The plan in the JSON file at `path`; raises PlanError if the file cannot be read, or holds no plan."""
+        check_type("path", path, (str, os.PathLike), "the path of a plan's JSON file")
+        try:
+            return Plan.from_json(Path(path).read_bytes())
+        except OSError as error:
+            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error.strerror}") from error
+
     def _checksum(self) -> str:
         return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
 
@@ -96,11 +112,3 @@ def check_plan(card: Card, plan: Plan) -> None:
         raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
     if any(row.log_variance for row in plan.rows) and not card.learns_variance:
         raise UsageError(f"this plan asks for a learned variance, and {card.name} has none")
-
-
-def load_plan(path: Path) -> Plan:
-    """The plan in the file at `path`; raises PlanError if it is none."""
-    try:
-        return Plan.from_json(path.read_bytes())
-    except OSError as error:
-        raise PlanError(f"cannot read the plan {path}: {error.strerror}") from error

@@ -1,13 +1,12 @@
-"""TODO ditzoo.sampling.condition."""
+"""What the images are to show, as the network takes it: class labels or the tokens of prompts, and the null condition."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.sampling.classes import Classes, choose_classes
 from ditzoo.zoo.card import Card
 
 
@@ -19,9 +18,9 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     null: npt.NDArray[np.generic] | None
 
 
-def class_condition(card: Card, classes: Sequence[int]) -> Condition:
-    """The condition for images of `classes`; raises UsageError for a class that the model does not know."""
-    labels = np.array([card.check_class(number) for number in classes], dtype=np.int64)
+def class_condition(card: Card, classes: Classes) -> Condition:
+    """The condition for images of `classes`; raises UsageError for a class that the model does not have."""
+    labels = np.array(choose_classes(card, classes), dtype=np.int64)
     null = None if card.null_label is None else np.array(card.null_label)
     return Condition(name="y", values=labels, null=null)
 

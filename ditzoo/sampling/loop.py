@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -11,10 +11,12 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from ditzoo.backends.base import Backend, PreparesConditioning
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
+from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, _has_null, _tokens, class_condition
-from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
+from ditzoo.sampling.noise import Floats, Noise, noise_of
+from ditzoo.sampling.request import check_count, check_seed
 from ditzoo.specs import Array
 
 
@@ -126,17 +128,22 @@ def sample(
     backend: Backend,
     plan: Plan,
     *,
-    classes: Sequence[int] | None = None,
+    classes: Classes | None = None,
     count: int | None = None,
     seed: int = 0,
     batch: int | None = None,
 ) -> Floats:
     """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W].
 
-    For pictures, hand them to `ditzoo.decode`. Errors: see `class_condition` and `sample_steps`.
+    Classes are numbers or names, as in [3, "seven"]. `batch` is how many images are sampled at a time (default: all at once).
+    `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch or
+    seed out of range, and for an argument of another type.
     """
+    if not hasattr(backend, "card"):
+        raise wrong_type("backend", backend, "an opened backend, such as open_backend gives")
+    check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     condition = None if classes is None else class_condition(backend.card, classes)
-    total = len(classes) if classes is not None else count
+    total = count if condition is None else len(condition.values)
     if total is None:
         raise UsageError("say which classes to sample, or how many images")
     steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch)
@@ -144,12 +151,10 @@ def sample(
 
 
 def check_request(*, count: int, batch: int, seed: int) -> None:
-    """Raises UsageError for a number of images or a batch below 1, or a seed that is none."""
-    for name, value in (("the number of images", count), ("batch", batch)):
-        if value < 1:
-            raise UsageError(f"{name} must be 1 or more, not {value}")
-    if not 0 <= seed <= MAX_SEED:
-        raise UsageError(f"seed must be 0 to {MAX_SEED}, not {seed}")
+    """Raises UsageError for a number of images or a batch below 1, and for a seed that is not a whole number of 64 bits."""
+    check_count("the number of images", count)
+    check_count("batch", batch)
+    check_seed(seed)
 
 
 def _times(row: Row, size: int) -> Floats:

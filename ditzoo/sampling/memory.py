@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ditzoo.backends.base import Backend
+from ditzoo.errors import BackendError
 from ditzoo.plan.table import Plan
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import sample_steps
@@ -10,8 +14,24 @@ from ditzoo.sampling.loop import sample_steps
 _SIGNS = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad allocation", "bad_alloc")
 
 
+@contextmanager
+def explaining_memory(backend: Backend, plan: Plan, *, batch: int, condition: Condition | None) -> Iterator[None]:
+    """Turns an error of any library for memory that runs out in the block into a BackendError, which says what batch fits.
+
+    `batch` is how many images the block samples at a time.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fits = batch_that_fits(backend, plan, batch=batch, condition=condition)
+        remedy = f"a batch of {fits} fits" if fits else "not even one image fits; use another device or precision"
+        raise BackendError(f"out of memory with {batch} images at a time on {backend.name}: {remedy}") from error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error is that of torch, ONNX Runtime, CUDA or Python for memory that is not to be had."""
+    """Whether the error is that of torch, ONNX Runtime, CUDA or Python for memory that runs out."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 

@@ -1,4 +1,4 @@
-"""TODO ditzoo.sampling.noise."""
+"""The noise of each image: it depends on the seed, the image's number and the draw alone."""
 
 from __future__ import annotations
 

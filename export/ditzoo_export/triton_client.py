@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.errors import BackendError, DitzooError
-from ditzoo.plan.table import load_plan
+from ditzoo.plan.table import Plan
 from ditzoo.records import Data, from_json
 from ditzoo.sampling.loop import sample
 from ditzoo.specs import Precision, Profile, Range, TensorSpec, check_inputs
@@ -158,7 +158,7 @@ def main() -> None:
     try:
         with TritonBackend(options.url, card(options.model)) as backend:
             classes = [int(number) for number in options.classes.split(",")]
-            np.save(options.out, sample(backend, load_plan(options.plan), classes=classes, seed=options.seed))
+            np.save(options.out, sample(backend, Plan.load(options.plan), classes=classes, seed=options.seed))
     except (DitzooError, InferenceServerException, ValueError) as error:
         parser.error(str(error))
 

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 import ditzoo
 from ditzoo import zoo
 from ditzoo.cli import run
-from ditzoo.cli.options import parse_classes
 from ditzoo.errors import UsageError
 from ditzoo.files import sha256
 from ditzoo.pictures.png_metadata import read_request
+from ditzoo.sampling.classes import choose_classes
 from ditzoo.sampling.request import SampleRequest
 from ditzoo.zoo.card import Embedded
 from tests.support.golden import Golden
@@ -49,7 +49,7 @@ def pixels(path: str | Path) -> np.ndarray:
     [("golden retriever", [207]), ("Tench, goldfish,7", [0, 1, 7]), ("0-2,999", [0, 1, 2, 999])],
 )
 def test_classes_by_name(text: str, numbers: list[int]) -> None:
-    assert parse_classes(IMAGENET, text) == numbers
+    assert choose_classes(IMAGENET, text) == numbers
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_classes_by_name(text: str, numbers: list[int]) -> None:
 )
 def test_wrong_names_of_classes(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_classes(IMAGENET, text)
+        choose_classes(IMAGENET, text)
 
 
 def test_num_lets_classes_take_turns(capfd: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +193,9 @@ def test_out_of_memory_names_the_batch_that_fits(tmp_path: Path) -> None:
 import re, resource, sys
 import numpy as np, ditzoo
 from ditzoo.cli import run
-from ditzoo.cli import pictures, sample
+from ditzoo.cli import sample
+from ditzoo.pictures import draw, writers
+from ditzoo.measure import recording
 with ditzoo.open_backend("torch", ditzoo.card("dit-digits")) as backend:
     ditzoo.sample(backend, ditzoo.make_plan(backend.card, steps=1), classes=range(10))
 taken = int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
@@ -202,6 +204,6 @@ sys.exit(run("sample dit-digits --steps 1 --num 20000 --out x.png".split()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: out of memory with 20000 images at a time on torch fp32 cpu: --batch ")
+    assert done.stderr.startswith("error: out of memory with 20000 images at a time on torch fp32 cpu: a batch of ")
     fits = int(done.stderr.rstrip().removesuffix(" fits").rpartition(" ")[2])
     assert 1 <= fits < 20000

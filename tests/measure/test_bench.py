@@ -14,9 +14,9 @@ import pytest
 import ditzoo
 from ditzoo.backends import open_backend
 from ditzoo.cli import run as cli
-from ditzoo.cli.bench import share
 from ditzoo.errors import UsageError
-from ditzoo.measure.bench import Bench, ceilings, run
+from ditzoo.measure.bench import Bench, run
+from ditzoo.measure.machine import ceilings
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.plan.make import make_plan
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
@@ -100,10 +100,10 @@ def test_a_share_is_of_the_rate_of_its_own_device() -> None:
     (entry,), (cpu, *_) = result.measurements, result.ceilings
     gpu = msgspec.structs.replace(cpu, device="cuda", multiply_adds=4 * entry.speed)
     both = msgspec.structs.replace(result, ceilings=(msgspec.structs.replace(cpu, multiply_adds=2 * entry.speed), gpu))
-    assert share(both, entry) == "50%"
+    assert both.share(entry) == pytest.approx(0.5)
     elsewhere = msgspec.structs.replace(entry, backend="onnxruntime fp32 cuda")
-    assert share(both, elsewhere) == "25%"
-    assert share(msgspec.structs.replace(both, ceilings=both.ceilings[:1]), elsewhere) == ""
+    assert both.share(elsewhere) == pytest.approx(0.25)
+    assert msgspec.structs.replace(both, ceilings=both.ceilings[:1]).share(elsewhere) is None
 
 
 def test_memory_of_what_a_backend_holds_is_seen() -> None:

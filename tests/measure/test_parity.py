@@ -17,8 +17,8 @@ import ditzoo
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
-from ditzoo.measure.metrics import psnr, relative_l2, ssim
-from ditzoo.measure.parity import TOLERANCES, Comparison, compare, cosine
+from ditzoo.measure.metrics import cosine, psnr, relative_l2, ssim
+from ditzoo.measure.parity import TOLERANCES, Comparison, compare
 from ditzoo.measure.report import html
 from ditzoo.plan.make import make_plan
 

@@ -1,42 +1,13 @@
-"""`ditzoo parity --bisect`: where a candidate departs from the reference."""
+"""How `ditzoo parity --bisect` shows where a candidate departs from the reference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ditzoo.cli import output
-from ditzoo.errors import BackendError
 
 if TYPE_CHECKING:
-    from ditzoo.backends.base import Backend
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import SampledStates, SamplingTask, Tolerance
-
-
-def bisect_all(
-    reference: Backend,
-    candidates: Sequence[tuple[Backend, Tolerance]],
-    work: SamplingTask,
-    drawn: SampledStates,
-    *,
-    rows: Sequence[int],
-) -> list[Bisection]:
-    """Where each candidate departs from the reference by more than its forward tolerance, at `rows` of the plan, on what the
-    reference has drawn. Raises BackendError, naming the place, for a NaN, which leaves nothing to be compared."""
-    from ditzoo.cli.models import exporter
-
-    exporter()
-    from ditzoo_export.bisection.search import bisect, evaluations
-
-    found, seen = [], evaluations(drawn, work, rows=rows)
-    for candidate, tolerance in candidates:
-        with output.status(f"looking into {candidate.name}"):
-            bisection = bisect(reference, candidate, seen, tolerance=tolerance.forward)
-        if not bisection.finite:
-            raise BackendError(bisection.verdict)
-        found.append(bisection)
-    return found
 
 
 def show_bisection(bisection: Bisection) -> None:
@@ -65,7 +36,7 @@ def show_bisection(bisection: Bisection) -> None:
     output.data(bisection.verdict)
 
 
-def told(bisection: Bisection) -> dict[str, Any]:
+def bisection_facts(bisection: Bisection) -> dict[str, Any]:
     """A bisection for JSON."""
     import msgspec
 

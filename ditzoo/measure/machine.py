@@ -1,0 +1,77 @@
+"""The machine of a benchmark: what it is, and what its processor and its GPU can do at most."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ditzoo.records import Data
+from ditzoo.specs import Device, Precision
+
+
+class Ceilings(Data, frozen=True, kw_only=True):
+    """What a device can do at most, measured: multiply-adds per second of a large matrix product in `precision`, and bytes per
+    second, read and written, of a large copy."""
+
+    device: Device
+    precision: Precision
+    multiply_adds: float
+    copy: float
+
+
+def machine() -> dict[str, str]:
+    """What it all ran on: processor, cores, system and versions."""
+    from importlib.metadata import PackageNotFoundError, version
+    from os import cpu_count
+
+    found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
+    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
+    """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
+    a = np.ones((side, side), dtype=np.float32)
+    source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
+    product = min(seconds(lambda: a @ a) for _ in range(repeats))
+    copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
+    return Ceilings(device="cpu", precision="fp32", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
+
+
+def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
+    """Measures the GPU's own limits, if torch is loaded and has one: a product in bfloat16, and a copy of 1 GB."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return []
+    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
+    source, target = (torch.ones(2**28, device="cuda") for _ in range(2))
+
+    def best(work: Callable[[], object]) -> float:
+        return min(seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(repeats))
+
+    product, copy = best(lambda: a @ a), best(lambda: target.copy_(source))
+    return [Ceilings(device="cuda", precision="bf16", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
