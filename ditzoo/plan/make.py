@@ -1,4 +1,4 @@
-"""TODO ditzoo.plan.table.make."""
+"""Making a plan for a card: which solver, how many steps, and how much guidance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ditzoo.solvers.schedules import SPACINGS, Point, check_steps, grid
 from ditzoo.zoo.card import Card
 
 DIFFUSERS = "diffusers:"
-"""What stands before the name of a scheduler of diffusers."""
+"""The prefix of the name of a diffusers scheduler."""
 
 
 def make_plan(
@@ -27,14 +27,14 @@ def make_plan(
     guidance_interval: tuple[float, float] | None = None,
     guided_channels: int | None = None,
 ) -> Plan:
-    """The plan that samples `card` with `steps` evaluations of the network. What is not given is the card's default; the number
-    of steps for another solver than the card's is the one recommended for that solver.
+    """The plan that samples `card` with `steps` evaluations of the network. The card has the default of every option. If
+    `solver` is not the card's own, the default of `steps` is the number that is recommended for that solver.
 
     `solver` is "NAME" or "NAME:option=value,...", for example "ddim:eta=0.5" or "dpmpp:order=3,spacing=karras";
     "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
     in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
-    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for what there is not, PlanError for a
-    scheduler that no table can say.
+    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for an
+    unknown solver or option or a value out of range, and PlanError for a scheduler whose steps are not linear.
     """
     default = card.sampling
     text = default.solver if solver is None else solver
@@ -56,7 +56,7 @@ def make_plan(
 
 
 def _default_steps(card: Card, text: str) -> int:
-    """The card's own number for its own solver, otherwise the one that is recommended for the solver."""
+    """The card's own number of steps for its own solver; for any other solver, the recommended one."""
     name = text.partition(":")[0]
     own = name == card.sampling.solver.partition(":")[0] or name not in SOLVERS
     return card.sampling.steps if own else SOLVERS[name].steps
@@ -75,7 +75,7 @@ def _check_guidance(card: Card, scale: float, low: float, high: float, guided_ch
 
 
 def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]:
-    """The dense and the compact table of the solver that `text` names."""
+    """Runs the solver that `text` names on unit vectors; returns the tracer and the compact steps."""
     if text.startswith(DIFFUSERS):
         from ditzoo.plan.diffusers import EXACT, trace_scheduler
 
@@ -87,7 +87,7 @@ def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """A solver with its options, and what its grid is made of."""
+    """A solver with the values of its options, and the spacing and end of its grid."""
 
     name: str
     solver: Solver
@@ -96,7 +96,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
 
     def grid(self, card: Card, steps: int) -> tuple[Point, ...]:
-        """The points that the solver walks over on the card's schedule in `steps` evaluations."""
+        """The points of the card's schedule that the solver goes over in `steps` evaluations."""
         if not isinstance(card.schedule, self.solver.schedules):
             fitting = [name for name, solver in SOLVERS.items() if isinstance(card.schedule, solver.schedules)]
             raise UsageError(f"{self.name} is not for the schedule of {card.name}; use {', '.join(fitting)}")
@@ -106,7 +106,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_solver(text: str) -> Chosen:
-    """The solver of "NAME" or "NAME:option=value,..."; raises UsageError for what there is not."""
+    """Reads "NAME" or "NAME:option=value,...". Raises UsageError for an unknown solver, option or spacing."""
     name, _, given = text.partition(":")
     if name not in SOLVERS:
         raise unknown("solver", name, [*SOLVERS, f"{DIFFUSERS}CLASS"])
