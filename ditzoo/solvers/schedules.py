@@ -63,7 +63,7 @@ def alpha_bars(schedule: DiscreteBetas) -> npt.NDArray[np.float64]:
 
 
 def point(card: Card, t: float) -> Point:
-    """The point of the card's schedule at t, from 1 (noise) to 0 (clean). Between discrete steps, log alpha is interpolated linearly."""
+    """The point of the card's schedule at t, from 1 (noise) to 0 (clean). Between discrete steps, log alpha is linear in t."""
     schedule = card.schedule
     if isinstance(schedule, LinearFlow):
         time = card.time.scale * (1 - t) + card.time.offset
@@ -114,7 +114,7 @@ def time_of(schedule: Schedule, log_snr: float) -> float:
 
 
 def grid(card: Card, spacing: str, parts: Sequence[int], *, end: float, stops: bool) -> tuple[Point, ...]:
-    """The grid of points that a sampler goes over, noisiest first: sum(parts) + 1 points, where step i covers parts[i] intervals.
+    """The grid of points that a sampler goes over, noisiest first: sum(parts) + 1 points; step i covers parts[i] intervals.
 
     With `stops`, the last point is t = `end`. Without it, the last point but one is t = `end` and the last is the clean image.
     Spacings by whole steps (linspace, leading, trailing) have an end of their own. With discrete betas, no end is below the
