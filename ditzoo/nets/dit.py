@@ -149,7 +149,7 @@ class DiT(ConditionedNetwork):
         return blocks, in_own_dtype(self.final_layer.adaLN_modulation, c)
 
     def denoise(self, x: Tensor, *modulations: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] and the modulations of `condition`. `positions` replaces the network's own."""
+        """The prediction for latents `x` [B, C, H, W] and the modulations of `condition`. `positions` replaces its own."""
         blocks, final = modulations  # B depth 6·D, B 2·D
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
