@@ -69,7 +69,7 @@ _HOMES = {
     "sample": "ditzoo.sampling.loop",
 }
 
-__all__ = list(_HOMES)  # names, all of them
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,48 +1,48 @@
-"""The errors that a user can cause. A message names the culprit, the valid values and the next command."""
+"""The errors that a user can cause. Each message names the culprit, the valid values and the next command."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_LISTED = 20  # names in an error, at most
-_SHOWN = 60  # characters of a value in an error, at most
+_SHOWN = 60  # the most characters of a value that an error shows
+_LISTED = 20  # the most names that an error lists
 
 
 class DitzooError(Exception):
-    """The root: catch this to catch everything that ditzoo raises on purpose."""
+    """The base class of all errors that ditzoo raises on purpose."""
 
 
 class UsageError(DitzooError):
-    """A value that was asked for cannot be: an unknown name, a class out of range, a batch of 0."""
+    """A value is not valid: an unknown name, a class out of range, a batch of 0."""
 
 
 class InputError(DitzooError):
-    """A network got an input of the wrong name, dtype or shape."""
+    """An input of a network has the wrong name, dtype or shape."""
 
 
 class MissingPackageError(DitzooError):
-    """An optional package is not installed; the message has the pip line."""
+    """An optional package is not installed. The message has the pip command."""
 
 
 class BackendError(DitzooError):
-    """A backend cannot run as asked: no such device, provider or precision here."""
+    """A backend cannot run as asked: this machine lacks the device, the provider or the precision."""
 
 
 class BundleError(DitzooError):
-    """An exported folder is incomplete, changed, damaged, or not one of ours."""
+    """An exported folder is incomplete, changed or damaged, or is no bundle."""
 
 
 class PlanError(DitzooError):
-    """A sampling plan is malformed, or a solver cannot be written as one."""
+    """A sampling plan is malformed, or a solver cannot be expressed as one."""
 
 
 class ExportError(DitzooError):
-    """An exported graph failed its verification; nothing of it was kept."""
+    """An exported graph failed its verification. Nothing of it was kept."""
 
 
 class HubError(DitzooError):
-    """The Hugging Face Hub, or a server in its place, did not give what was asked for."""
+    """A request to the Hugging Face Hub, or to a server in its place, failed."""
 
 
 class CheckpointError(DitzooError):
@@ -50,7 +50,7 @@ class CheckpointError(DitzooError):
 
 
 def unknown(kind: str, given: str, known: Iterable[str], *, hint: str = "") -> UsageError:
-    """The error for a `given` name of a `kind` that is none of the `known` ones, nearest matches first."""
+    """The error for an unknown name `given` of a `kind`. It suggests the nearest of the `known` names, or lists them."""
     names = sorted(known)
     near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names

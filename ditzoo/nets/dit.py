@@ -25,12 +25,12 @@ from ditzoo.zoo.configs import DiTConfig
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x · (1 + scale) + shift, one shift and scale for all tokens of an image."""
+    """x · (1 + scale) + shift, with the same shift and scale for all tokens of an image."""
     return x * (1 + scale[:, None]) + shift[:, None]  # B T D
 
 
 class TimestepEmbedder(nn.Module):
-    """A time becomes a vector: 256 sinusoids, then a two-layer MLP."""
+    """Embeds a time: 256 sinusoids, then a two-layer MLP."""
 
     frequencies = 256
 
@@ -44,7 +44,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """A class label becomes a vector; the last row is the null label's, where there is one."""
+    """Embeds a class label. If there is a null label, its row is the last one of the table."""
 
     def __init__(self, labels: int, width: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class FinalLayer(nn.Module):
 class DiT(ConditionedNetwork):
     """The Diffusion Transformer. Its state dict has the keys of the authors' code.
 
-    Label dropout belongs to training and is not in here: a training loop replaces labels by the null label itself.
+    There is no label dropout here. A training loop replaces labels by the null label itself.
     """
 
     pos_embed: Tensor
@@ -119,13 +119,13 @@ class DiT(ConditionedNetwork):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The prediction, and behind it as many channels of variance where the network learned one."""
+        """The prediction. If the network has learned a variance, as many channels of it follow."""
         size = self.config.input_size
         return (TensorSpec(name="prediction", shape=("batch", self.out_channels, size, size)),)
 
     @property
     def modulations(self) -> tuple[TensorSpec, ...]:
-        """What `condition` gives and `denoise` takes."""
+        """The outputs of `condition`, which are inputs of `denoise`."""
         width, depth = self.config.hidden_size, self.config.depth
         return (
             TensorSpec(name="blocks", shape=("batch", depth, 6 * width)),
@@ -133,14 +133,14 @@ class DiT(ConditionedNetwork):
         )
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """The positions of a grid of patches, [1, rows · columns, D]; any grid but the training one's is computed anew."""
+        """The positions of a grid of patches, [1, rows · columns, D]. For another grid than in training, they are computed."""
         side = self.config.input_size // self.config.patch_size
         if (rows, columns) == (side, side):
             return self.pos_embed
         return sincos_positions(rows, columns, self.config.hidden_size, self.pos_embed.device).to(self.pos_embed.dtype)
 
     def condition(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """All that depends on time and label but not on the image: the modulations of every block and of the final layer.
+        """The modulations of every block and of the final layer. They depend on time and label, not on the image.
 
         t [B], y [B] -> [B, depth, 6 · D], [B, 2 · D]
         """
@@ -149,7 +149,7 @@ class DiT(ConditionedNetwork):
         return blocks, in_own_dtype(self.final_layer.adaLN_modulation, c)
 
     def denoise(self, x: Tensor, *modulations: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replaces its own."""
+        """The prediction for latents `x` [B, C, H, W] and the modulations of `condition`. `positions` replaces its own."""
         blocks, final = modulations  # B depth 6·D, B 2·D
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
@@ -167,8 +167,10 @@ class DiT(ConditionedNetwork):
 
 
 class AnySizeDiT(ConditionedNetwork):
-    """A DiT for latents of any size up to `largest` times that of training; positions are cut out of a table of sines, which an
-    exporter can trace."""
+    """A DiT for latents of any size up to `largest` times that of training.
+
+    It takes the positions out of a table of sines, because an exporter can trace that for sizes that are not known yet.
+    """
 
     axis: Tensor
 

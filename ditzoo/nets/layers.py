@@ -1,5 +1,8 @@
-"""The parts that DiT and U-ViT share. Letters in shape comments: B batch, C channels, H W latent size, h w patches, p patch
-size, T tokens, D width, N heads."""
+"""Layers that several networks share.
+
+The letters in shape comments: B batch, C channels, H W size of the latents, h w rows and columns of patches, p patch size,
+T tokens, D width, N heads.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn import functional as F
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first, in float32, or float64 where the times are.
+    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first. They are float64 if the times are, else float32.
 
     Frequency i is max_period^(−i / (width/2)), as in both papers' code. (diffusers divides by width/2 − 1 for DiT.)
     """
@@ -23,8 +26,10 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
 
 
 def sincos_axis(count: int, width: int, device: torch.device | None = None) -> Tensor:
-    """The sines and cosines of the places 0 ... count − 1 on one axis of a grid, [count, width / 2], as `sincos_positions` has
-    them. Computed in float64, float32 when done."""
+    """The sines and cosines of the places 0 to count − 1 on one axis of a grid, [count, width / 2], for `sincos_positions`.
+
+    They are computed in float64 and returned in float32.
+    """
     quarter = width // 4
     frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
     angles = torch.arange(count, dtype=torch.float64, device=device)[:, None] * frequencies  # count D/4
@@ -40,31 +45,32 @@ def grid_positions(axis: Tensor, rows: int, columns: int) -> Tensor:
 def sincos_positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Tensor:
     """The fixed two-dimensional sine-cosine positions of a grid of patches, [1, rows · columns, width], float32.
 
-    The first half of the width encodes the column, the second the row, as in DiT's code.
+    The first half of the width encodes the column and the second half the row, as in DiT's code.
     """
     return grid_positions(sincos_axis(max(rows, columns), width, device), rows, columns)
 
 
 def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
-    """Tokens [B, rows · columns, p · p · C], one a patch in reading order, back to an image [B, C, rows · p, columns · p]."""
+    """Puts tokens [B, rows · columns, p · p · C], one for each patch in reading order, together to an image [B, C, rows · p,
+    columns · p]."""
     x = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # B h w p p C
     x = x.permute(0, 5, 1, 3, 2, 4)  # B C h p w p
     return x.flatten(4, 5).flatten(2, 3)  # B C H W
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """A table of vectors, normal as torch makes it; torch's own initialisation takes seconds to load on the meta device."""
+    """A table of normal vectors, as `nn.Embedding` has it. torch's own initialisation takes seconds on the meta device."""
     return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
 
 
 def in_own_dtype(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module gives for `x`, computed in the dtype of its weights, in the dtype of `x`: see `ditzoo.nets.in_dtype`."""
+    """Runs a module in the dtype of its weights and returns its output in the dtype of `x` (see `ditzoo.nets.precision`)."""
     output: Tensor = module(x.to(next(module.parameters()).dtype))
     return output.to(x.dtype)
 
 
 class PatchEmbed(nn.Module):
-    """Each patch of an image becomes a token."""
+    """Turns each patch of an image into a token."""
 
     def __init__(self, channels: int, patch: int, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every network has, and what those have whose conditioning can run ahead."""
+"""The interface of every network, and of the networks whose conditioning can be computed ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ditzoo.specs import TensorSpec
 
 
 class Network(nn.Module, ABC):
-    """A denoising network: latents, times and what they are conditioned on -> a prediction."""
+    """A denoising network. It maps latents, times and a condition to a prediction."""
 
     @property
     @abstractmethod
@@ -24,7 +24,7 @@ class Network(nn.Module, ABC):
 
 
 class ConditionedNetwork(Network):
-    """A network in which all that depends on time and label, but not on the image, is a function of its own.
+    """A network with a function of its own for everything that depends on time and label, but not on the image.
 
     `forward(x, t, y)` is `denoise(x, *condition(t, y))`.
     """
@@ -32,7 +32,7 @@ class ConditionedNetwork(Network):
     @property
     @abstractmethod
     def modulations(self) -> tuple[TensorSpec, ...]:
-        """What `condition` gives and `denoise` takes."""
+        """The outputs of `condition`, which are inputs of `denoise`."""
 
     @abstractmethod
     def condition(self, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:

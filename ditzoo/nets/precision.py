@@ -1,4 +1,4 @@
-"""Networks in half precision: the large matrix multiplications in it, all else in float32."""
+"""Networks in half precision: the large matrix multiplications are in half precision, and everything else is in float32."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Module:
-    """A network in another dtype. `net` stays as it was, and both share the tensors that are the same in both.
+    """A copy of a network in another dtype. `net` stays as it was. Both share the tensors that do not change.
 
-    Half precision is for the modules of the names in `modules` alone, which do nearly all of the work. Sums, norms, sinusoids,
+    Only the modules with a name in `modules` compute in half precision; they do nearly all of the work. Sums, norms, sinusoids,
     the patch embedding and the last projection stay in float32, as in mixed precision training (arXiv 1710.03740): with
     everything in half precision, the error is three to nine times as large.
     """
@@ -32,7 +32,7 @@ def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Mo
 
 
 def copied(module: Module, dtype: torch.dtype | None = None) -> Module:
-    """A copy of a module: with the weights themselves, or with weights of another type."""
+    """A copy of a module that shares the weights, or, if `dtype` is given, has weights of that dtype."""
     tensors = (*module.parameters(), *module.buffers())
     own: dict[int, Any] = {id(tensor): tensor if dtype is None else _converted(tensor, dtype) for tensor in tensors}
     return copy.deepcopy(module, own)

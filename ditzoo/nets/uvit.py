@@ -56,7 +56,7 @@ class UViT(Network):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Latents, times (in the network's own unit), and labels `y` or text tokens `context` where the network takes them."""
+        """Latents, times (in the network's own unit), and labels `y` or text tokens `context` if the network takes them."""
         channels, _, _ = self.config.latent_shape
         rows, columns = self.grid
         size = rows * self.config.patch_size, columns * self.config.patch_size
@@ -91,9 +91,9 @@ class UViT(Network):
         return self.final_layer(unpatchify(patches, rows, columns, patch)).to(dtype)  # B C H W
 
     def interpolate_positions(self, height: int, width: int) -> None:
-        """Stretches the learned positions, bicubically, to latents of `height` x `width`, which the network then takes.
+        """Interpolates the learned positions (bicubic), so that the network takes latents of `height` x `width`.
 
-        The paper has no such resolution change: this is for fine-tuning and experiments, and changes the network in place.
+        The paper does not change the resolution. This is for fine-tuning and experiments. It changes the network in place.
         """
         patch, extra = self.config.patch_size, self.config.extra_tokens
         if height % patch or width % patch:

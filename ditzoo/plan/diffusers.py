@@ -1,4 +1,4 @@
-"""Schedulers of diffusers, by name: run once on unit vectors, as our own solvers are, and never needed again."""
+"""Schedulers of diffusers, by name. They are run once on unit vectors, as the solvers of `ditzoo.solvers` are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ditzoo.solvers.schedules import check_steps, point
 from ditzoo.zoo.card import Card, LinearFlow
 
 EXACT = 3e-6
-"""How exact the compact rows of a scheduler are: many of them compute in float32."""
+"""The largest difference between a compact row and its dense form; many schedulers compute in float32."""
 
 _TRAIN_STEPS, _LINEAR, _PROBES = 1000, 1e-4, 8
 
@@ -25,8 +25,8 @@ _TRAIN_STEPS, _LINEAR, _PROBES = 1000, 1e-4, 8
 def trace_scheduler(card: Card, text: str, steps: int) -> Tracer:
     """A tracer in which the scheduler of "CLASS[:option=value,...]" has run `steps` inference steps on the card's schedule.
 
-    Raises UsageError for a class or option that there is not, and PlanError, with the reason, for a scheduler whose steps no
-    table can say: one that clips or thresholds, or draws noise of its own.
+    Raises UsageError for an unknown class or option. Raises PlanError, with the reason, for a scheduler whose steps are not
+    linear (it clips or thresholds), or that draws noise in a way that cannot be followed.
     """
     check_steps(card, steps)
     run = Scheduler(card, text, steps)
@@ -37,7 +37,7 @@ def trace_scheduler(card: Card, text: str, steps: int) -> Tracer:
 
 
 class Scheduler:
-    """A scheduler as something that can be run again and again."""
+    """A scheduler of diffusers that can be run several times, each time from its start."""
 
     def __init__(self, card: Card, text: str, steps: int) -> None:
         self.card, self.steps = card, steps
@@ -47,7 +47,7 @@ class Scheduler:
         self.evaluations = len(self.fresh().timesteps)
 
     def walk(self, tracer: Tracer) -> None:
-        """Runs the scheduler in the world of `tracer`, whose vectors stand where images would."""
+        """Runs the scheduler on the vectors of `tracer` instead of images."""
         import torch
 
         scheduler = self.fresh()
@@ -65,7 +65,7 @@ class Scheduler:
         tracer.finish(x[0, 0, 0].numpy())
 
     def fresh(self) -> Any:
-        """The scheduler, set to its steps; raises UsageError where it refuses them."""
+        """A new scheduler with its steps set. Raises UsageError if it refuses its configuration or the number of steps."""
         try:
             scheduler = self.kind(**self.config)
             scheduler.set_timesteps(self.steps)
@@ -74,12 +74,12 @@ class Scheduler:
         return scheduler
 
     def t(self, time: float) -> float:
-        """Our t of a time of diffusers, which counts the steps of discrete schedules from 0."""
+        """The t of a time of diffusers. Diffusers counts the steps of discrete schedules from 0."""
         return time / _TRAIN_STEPS if isinstance(self.card.schedule, LinearFlow) else (time + 1) / _TRAIN_STEPS
 
 
 def _check_linear(run: Scheduler, tracer: Tracer) -> None:
-    """Runs the scheduler again on random, large numbers: the table must foretell what it does."""
+    """Runs the scheduler again, on large random numbers. Raises PlanError unless the table predicts the results."""
     values = 30 * np.random.default_rng(0).standard_normal((tracer.evaluations * 2 + 1, _PROBES))
     again = _Probe(run.card, values, tracer.evaluations)
     try:
@@ -103,14 +103,14 @@ class _Probe(Tracer):
         self._values = values
 
     def unit(self, index: int) -> Vector:
-        """The numbers that stand for the basis vector `index`."""
+        """The numbers used in place of the unit vector `index`."""
         row: Vector = self._values[index]
         return row
 
 
 @contextmanager
 def noise_from(module: ModuleType | None, draw: Callable[[], Any]) -> Iterator[None]:
-    """Lets the `randn_tensor` of a scheduler's module be `draw` for as long as the block runs."""
+    """Replaces `randn_tensor` in a scheduler's module by `draw` while the block runs."""
     if not hasattr(module, "randn_tensor"):
         yield
         return
@@ -152,7 +152,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 
 def _config(card: Card, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that give the scheduler the card's schedule and prediction, and nothing that is not linear unless asked."""
+    """The arguments of the scheduler: the card's schedule and prediction, no clipping, and the options that were given."""
     taken = _defaults(kind)
     if isinstance(card.schedule, LinearFlow):
         fits = "use_flow_sigmas" in taken or kind.__name__.startswith("FlowMatch")

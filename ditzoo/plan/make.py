@@ -1,4 +1,4 @@
-"""Making a plan: the card's solver, or another one, traced into a table."""
+"""Making a plan for a card: which solver, how many steps, and how much guidance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ditzoo.weights.catalogue import CardLike, card_of
 from ditzoo.zoo.card import Card
 
 DIFFUSERS = "diffusers:"
-"""What stands before the name of a scheduler of diffusers."""
+"""The prefix of the name of a diffusers scheduler."""
 
 
 def make_plan(
@@ -63,7 +63,7 @@ def make_plan(
 
 
 def _default_steps(card: Card, text: str) -> int:
-    """The card's own number for its own solver, otherwise the one that is recommended for the solver."""
+    """The card's own number of steps for its own solver; for any other solver, the recommended one."""
     name = text.partition(":")[0]
     own = name == card.sampling.solver.partition(":")[0] or name not in SOLVERS
     return card.sampling.steps if own else SOLVERS[name].steps
@@ -125,7 +125,7 @@ def _check_guidance(card: Card, scale: float, low: float, high: float, guided_ch
 
 
 def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]:
-    """The dense and the compact table of the solver that `text` names."""
+    """Runs the solver that `text` names on unit vectors; returns the tracer and the compact steps."""
     if text.startswith(DIFFUSERS):
         from ditzoo.plan.diffusers import EXACT, trace_scheduler
 
@@ -137,7 +137,7 @@ def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """A solver with its options, and what its grid is made of."""
+    """A solver with the values of its options, and the spacing and end of its grid."""
 
     name: str
     solver: Solver
@@ -146,7 +146,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any]
 
     def grid(self, card: Card, steps: int) -> tuple[Point, ...]:
-        """The points that the solver walks over on the card's schedule in `steps` evaluations."""
+        """The points of the card's schedule that the solver goes over in `steps` evaluations."""
         if not isinstance(card.schedule, self.solver.schedules):
             fitting = [name for name, solver in SOLVERS.items() if isinstance(card.schedule, solver.schedules)]
             raise UsageError(f"{self.name} is not for the schedule of {card.name}; use {', '.join(fitting)}")
@@ -156,7 +156,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_solver(text: str) -> Chosen:
-    """The solver of "NAME" or "NAME:option=value,..."; raises UsageError for what there is not."""
+    """Reads "NAME" or "NAME:option=value,...". Raises UsageError for an unknown solver, option or spacing."""
     name, _, given = text.partition(":")
     if name not in SOLVERS:
         raise unknown("solver", name, [*SOLVERS, f"{DIFFUSERS}CLASS"])

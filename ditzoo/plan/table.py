@@ -1,11 +1,11 @@
-"""A plan: the exact sampler as a table, traced from a solver, and all that is needed to run it anywhere.
+"""A plan: a sampler as a table of numbers. It is all that is needed to run that sampler anywhere.
 
-Every solver moves by linear combinations of earlier states x, earlier predictions e and fresh noise z:
+Every solver makes its steps by linear combinations of earlier states x, earlier predictions e and fresh noise z:
 
     x[i+1] = Σ_l states[l] · x[i−l] + Σ_l predictions[l] · e[i−l] + noise · z[i]
 
 e[i] is the guided prediction for x[i] at row i's time; x[0] is `initial` times a draw of noise; the last x is the image.
-So a solver is run once on unit vectors (see `ditzoo.plan.tracing`), and nothing but the table is needed afterwards.
+To make a plan, a solver is run once on unit vectors (see `ditzoo.plan.tracing`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from ditzoo.zoo.card import Card
 class Row(Data, frozen=True, kw_only=True):
     """One evaluation of the network and the step that follows it.
 
-    `time` goes into the network as it is. `guidance` is s in uncond + s · (cond − uncond); at 1 only cond is needed.
-    `log_variance`, where it is not None, replaces `noise` by exp(½ (f · high + (1 − f) · low)), f = (v + 1) / 2, v being the
-    network's second half of channels (arXiv 2102.09672, eq. 15). Lag 0 is the newest state or prediction.
+    `time` is the input of the network. `guidance` is s in uncond + s · (cond − uncond); at 1 only cond is evaluated.
+    `log_variance` is the pair (low, high) of a learned variance, or None. If it is given, it replaces `noise` by
+    exp(½ (f · high + (1 − f) · low)) with f = (v + 1) / 2, where v is the network's second half of channels (arXiv 2102.09672,
+    eq. 15). `states` and `predictions` begin with the newest.
     """
 
     time: float
@@ -46,9 +47,12 @@ class Row(Data, frozen=True, kw_only=True):
 
 
 class Plan(Data, frozen=True, kw_only=True):
-    """A sampler. `channels` is how many of the network's channels are the prediction; guidance acts on the first
-    `guided_channels`, the others are the conditional ones. Draw 0 is the initial noise, draw i + 1 the noise of row i.
-    `sha256` is the checksum of the rest, in files alone."""
+    """A sampler.
+
+    The first `channels` channels of the network's output are the prediction. Guidance acts on the first `guided_channels` of
+    them; the others are those of the conditional prediction. Draw 0 is the initial noise, and draw i + 1 is the noise of row i.
+    `sha256` is the checksum of all other fields; it is empty except in files.
+    """
 
     format: Literal["ditzoo-plan/1"] = "ditzoo-plan/1"
     solver: str
@@ -70,16 +74,16 @@ class Plan(Data, frozen=True, kw_only=True):
 
     @property
     def window(self) -> int:
-        """How many states and predictions the longest row looks back on."""
+        """How many of the newest states and predictions have to be kept."""
         return max(max(len(row.states), len(row.predictions)) for row in self.rows)
 
     def to_json(self) -> bytes:
-        """The plan as JSON; every number survives to the last bit, and a checksum tells if one was changed."""
+        """The plan as JSON, exact to the last bit, with a checksum that shows any later change."""
         return to_json(msgspec.structs.replace(self, sha256=self._checksum()))
 
     @staticmethod
     def from_json(text: bytes | str) -> Plan:
-        """The plan in `text`; raises PlanError, naming the place, if it is none, or has changed since it was written."""
+        """The plan in `text`. Raises PlanError, naming the place, if it is no plan or was changed since it was written."""
         try:
             plan = from_json(text, Plan)
         except ValueError as error:
@@ -107,7 +111,7 @@ class Plan(Data, frozen=True, kw_only=True):
 
 
 def check_plan(card: Card, plan: Plan) -> None:
-    """Raises UsageError for a plan that cannot be one of the card's model."""
+    """Raises UsageError if the plan has another number of channels than the card's model, or needs a variance that it lacks."""
     if plan.channels != card.backbone.latent_shape[0]:
         raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
     if any(row.log_variance for row in plan.rows) and not card.learns_variance:

@@ -1,8 +1,8 @@
-"""Running a solver on unit vectors instead of images, and writing down what it does.
+"""Runs a solver on unit vectors instead of images, and records its steps as numbers.
 
-The basis is the initial noise, every prediction of the network and every draw of noise, so each x that a solver hands to the
-network is a row of numbers: the dense table. Each row is then rewritten over the smallest window of recent states and
-predictions that gives it exactly.
+The initial noise, every prediction of the network and every draw of noise is a unit vector of its own. So each x that the
+solver gives to the network is a row of numbers; all rows are the dense table. Each row is then expressed by the smallest window
+of recent states and predictions that gives it exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ditzoo.zoo.card import Card
 Vector = npt.NDArray[np.float64]
 
 EXACT = 1e-11
-"""How far a compact row may be from its dense form, relative to the row's largest number."""
+"""The largest difference between a compact row and its dense form, relative to the row's largest number."""
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,10 +36,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tracer:
-    """The world of unit vectors, for a solver that evaluates the network `evaluations` times (a `ditzoo.solvers.interface.Denoiser`).
+    """A `ditzoo.solvers.interface.Denoiser` of unit vectors, for a solver that makes `evaluations` evaluations of the network.
 
-    `points` are where it did, and `inputs` the x of each evaluation and, at the end, the last x: the dense table. Basis
-    vector 0 is the initial noise, 1 + k is prediction k, 1 + `evaluations` + k is what was drawn after it.
+    `points` are the points of the evaluations. `inputs` are the x of each evaluation and, at the end, the last x: the dense
+    table. Unit vector 0 is the initial noise, 1 + k is prediction k, and 1 + `evaluations` + k is the noise drawn after it.
     """
 
     def __init__(self, card: Card, evaluations: int) -> None:
@@ -51,7 +51,7 @@ class Tracer:
         self._kind = card.prediction
 
     def unit(self, index: int) -> Vector:
-        """The basis vector `index`."""
+        """The unit vector number `index`."""
         vector: Vector = np.eye(1, 1 + 2 * self.evaluations, index)[0]
         return vector
 
@@ -66,26 +66,29 @@ class Tracer:
         return prediction(self._kind, self.network(x, point), x, point)
 
     def noise(self, *, log_variance: tuple[float, float] | None = None) -> Array:
-        """The unit vector of this draw; raises PlanError for a second one in one step."""
+        """The unit vector of this draw. Raises PlanError for a second draw in one step."""
         step = len(self.points) - 1
         if step in self.drawn or step < 0:
-            raise PlanError(f"step {step} draws noise twice, which a plan cannot say")
+            raise PlanError(f"step {step} draws noise twice; a plan has one draw a step")
         self.drawn[step] = log_variance
         return self.unit(1 + self.evaluations + step)
 
     def finish(self, x: Array) -> None:
-        """Takes the last x."""
+        """Records the last x."""
         self.inputs.append(np.array(x, dtype=np.float64))
 
     def moves(self, *, exact: float = EXACT) -> list[Move]:
-        """What was traced, as compact steps; raises PlanError where a step is none that a plan can say."""
+        """The recorded steps in compact form. Raises PlanError if a step cannot be expressed in a plan."""
         return [self._move(i, exact) for i in range(self.evaluations)]
 
     def _move(self, i: int, exact: float) -> Move:
-        """x[i + 1] over the shortest window of states and predictions that expresses it, and its own draw."""
+        """x[i + 1] as a combination of the smallest window of states and predictions, and of its own draw."""
         target, fresh = self.inputs[i + 1], 1 + self.evaluations + i
         for predictions, states in _windows(i + 1):
-            free = [*range(1 + i, 1 + i - predictions, -1), fresh]  # what the predictions and the draw make up for
+            free = [
+                *range(1 + i, 1 + i - predictions, -1),
+                fresh,
+            ]  # the coefficients that the predictions and the draw can set freely
             rest = np.delete(np.arange(len(target)), free)
             recent = np.stack(self.inputs[i + 1 - states : i + 1][::-1], axis=1)
             weights = np.linalg.lstsq(recent[rest], target[rest], rcond=None)[0]
@@ -96,7 +99,7 @@ class Tracer:
             raise PlanError(f"step {i} is no combination of earlier states and predictions")
         drawn, learned = float(remainder[fresh]), self.drawn.get(i)
         if learned and abs(drawn - 1) > EXACT:
-            raise PlanError(f"step {i} scales a draw of learned variance, which a plan cannot say")
+            raise PlanError(f"step {i} scales a draw of learned variance; a plan has no place for that")
         return Move(
             states=tuple(map(float, weights)),
             predictions=tuple(map(float, remainder[free[:-1]])),
@@ -106,14 +109,14 @@ class Tracer:
 
 
 def _windows(longest: int) -> Iterator[tuple[int, int]]:
-    """How many predictions and states to try: the fewest in all first, and of these those that look back least."""
+    """The windows to try, each a number of predictions and a number of states: the smallest windows first."""
     for total in range(2, 2 * longest + 1):
         for states in range(total // 2, max(1, total - longest) - 1, -1):
             yield total - states, states
 
 
 def trace(card: Card, run: Any, points: tuple[Point, ...], evaluations: int, options: dict[str, Any]) -> Tracer:
-    """A tracer in which the solver `run` has walked over `points`, evaluating the network `evaluations` times."""
+    """A tracer with the record of the solver `run` on `points`, with `evaluations` evaluations of the network."""
     tracer = Tracer(card, evaluations)
     tracer.finish(run(tracer, tracer.unit(0), points, **options))
     return tracer

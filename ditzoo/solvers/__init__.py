@@ -1,7 +1,7 @@
 """The solvers, as plain functions.
 
-Each one walks a grid of points from noise to image and is written for any x that can be added and multiplied by numbers. It is
-never run on images: `ditzoo.plan.table` runs it once on unit vectors, and the table that comes out is what samples.
+A solver goes over a grid of points from noise to image. It works on any x that can be added and multiplied by numbers. It never
+runs on images: `ditzoo.plan` runs it once on unit vectors, and the table that this gives is what samples images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ditzoo.specs import Array
 from ditzoo.zoo.card import ContinuousVP, DiscreteBetas, LinearFlow
 
 Parts = Callable[[int, Mapping[str, Any]], Sequence[int]]
-"""From the number of evaluations and the options to the steps of the solver: into how many intervals each divides its way."""
+"""Maps the number of evaluations and the options to the number of grid intervals that each step of a solver covers."""
 
-_END_OF_DPM_FAST = 9.974254e-5  # the authors' 1e-4, whose λ their float32 arithmetic rounds to that of this time
+_END_OF_DPM_FAST = 9.974254e-5  # the authors have 1e-4; their float32 arithmetic rounds its λ to that of this time
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -43,15 +43,16 @@ def _twice(evaluations: int, options: Mapping[str, Any]) -> Sequence[int]:
 
 
 def _twice_then_once(evaluations: int, options: Mapping[str, Any]) -> Sequence[int]:
-    """As `_twice`, but the last step, whose clean end has no finite velocity, evaluates once."""
+    """As `_twice`, but the last step evaluates once, because the velocity is not finite at its clean end."""
     return [1] * (evaluations // 2 + 1)
 
 
 class Solver(msgspec.Struct, frozen=True, kw_only=True):
-    """A solver in the table: its function, whose keyword arguments are its options, the schedules it is for, and its grid.
+    """A row of the table of solvers.
 
-    `steps` is how many evaluations are recommended for it.
-    `stops`: its last point is t = `end`; otherwise it goes on from there to the clean image (see `ditzoo.solvers.schedules.grid`).
+    `run` is the function; its keyword arguments are the solver's options. `schedules` are those that it can sample. `steps` is
+    the recommended number of evaluations. `spacing`, `end` and `parts` make its grid of points. If `stops` is set, the last
+    point is t = `end`. Otherwise one more step goes to the clean image (see `ditzoo.solvers.schedules.grid`).
     """
 
     run: Callable[..., Array]
@@ -85,8 +86,10 @@ SOLVERS: dict[str, Solver] = {
 
 
 def read_options(name: str, text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in "option=value,..." of the solver `name`, each of its default's type; raises UsageError for what there is
-    not."""
+    """Reads the options of the solver `name` from "option=value,...". Each value gets the type of its default.
+
+    Raises UsageError for an unknown option, or a value of another type.
+    """
     values: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
         option, _, value = item.partition("=")

@@ -15,7 +15,7 @@ from ditzoo.specs import Array
 def dpmpp(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int = 2) -> Array:
     """DPM-Solver++ multistep on data predictions (arXiv 2211.01095, algorithm 2; order 3: the authors' code), orders 1 to 3.
 
-    The first steps, and the last ones, which end on the clean image, use lower orders.
+    The first steps use lower orders, because they have fewer predictions behind them, and so do the last ones.
     """
     _check(order)
     images: list[Array] = []  # data predictions, the newest first
@@ -29,7 +29,8 @@ def dpmpp(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int = 2
 
 
 def _extrapolate(images: Sequence[Array], steps: Sequence[float], order: int) -> Array:
-    """∫ e^(λ − λ_then) · image(λ) dλ over the newest step; image(λ) is the polynomial through the last `order` predictions."""
+    """The integral of e^(λ − λ_then) · image(λ) over the newest step, where image(λ) is the polynomial through the last `order`
+    predictions."""
     h = steps[0]
     phi_1 = -math.expm1(-h)
     if order == 1:
@@ -60,7 +61,7 @@ def dpm_fast(denoiser: Denoiser, x: Array, grid: Sequence[Point], *, order: int 
 
 
 def fast_orders(evaluations: int, order: int) -> list[int]:
-    """The orders of the steps that use up the evaluations: as many of the highest order as leave lower ones for the end
+    """The order of every step, such that the orders add up to `evaluations`: the highest first, lower ones at the end
     (arXiv 2206.00927, section 3.4)."""
     _check(order)
     if order == 3 and evaluations % 3 == 0 and evaluations > 0:
@@ -69,15 +70,15 @@ def fast_orders(evaluations: int, order: int) -> list[int]:
 
 
 def _steps(grid: Sequence[Point], order: int) -> list[Sequence[Point]]:
-    """The grid cut into steps: a step of order k goes over k intervals and evaluates the network at the start of each."""
+    """The points of every step. A step of order k covers k intervals and evaluates the network at the start of each."""
     bounds = [0, *accumulate(fast_orders(len(grid) - 1, order))]
     return [grid[start : stop + 1] for start, stop in pairwise(bounds)]
 
 
 def _singlestep(denoiser: Denoiser, x: Array, points: Sequence[Point], *, of_image: bool) -> Array:
-    """One step of order len(points) − 1 from the first point to the last, by way of those between.
+    """One step of order len(points) − 1 from the first point to the last, with the points between as intermediate ones.
 
-    Data and noise prediction have one formula: signal and noise change places, and with them the sign of λ.
+    Data prediction and noise prediction share one formula: alpha and sigma change places, and λ changes its sign.
     """
     start, end = points[0], points[-1]
     sign = -1 if of_image else 1

@@ -1,4 +1,4 @@
-"""What a solver asks of the world, and the three forms of what a network says."""
+"""What a solver is given: a denoiser that makes predictions and draws noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ditzoo.specs import Array
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What the network says of x = alpha · image + sigma · noise: the noise in it, the image behind it, and dx/dt, t being 1 at
-    the noisy end and 0 at the clean one."""
+    """A prediction for x = alpha · image + sigma · noise, in three equivalent forms: the noise, the image, and the velocity
+    dx/dt, where t is 1 for noise and 0 for the clean image."""
 
     noise: Array
     image: Array
@@ -20,25 +20,25 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Denoiser(Protocol):
-    """What a solver asks of the world."""
+    """The network as a solver sees it, and the source of its noise."""
 
     learns_variance: bool
     evaluations: int
-    """How many predictions the solver is to ask for."""
+    """How many times the solver has to call `predict`."""
 
     def predict(self, x: Array, point: Point) -> Prediction:
-        """The (guided) network at `x`."""
+        """The guided prediction of the network for `x` at `point`."""
 
     def noise(self, *, log_variance: tuple[float, float] | None = None) -> Array:
-        """A fresh standard normal draw; with `log_variance` one times the standard deviation that the network itself picks
-        between the two bounds."""
+        """A fresh draw of standard normal noise. With `log_variance`, it is scaled by the standard deviation that the network
+        has learned, between these two bounds of the log-variance."""
 
 
 def prediction(kind: Literal["noise", "velocity"], output: Array, x: Array, point: Point) -> Prediction:
-    """The three forms of a network's `output` at `x`.
+    """A network's `output` for `x` in all three forms.
 
-    "noise" on a variance-preserving schedule, whose ODE is dx/dt = ½ β (noise / sigma − x) (arXiv 2011.13456, eq. 13);
-    "velocity" on a straight path, where the output is image − noise (arXiv 2401.08740, eq. 5).
+    `kind` is "noise" on a variance-preserving schedule, whose ODE is dx/dt = ½ β (noise / sigma − x) (arXiv 2011.13456,
+    eq. 13); "velocity" on a straight path, where the output is image − noise (arXiv 2401.08740, eq. 5).
     """
     if kind == "velocity":
         return Prediction(noise=x - point.alpha * output, image=x + point.sigma * output, velocity=-1.0 * output)

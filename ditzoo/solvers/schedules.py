@@ -1,6 +1,6 @@
 """Noise schedules: how much signal and how much noise there is at each time, and which times a sampler visits.
 
-Here t runs from 1 (noise) to 0 (clean) for every schedule. What the network is told instead is `Point.time`.
+In this module t runs from 1 (noise) to 0 (clean image) for every schedule. The network gets `Point.time` instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KARRAS_RHO, _ROUNDING = 7.0, 1e-9
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A time on the way from noise to image, where x = alpha · image + sigma · noise.
+    """A time between noise and image, where x = alpha · image + sigma · noise.
 
     `time` is in the unit of the network's input. `diffusion` is g² of the reverse SDE, the variance of the noise that it adds
     per unit of t: β(t) of a variance-preserving schedule (arXiv 2011.13456, eq. 32); 2 σ on a straight path, SiT's default
@@ -45,7 +45,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def log_snr(self) -> float:
-        """λ = log(alpha / sigma), half the logarithm of the signal-to-noise ratio; infinite without one of both."""
+        """λ = log(alpha / sigma), half the logarithm of the signal-to-noise ratio. It is infinite where alpha or sigma is 0."""
         return -math.log(self.noise_level) if self.noise_level > 0 else math.inf
 
 
@@ -63,7 +63,7 @@ def alpha_bars(schedule: DiscreteBetas) -> npt.NDArray[np.float64]:
 
 
 def point(card: Card, t: float) -> Point:
-    """The point of the card's schedule at t, 1 noise ... 0 clean. Between the steps of discrete betas log alpha is linear."""
+    """The point of the card's schedule at t, from 1 (noise) to 0 (clean). Between discrete steps, log alpha is linear in t."""
     schedule = card.schedule
     if isinstance(schedule, LinearFlow):
         time = card.time.scale * (1 - t) + card.time.offset
@@ -83,7 +83,7 @@ def point(card: Card, t: float) -> Point:
 
 
 def _snap(n: float) -> float:
-    """The whole number that rounding has moved `n` away from, if there is one."""
+    """`n` itself, or the whole number from which it differs by rounding alone."""
     return round(n) if abs(n - round(n)) < _ROUNDING else n
 
 
@@ -114,11 +114,11 @@ def time_of(schedule: Schedule, log_snr: float) -> float:
 
 
 def grid(card: Card, spacing: str, parts: Sequence[int], *, end: float, stops: bool) -> tuple[Point, ...]:
-    """The points of a sampler whose step i divides its way into parts[i] intervals: sum(parts) + 1, noisiest first.
+    """The grid of points that a sampler goes over, noisiest first: sum(parts) + 1 points; step i covers parts[i] intervals.
 
-    A sampler that `stops` ends at t = `end`; any other has its last point but one there, and then the clean image. Spacings by
-    whole steps (linspace, leading, trailing) have an end of their own, and discrete betas none below their first step.
-    Raises UsageError where there is no such grid.
+    With `stops`, the last point is t = `end`. Without it, the last point but one is t = `end` and the last is the clean image.
+    Spacings by whole steps (linspace, leading, trailing) have an end of their own. With discrete betas, no end is below the
+    first step. Raises UsageError if there is no such grid.
     """
     if spacing not in SPACINGS:
         raise UsageError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
@@ -130,7 +130,7 @@ def grid(card: Card, spacing: str, parts: Sequence[int], *, end: float, stops: b
 
 
 def check_steps(card: Card, steps: int) -> None:
-    """Raises UsageError for a number of steps that the card's schedule has not."""
+    """Raises UsageError if the card's schedule does not have that many steps."""
     most = card.schedule.steps if isinstance(card.schedule, DiscreteBetas) else MOST_STEPS
     if not 1 <= steps <= most:
         raise UsageError(f"steps must be 1 to {most} (the schedule of {card.name}), not {steps}")
@@ -139,7 +139,7 @@ def check_steps(card: Card, steps: int) -> None:
 def linspace(total: int, steps: int) -> list[int]:
     """Evenly from 1 to `total`, both ends included: the spacing of DiT's authors (`space_timesteps`).
 
-    As in their code the stride is a float that is added up, and Python's `round` decides.
+    As in their code, a float stride is added up and rounded with Python's `round`.
     """
     stride = (total - 1) / (steps - 1) if steps > 1 else 1.0
     visited, current = [], 0.0
@@ -159,7 +159,7 @@ def leading(total: int, steps: int) -> list[int]:
 
 
 def trailing(total: int, steps: int) -> list[int]:
-    """Evenly from `total` down, the last one a stride away from the clean image (arXiv 2305.08891, table 2)."""
+    """Evenly from `total` down; the last step is one stride away from the clean image (arXiv 2305.08891, table 2)."""
     return [round(total * (1 - step / steps)) for step in range(steps)]
 
 
@@ -179,13 +179,13 @@ def _by_steps(space: Callable[[int, int], list[int]]) -> _Times:
 
 
 def _linspace(card: Card, parts: Sequence[int], end: float) -> list[float]:
-    """The authors' steps of discrete betas, evenly in t on any other schedule."""
+    """The authors' spacing on discrete betas; evenly in t on any other schedule."""
     space = _by_steps(linspace) if isinstance(card.schedule, DiscreteBetas) else _uniform
     return space(card, parts, end)
 
 
 def _trailing(card: Card, parts: Sequence[int], end: float) -> list[float]:
-    """As `_uniform`, but the end is a step away from the clean image."""
+    """As `_uniform`, but the last point is one step away from the clean image."""
     if isinstance(card.schedule, DiscreteBetas):
         return _by_steps(trailing)(card, parts, end)
     count = sum(parts) + 1
@@ -199,7 +199,7 @@ def _uniform(card: Card, parts: Sequence[int], end: float) -> list[float]:
 
 
 def _logsnr(card: Card, parts: Sequence[int], end: float) -> list[float]:
-    """Each step equally long in λ, and divided evenly (DPM-Solver, arXiv 2206.00927, section 3.3)."""
+    """Steps of equal length in λ, each divided evenly (DPM-Solver, arXiv 2206.00927, section 3.3)."""
     return _evenly(card, parts, end, lambda log_snr: log_snr, lambda value: value)
 
 
@@ -213,7 +213,7 @@ def _karras(card: Card, parts: Sequence[int], end: float) -> list[float]:
 def _evenly(
     card: Card, parts: Sequence[int], end: float, of: Callable[[float], float], back: Callable[[float], float]
 ) -> list[float]:
-    """Steps of equal size in a function `of` λ, whose inverse is `back`, from t = 1 to `end`."""
+    """Steps from t = 1 to `end` of equal length in the function `of` of λ; `back` is its inverse."""
     if isinstance(card.schedule, LinearFlow):
         raise UsageError(
             f"{card.name} starts from pure noise, λ = −∞, where this spacing cannot begin; use trailing or uniform"

@@ -19,9 +19,10 @@ def euler(denoiser: Denoiser, x: Array, grid: Sequence[Point]) -> Array:
 
 
 def heun(denoiser: Denoiser, x: Array, grid: Sequence[Point]) -> Array:
-    """Heun on the probability-flow ODE (arXiv 2011.13456, appendix D): each step asks the network at both of its ends.
+    """Heun on the probability-flow ODE (arXiv 2011.13456, appendix D): each step evaluates the network at both of its ends.
 
-    The steps for which there are not two evaluations are the last ones, and Euler's (as in EDM, arXiv 2206.00364, algorithm 1).
+    If the evaluations do not suffice for two at every step, the last steps are Euler steps (as in EDM, arXiv 2206.00364,
+    algorithm 1).
     """
     twice = denoiser.evaluations - (len(grid) - 1)
     for now, then in pairwise(grid[: twice + 1]):
