@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from ditzoo.errors import UsageError
 from ditzoo.records import Data
 from ditzoo.zoo.configs import BackboneConfig
@@ -124,16 +126,36 @@ class Pixels(Data, frozen=True, kw_only=True, tag_field="kind", tag="pixels"):
     """No decoder: the network denoises pixels in −1 ... 1."""
 
 
-class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoencoder"):
-    """A decoder of latents: image = decoder(latent / `scale`), `factor` times as high and wide.
+Architecture: TypeAlias = Literal["AutoencoderKL", "AutoencoderDC"]
+"""The classes of diffusers whose decoders ditzoo loads."""
+
+
+def _no_source() -> None:
+    """No source of a decoder. A default from a factory is written out, while a plain one would be omitted."""
+
+
+class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="autoencoder"):
+    """A decoder of latents: image = decoder(latent / `scale` · `std` + `mean`), `factor` times as high and wide.
 
     `architecture` names the diffusers class. `source` None: its weights are the `autoencoder.*` keys of the model's own file.
+    The first file of a source is diffusers' config.json, with the weights beside it, or else a checkpoint in a layout that
+    `ditzoo.checkpoint.autoencoders` knows.
+
+    `mean` and `std` have one number a latent channel, or one for all channels (a shift, a scale); none are 0 and 1.
+    `statistics` is the file of the source that holds them as tensors called "mean" and "std", where the card does not.
     """
 
-    architecture: Literal["AutoencoderKL", "AutoencoderDC"]
-    source: OnHub | None = None
+    architecture: Architecture
+    source: OnHub | None = msgspec.field(default_factory=_no_source)
     scale: float
     factor: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    statistics: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
+            raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):
