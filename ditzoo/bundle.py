@@ -5,9 +5,7 @@ ONNX graphs and their external data, or TensorRT engines   plan.json   card.json
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +13,10 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 import msgspec
-from filelock import FileLock
 
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
+from ditzoo.files import appearing, check_writable, digest, disk_errors, replacing
+from ditzoo.locks import lock_of
 from ditzoo.plan.table import Plan, load_plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
@@ -152,7 +150,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     Raises UsageError where something else is at `target`, the disk is full, or `target` cannot be written.
     """
     check_writable(target.parent)
-    with _lock(target.absolute()):
+    with lock_of(target):
         if bundle := find_bundle(target, key):
             return bundle, True
         _check_replaceable(target, overwrite=overwrite)
@@ -165,7 +163,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
 def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
     check_writable(target.parent)
-    with _lock(target.absolute()):
+    with lock_of(target):
         if target.exists() and not overwrite:
             raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
         with disk_errors(target), appearing(target.absolute()) as folder:
@@ -200,13 +198,6 @@ def find_bundle(target: Path, key: str) -> Bundle | None:
         log.warning("%s", error)
         return None
     return bundle if bundle.manifest.key == key else None
-
-
-def _lock(target: Path) -> FileLock:
-    """The lock of whoever writes `target`; it lies in the cache, not beside the target."""
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{hashlib.sha256(os.fsencode(target)).hexdigest()}.lock")
 
 
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:

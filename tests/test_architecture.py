@@ -32,6 +32,7 @@ ORDER = (
     "ditzoo.zoo",
     "ditzoo.specs",
     "ditzoo.records",
+    "ditzoo.locks",
     "ditzoo.files",
     "ditzoo.errors",
     "ditzoo",

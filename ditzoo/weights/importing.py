@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.hub import pins
-from ditzoo.hub.fetch import explaining_the_disk
+from ditzoo.errors import CheckpointError, HubError, UsageError
+from ditzoo.files import cache_dir, disk_errors
+from ditzoo.locks import lock_named
 from ditzoo.weights import store
 from ditzoo.weights.keep import keep
 from ditzoo.zoo.card import ByHand, Card, Embedded, File, Unreleased
@@ -25,9 +25,9 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Sto
         raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --arch {card.name}")
     if not file.is_file():
         raise UsageError(f"there is no file {file}; give the checkpoint that you fetched")
-    with explaining_the_disk():
+    with disk_errors(cache_dir(), raises=HubError):
         _check_size(card, file)
-        with pins.locked(store.folder(card).name):
+        with lock_named(store.folder(card).name):
             if store.find(card) is not None and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
             found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)

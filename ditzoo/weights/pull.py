@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.errors import CheckpointError
+from ditzoo.errors import CheckpointError, HubError
+from ditzoo.files import cache_dir, disk_errors
 from ditzoo.hub import pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
-from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.hub.fetch import resolve
+from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.weights.keep import keep
@@ -37,13 +39,13 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
-    with explaining_the_disk():
+    with disk_errors(cache_dir(), raises=HubError):
         here = None if update else _usable(card)
         if here is not None:
             return Pulled(card=card, path=here.path / store.MODEL)
         if not isinstance(card.weights, OnHub):
             raise CheckpointError(how_to_get(card))
-        with pins.locked(store.folder(card).name):
+        with lock_named(store.folder(card).name):
             here = None if update else _usable(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
