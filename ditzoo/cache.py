@@ -166,14 +166,8 @@ def _partial_downloads() -> Iterator[Path]:
 
 
 def _converted(name: str, cards: Iterable[Card]) -> bool:
-    card = next(card for card in cards if card.name == name)
-    try:
-        stored = store.find(card)
-        if stored is not None:
-            store.verify(stored)
-    except DitzooError:
-        return False
-    return stored is not None
+    """Whether the canonical form of that model is here and sound."""
+    return store.find_sound(next(card for card in cards if card.name == name)) is not None
 
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:

@@ -19,7 +19,7 @@ def find(text: str) -> Card | Bundle:
     """The card of that name, or the bundle in that folder."""
     from ditzoo.bundle import open_bundle
     from ditzoo.weights.catalogue import card, cards
-    from ditzoo.weights.reference import PREFIX
+    from ditzoo.weights.hub_reference import PREFIX
 
     path = Path(text)
     is_path = (path.exists() or path.name != text) and not text.startswith(PREFIX)

@@ -1,4 +1,4 @@
-"""TODO ditzoo.pictures.sheets."""
+"""Picture files and contact sheets, drawn with Pillow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO ditzoo.plan.table.make."""
+"""From a card and the name of a solver, or of a scheduler of diffusers, to a plan with guidance."""
 
 from __future__ import annotations
 

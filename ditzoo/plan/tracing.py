@@ -36,7 +36,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tracer:
-    """The world of unit vectors, for a solver that evaluates the network `evaluations` times (a `ditzoo.solvers.interface.Denoiser`).
+    """The world of unit vectors for a solver: a `ditzoo.solvers.interface.Denoiser` that is evaluated `evaluations` times.
 
     `points` are where it did, and `inputs` the x of each evaluation and, at the end, the last x: the dense table. Basis
     vector 0 is the initial noise, 1 + k is prediction k, 1 + `evaluations` + k is what was drawn after it.

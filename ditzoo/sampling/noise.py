@@ -1,4 +1,4 @@
-"""TODO ditzoo.sampling.noise."""
+"""Noise that belongs to the image: each draw depends on the seed, the number of the image and the number of the draw."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Solver(msgspec.Struct, frozen=True, kw_only=True):
     """A solver in the table: its function, whose keyword arguments are its options, the schedules it is for, and its grid.
 
     `steps` is how many evaluations are recommended for it.
-    `stops`: its last point is t = `end`; otherwise it goes on from there to the clean image (see `ditzoo.solvers.schedules.grid`).
+    `stops`: its last point is t = `end`; otherwise it goes on to the clean image (see `ditzoo.solvers.schedules.grid`).
     """
 
     run: Callable[..., Array]

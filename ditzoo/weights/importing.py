@@ -1,4 +1,4 @@
-"""TODO ditzoo.weights.importing."""
+"""`import`: a checkpoint file on this machine becomes the stored weights of a card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ditzoo.errors import CheckpointError, HubError, UsageError
 from ditzoo.files import cache_dir, disk_errors
 from ditzoo.locks import lock_named
 from ditzoo.weights import store
-from ditzoo.weights.keep import keep
+from ditzoo.weights.conversion import convert_into_store
 from ditzoo.zoo.card import ByHand, Card, Embedded, File, Unreleased
 
 
@@ -34,7 +34,7 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Sto
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
             if expected not in (None, found.sha256):
                 raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
-            return keep(card, file, ByHand(where="a local file", file=found))
+            return convert_into_store(card, file, ByHand(where="a local file", file=found))
 
 
 def _check_size(card: Card, file: Path) -> None:

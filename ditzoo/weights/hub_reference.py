@@ -1,4 +1,4 @@
-"""`hf:OWNER/REPO[@REVISION][:PATH]`: any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
+"""`hf:OWNER/REPO[@REVISION][:PATH]`: pulls from any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
-from ditzoo.weights.keep import keep
+from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
 from ditzoo.zoo.card import Card, File, Layout, OnHub
 
@@ -76,7 +76,7 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
             base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
         with lock_named(store.folder(card).name):
-            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+            kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
     resolved_now = reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 
