@@ -44,6 +44,10 @@ class HubError(DitzooError):
     """The Hugging Face Hub, or a server in its place, did not give what was asked for."""
 
 
+class StepError(DitzooError):
+    """A step of a recipe ended with an error; its log says which."""
+
+
 class CheckpointError(DitzooError):
     """Weights are missing, damaged, or do not fit the network of their card."""
 

@@ -35,6 +35,7 @@ ORDER = (
     "ditzoo.records",
     "ditzoo.locks",
     "ditzoo.files",
+    "ditzoo.tasks",
     "ditzoo.errors",
     "ditzoo",
 )
