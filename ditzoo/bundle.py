@@ -5,9 +5,7 @@ ONNX graphs and their external data, or TensorRT engines   plan.json   card.json
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +13,11 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 import msgspec
-from filelock import FileLock
 
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
+from ditzoo.files import appearing, check_writable, disk_errors, replacing
+from ditzoo.locks import lock_of
+from ditzoo.manifests import FileRecord, damage
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
@@ -27,13 +26,6 @@ from ditzoo.zoo.card import Card
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 
 log = logging.getLogger(__name__)
-
-
-class FileRecord(Data, frozen=True, kw_only=True):
-    """What a file of a bundle must be: its size in bytes and its SHA-256."""
-
-    size: int
-    sha256: str
 
 
 class Graph(Data, frozen=True, kw_only=True):
@@ -139,12 +131,6 @@ def open_bundle(path: Path, *, again: bool = False) -> Bundle:
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
 
 
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """A record of every file in `folder`, by name."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: FileRecord(size=path.stat().st_size, sha256=digest(path)) for path in files}
-
-
 def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
     """The bundle of that `key` at `target`, and whether it was there already. If not, `fill` makes it in a new folder.
 
@@ -152,7 +138,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     Raises UsageError where something else is at `target`, the disk is full, or `target` cannot be written.
     """
     check_writable(target.parent)
-    with _lock(target.absolute()):
+    with lock_of(target):
         if bundle := find_bundle(target, key):
             return bundle, True
         _check_replaceable(target, overwrite=overwrite)
@@ -165,7 +151,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
 def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
     check_writable(target.parent)
-    with _lock(target.absolute()):
+    with lock_of(target):
         if target.exists() and not overwrite:
             raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
         with disk_errors(target), appearing(target.absolute()) as folder:
@@ -202,13 +188,6 @@ def find_bundle(target: Path, key: str) -> Bundle | None:
     return bundle if bundle.manifest.key == key else None
 
 
-def _lock(target: Path) -> FileLock:
-    """The lock of whoever writes `target`; it lies in the cache, not beside the target."""
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{hashlib.sha256(os.fsencode(target)).hexdigest()}.lock")
-
-
 def _check_replaceable(target: Path, *, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
@@ -222,14 +201,8 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, aga
     if PurePath(name).name != name or name == "..":
         raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
     path = folder / name
-    if not path.is_file():
-        raise BundleError(f"the bundle {folder} lacks {name}; {remedy}")
-    if path.stat().st_size != record.size:
-        raise BundleError(
-            f"{path} has {path.stat().st_size:,} bytes instead of {record.size:,}: truncated or changed; {remedy}"
-        )
-    if digest(path, again=again) != record.sha256:
-        raise BundleError(f"{path} was changed or damaged (its sha256 is not the manifest's); {remedy}")
+    if problem := damage(path, record, again=again):
+        raise BundleError(f"{path} {problem}; {remedy}")
 
 
 def _read(path: Path, kind: type[T]) -> T:

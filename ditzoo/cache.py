@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ditzoo.bundle import open_bundle
 from ditzoo.errors import DitzooError, UsageError
 from ditzoo.files import PARTIAL, cache_dir, sha256
 from ditzoo.hub import client, pins
+from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.zoo.card import Autoencoder, Card, OnHub
@@ -150,7 +151,7 @@ def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
 def _partial_folders() -> Iterator[Path]:
     """Folders of conversions that nobody is at: their lock is free."""
     for path in (cache_dir() / "weights").glob(".*"):
-        lock = FileLock(cache_dir() / "locks" / f"{path.name[1:].removesuffix(PARTIAL).rpartition('.')[0]}.lock")
+        lock = lock_named(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
         try:
             with lock.acquire(timeout=0):
                 yield path
@@ -165,14 +166,8 @@ def _partial_downloads() -> Iterator[Path]:
 
 
 def _converted(name: str, cards: Iterable[Card]) -> bool:
-    card = next(card for card in cards if card.name == name)
-    try:
-        stored = store.find(card)
-        if stored is not None:
-            store.verify(stored)
-    except DitzooError:
-        return False
-    return stored is not None
+    """Whether the canonical form of that model is here and sound."""
+    return store.find_sound(next(card for card in cards if card.name == name)) is not None
 
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:

@@ -45,6 +45,10 @@ class HubError(DitzooError):
     """A request to the Hugging Face Hub, or to a server in its place, failed."""
 
 
+class StepError(DitzooError):
+    """A step of a recipe ended with an error; its log says which."""
+
+
 class CheckpointError(DitzooError):
     """Weights are missing, damaged, or do not fit the network of their card."""
 

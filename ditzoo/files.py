@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import platformdirs
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
 """How the name of a folder ends that somebody is still filling."""
@@ -58,31 +58,55 @@ def _remembered(memo: Path, state: list[int]) -> str | None:
     return value if known == state and isinstance(value, str) else None
 
 
-@contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turns a full disk, or a limit of the same effect, into a UsageError that says so; `target` is what was to be written."""
-    try:
-        yield
-    except OSError as error:
-        if not _is_full(error):
-            raise
-        free = shutil.disk_usage(target.parent).free
-        why = error.strerror or os.strerror(errno.ENOSPC)
-        remedy = "set DITZOO_CACHE to another folder" if target.is_relative_to(cache_dir()) else "choose another --out"
-        raise UsageError(
-            f"{target} was not written: {why} (without it, {free:,} bytes are free on the disk of {target.parent});"
-            f" make room, or {remedy}"
-        ) from error
-
-
+_REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file would exceed the largest size that is allowed",
+    errno.EROFS: "it is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NUMPYS_WORDS = (" written", "problem writing element")
 
 
-def _is_full(error: OSError) -> bool:
-    """Whether an error means that a disk is full; numpy has words for it but no number: "8 requested and 4 written"."""
+@contextmanager
+def disk_errors(target: Path, *, raises: type[DitzooError] = UsageError) -> Iterator[None]:
+    """Turns an error of the disk on which `target` was to be written into one of the class `raises`, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        problem = disk_problem(error, target)
+        if problem is None:
+            raise
+        raise raises(problem) from error
+
+
+def disk_problem(error: OSError, target: Path, *, remedy: str | None = None) -> str | None:
+    """Why `target` was not written, and the `remedy`, in one sentence; None for an error that is not about writing it."""
+    reason = _refusal(error, target)
+    if reason is None:
+        return None
+    if remedy is None:
+        own = target.is_relative_to(cache_dir())
+        remedy = "see `ditzoo cache ls`, or set DITZOO_CACHE to another folder" if own else "choose another --out"
+    folder = next(parent for parent in target.absolute().parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return (
+        f"{target} was not written: {reason} (without it, {free:,} bytes are free on the disk of {folder});"
+        f" make room, or {remedy}"
+    )
+
+
+def _refusal(error: OSError, target: Path) -> str | None:
+    """What the disk of `target` refuses. numpy has words for a full disk, and no number: "8 requested and 4 written"."""
     if error.errno is None:
-        return any(words in str(error) for words in _NUMPYS_WORDS)
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return _REFUSALS[errno.ENOSPC] if any(words in str(error) for words in _NUMPYS_WORDS) else None
+    if error.errno in _FORBIDDEN and isinstance(error.filename, str | bytes):
+        refused = Path(os.fsdecode(error.filename)).absolute()
+        if not (refused.is_relative_to(target.absolute().parent) or target.absolute().is_relative_to(refused)):
+            return None
+    return _REFUSALS.get(error.errno)
 
 
 def cache_dir() -> Path:

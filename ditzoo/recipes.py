@@ -1,4 +1,7 @@
-"""Recipes: what to do with a published model from its name to its FID, as data; and the record of what was done."""
+"""Recipes: what to do with a published model from its name to the samples of its FID, as data, and the record of what was done.
+
+A recipe is a TOML file, or `reproduction` makes it from a card.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,18 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.errors import UsageError, unknown
+from ditzoo.errors import StepError, UsageError, unknown
 from ditzoo.files import replacing
 from ditzoo.records import Data, from_json, to_json
+from ditzoo.tasks import Task, run_tasks
+from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 
 RECORD = "run.json"
+CAPTIONS = "captions.txt"
+"""The file, in the working folder, with the captions for a model that takes text: one a line."""
+
+_PROMPTS = ("a dog runs on the beach", "a red bus in a street")
+_IMAGES = 50_000
 
 
 class Expected(Data, frozen=True, kw_only=True):
@@ -74,24 +84,92 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
     return recipe
 
 
-def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: Callable[[RecipeStep], object]) -> bool:
-    """Runs the steps in `folder` that did not end well there before, in their order, or just the one called `only`, anew.
+def reproduction(card: Card) -> Recipe:
+    """The recipe that reproduces the published FID of `card`, with the settings of the card: it gets the weights, exports to
+    ONNX, builds a TensorRT engine, measures parity, and draws as many images as the FID was computed over.
 
-    What each one says goes to `STEP.log`, and its outcome to `run.json`. Returns False at the first that fails. `begin` is told
-    each step before it runs. Raises UsageError for a step that there is not.
+    Raises UsageError for a model whose weights were never released.
+    """
+    if isinstance(card.weights, Unreleased):
+        raise UsageError(f"the weights of {card.name} were never released; `ditzoo list --state hub` shows models with weights")
+    name, published = card.name, card.published
+    engines = ["--resolution", str(card.resolution), "--batch", "1-16", "--precision", "fp16", "--flavour", "tensorrt"]
+    prompts = [word for prompt in _PROMPTS for word in ("--prompt", prompt)] if card.text else []
+    steps = {
+        "pull": _getting(card),
+        "export": ["export", "onnx", name, "--out", "bundle", "--overwrite"],
+        "build": ["export", "tensorrt", name, *engines, "--gpu", "current", "--out", "engines", "--overwrite"],
+        "parity": ["parity", name, "--backends", "torch,onnxruntime", *prompts],
+        "sample": _sampling(card, published.images if published else _IMAGES),
+    }
+    return Recipe(
+        model=name,
+        steps=tuple(RecipeStep(name=step, command=tuple(command)) for step, command in steps.items() if command),
+        expected=Expected(fid=published.fid, images=published.images, settings=published.settings) if published else None,
+    )
+
+
+def needed_files(card: Card) -> dict[str, str]:
+    """The files that have to be in the working folder before `reproduction` runs: by name, what they are or where they are."""
+    needed = {}
+    if isinstance(card.weights, ByHand):
+        needed[card.weights.file.path] = f"it is at {card.weights.where}"
+    if card.text:
+        images = card.published.images if card.published else _IMAGES
+        needed[CAPTIONS] = f"it has one caption a line, for each of the {images:,} images of the FID"
+    return needed
+
+
+def _getting(card: Card) -> list[str]:
+    """The command that gets the weights; none where they ship with ditzoo."""
+    if isinstance(card.weights, OnHub):
+        return ["pull", card.name]
+    return ["import", card.name, card.weights.file.path] if isinstance(card.weights, ByHand) else []
+
+
+def _sampling(card: Card, images: int) -> list[str]:
+    """The command that draws `images` images with the card's own solver, steps and guidance."""
+    chosen, shown = card.sampling, []
+    if card.text:
+        shown = ["--prompts", CAPTIONS]
+    elif card.number_of_classes:
+        shown = ["--classes", f"0-{card.number_of_classes - 1}"]
+    guidance = ["--guidance", f"{chosen.guidance:g}"] if chosen.guidance != 1 else []
+    drawn = ["--num", str(images), "--solver", chosen.solver, "--steps", str(chosen.steps), *guidance]
+    return ["sample", card.name, "--device", "cuda", *shown, *drawn, "--batch", "64", "--out", "samples"]
+
+
+def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: Callable[[RecipeStep], object]) -> bool:
+    """Runs the steps in `folder` that did not end well there before, in their order; or only the step `only`, done or not.
+
+    What each one says goes to `STEP.log`, and its outcome to `run.json`. Returns False at the first that fails. `begin` is
+    called with each step before it runs. Raises UsageError for a step that is not in the recipe.
     """
     names = [step.name for step in recipe.steps]
     if only is not None and only not in names:
         raise unknown("step", only, names)
     folder.mkdir(parents=True, exist_ok=True)
-    for step in recipe.steps:
-        if step.name == only or (only is None and not _done(folder, step)):
-            begin(step)
-            outcome = _run(step, folder)
-            _record(folder, {**outcomes(folder), step.name: outcome})
-            if outcome.status:
-                return False
-    return True
+    before = {} if only else outcomes(folder)
+    tasks = [_task(step, folder, before.get(step.name), begin=begin) for step in recipe.steps if only in (None, step.name)]
+    return all(finished.state != "failed" for finished in run_tasks(tasks, stop_at_failure=True))
+
+
+def _task(step: RecipeStep, folder: Path, before: Outcome | None, *, begin: Callable[[RecipeStep], object]) -> Task[Outcome]:
+    """A step as a task. It is done if the outcome `before` says that the same command ended well."""
+
+    def find() -> Outcome | None:
+        return before if before and before.status == 0 and before.command == step.command else None
+
+    def make() -> Outcome:
+        begin(step)
+        outcome = _run(step, folder)
+        _record(folder, {**outcomes(folder), step.name: outcome})
+        if outcome.status:
+            log = folder / f"{step.name}.log"
+            raise StepError(f"step {step.name} ended with status {outcome.status}; {log} says why")
+        return outcome
+
+    return Task(name=step.name, find=find, make=make)
 
 
 def outcomes(folder: Path) -> dict[str, Outcome]:
@@ -103,11 +181,6 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
         return from_json(path.read_bytes(), dict[str, Outcome])
     except ValueError as error:
         raise UsageError(f"the record {path} is damaged: {error}; delete it to begin again") from error
-
-
-def _done(folder: Path, step: RecipeStep) -> bool:
-    outcome = outcomes(folder).get(step.name)
-    return outcome is not None and outcome.status == 0 and outcome.command == step.command
 
 
 def _run(step: RecipeStep, folder: Path) -> Outcome:

@@ -1,4 +1,4 @@
-"""TODO ditzoo.records."""
+"""The base of all data: immutable records that are read and written as JSON, with every field checked."""
 
 from __future__ import annotations
 

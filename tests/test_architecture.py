@@ -31,10 +31,13 @@ ORDER = (
     "ditzoo.families",
     "ditzoo.nets",
     "ditzoo.zoo",
+    "ditzoo.manifests",
     "ditzoo.specs",
     "ditzoo.records",
+    "ditzoo.locks",
     "ditzoo.files",
     "ditzoo.progress",
+    "ditzoo.tasks",
     "ditzoo.errors",
     "ditzoo",
 )
@@ -79,6 +82,26 @@ def test_nothing_is_imported_from_above(module: str) -> None:
 def test_no_imports_run_in_a_circle() -> None:
     graph = {name: set(imports(path)) - {name} for name, path in MODULES.items() if name != "ditzoo"}
     TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_private_names_stay_in_their_module(module: str) -> None:
+    """No module imports a name with a leading underscore from another one, nor reads one off an imported module."""
+    tree = ast.parse(MODULES[module].read_text())
+    imported, private = set(), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("ditzoo", "ditzoo_export"):
+            private += [alias.name for alias in node.names if is_private(alias.name)]
+            imported |= {alias.asname or alias.name for alias in node.names if f"{node.module}.{alias.name}" in MODULES}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
+            private += [f"{node.value.id}.{node.attr}"] if is_private(node.attr) else []
+    assert not private
+
+
+def is_private(name: str) -> bool:
+    """Whether a name is its module's own; `__version__` and the like are not."""
+    return name.startswith("_") and not name.startswith("__")
 
 
 def test_recipes_import_neither_tests_nor_the_command_line() -> None:

@@ -113,8 +113,8 @@ def to_diffusers(
 
 def _pull(name: str, base: Card | None, *, update: bool, timeout: float, advance: Advance) -> Pulled:
     from ditzoo.weights.catalogue import cards
+    from ditzoo.weights.hub_reference import PREFIX, pull_reference
     from ditzoo.weights.pull import pull as fetch
-    from ditzoo.weights.reference import PREFIX, pull_reference
 
     known = cards().get(name)
     if name.startswith(PREFIX) and (known is None or update or base is not None):

@@ -2,45 +2,89 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ditzoo.cli import output
+from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.recipes import Recipe
+
+REPRODUCE = "reproduce"
 
 
 def run_recipe(
     context: typer.Context,
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The recipe; see recipes/.", show_default=False)],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE.toml|reproduce", help="The file of a recipe; or reproduce: the recipe of NAME.", show_default=False
+        ),
+    ],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The model to reproduce.", show_default=False)] = None,
     only: Annotated[str | None, typer.Option(metavar="STEP", help="Run this step alone, even if it is done.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where to work, and to keep the record. [default: runs/RECIPE]")
+        Path | None, typer.Option("--dir", help="Where to work, and to keep the record. [default: runs/RECIPE or runs/NAME]")
     ] = None,
 ) -> None:
-    """Run the steps of a recipe that are not done yet; each one's outcome is recorded, so that it can go on later."""
-    from ditzoo.recipes import RECORD, load_recipe, outcomes
+    """Run the steps of a recipe that are not done yet; each one's outcome is recorded, so that it can go on later.
+
+    `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, and draw
+    the images of the published FID with the card's own settings.
+    """
+    from ditzoo.recipes import RECORD, load_recipe
     from ditzoo.recipes import run_recipe as run
     from ditzoo.weights.catalogue import cards
 
-    root = context.find_root().command
-    loaded = load_recipe(recipe, models=cards(), commands=getattr(root, "commands", {}))
-    folder = folder or Path("runs") / recipe.stem
+    if recipe == REPRODUCE:
+        if name is None:
+            raise UsageError("run reproduce needs the name of a model; `ditzoo list` shows all")
+        folder = folder or Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+        loaded = _reproduction(name, folder)
+    else:
+        if name is not None:
+            raise UsageError(f"the recipe {recipe} names its model; leave out {name!r}, or write `ditzoo run reproduce {name}`")
+        root = context.find_root().command
+        loaded = load_recipe(Path(recipe), models=cards(), commands=getattr(root, "commands", {}))
+        folder = folder or Path("runs") / Path(recipe).stem
     passed = run(loaded, folder, only=only, begin=lambda step: output.talk(f"{step.name}: ditzoo {' '.join(step.command)}"))
+    _show(loaded, folder)
+    if not passed:
+        output.talk(f"the record is {folder / RECORD}; the same command goes on from the step that failed")
+        raise typer.Exit(1)
+
+
+def _reproduction(name: str, folder: Path) -> Recipe:
+    """The recipe made from a card; says which files have to be put into the working folder."""
+    from ditzoo.recipes import needed_files, reproduction
+    from ditzoo.weights.catalogue import card
+
+    chosen = card(name)
+    for file, where in needed_files(chosen).items():
+        if not (folder / file).is_file():
+            output.talk(f"put {file} into {folder} first; {where}")
+    return reproduction(chosen)
+
+
+def _show(recipe: Recipe, folder: Path) -> None:
+    """Prints what became of each step, and the figure to expect."""
+    from ditzoo.recipes import outcomes
+
     done = outcomes(folder)
     rows = [
         (step.name, _verdict(done[step.name].status), f"{done[step.name].seconds:.1f} s", str(folder / f"{step.name}.log"))
         if step.name in done
         else (step.name, "not run", "", "")
-        for step in loaded.steps
+        for step in recipe.steps
     ]
     output.table(["step", "outcome", ">time", "log"], rows)
-    if loaded.expected is not None:
-        expected = loaded.expected
+    if recipe.expected is not None:
+        expected = recipe.expected
         output.talk(f"expected: FID {expected.fid} over {expected.images:,} images ({expected.settings})")
-    if not passed:
-        output.talk(f"the record is {folder / RECORD}; the same command goes on from the step that failed")
-        raise typer.Exit(1)
 
 
 def _verdict(status: int) -> str:

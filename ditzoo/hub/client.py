@@ -5,23 +5,23 @@ What is added to it: a bound on the time that a silent server can take, and one 
 
 from __future__ import annotations
 
-import errno
 import queue
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ditzoo.errors import HubError
+from ditzoo.files import disk_problem
 from ditzoo.records import Data
 
 PATIENCE = 30.0
 """Seconds without a new byte after which a server counts as gone, unless the caller says otherwise."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
+_REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what is there)"
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 _T = TypeVar("_T")
@@ -238,8 +238,8 @@ def _translated(error: BaseException, what: str, patience: float) -> Exception:
         return HubError(_refusal(error, what))
     if isinstance(error, errors.FileMetadataError):
         return HubError(f"{_endpoint()} does not answer like a Hub for {what}; check HF_ENDPOINT, a proxy, or a firewall")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-        return HubError(_disk(error))
+    if isinstance(error, OSError) and (problem := disk_problem(error, cache_folder(), remedy=_REMEDY)):
+        return HubError(problem)
     return HubError(f"cannot fetch {what}: {error}")
 
 
@@ -266,16 +266,6 @@ def _unreachable(what: str, patience: float, error: BaseException | None = None)
         f"cannot fetch {what}: nothing came from {_endpoint()} for {patience:g} s{reason};"
         " check the network or HF_ENDPOINT, or wait longer with --timeout SECONDS"
     )
-
-
-def _disk(error: OSError) -> str:
-    with suppress(KeyError):
-        reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}[error.errno or 0]
-        return (
-            f"{reason}: cannot write to the Hub's cache {cache_folder()};"
-            " free some space (see `ditzoo cache ls`), or set HF_HOME to another folder"
-        )
-    return f"cannot write to the Hub's cache {cache_folder()}: {error.strerror}; set HF_HOME to another folder"
 
 
 def _endpoint() -> str:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from ditzoo.errors import HubError
-from ditzoo.files import cache_dir, sha256
+from ditzoo.files import cache_dir, disk_errors, sha256
 from ditzoo.hub import client, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.zoo.card import File, OnHub
 
 log = logging.getLogger(__name__)
-
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
-    errno.EROFS: "it is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-}
 
 
 def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> Path:
@@ -33,7 +22,7 @@ def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silen
     A file is held to the size and the SHA-256 of the source, else to those of the first time it was fetched. Raises HubError,
     with what to do, where that cannot be; `patience` bounds, in seconds, how long a server may be silent.
     """
-    with explaining_the_disk():
+    with disk_errors(cache_dir(), raises=HubError):
         return _root(resolve(source, patience=patience, advance=advance)[1])
 
 
@@ -49,20 +38,6 @@ def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = sil
         paths[file.path] = path
         files.append(found)
     return msgspec.structs.replace(source, revision=commit, files=tuple(files)), paths
-
-
-@contextmanager
-def explaining_the_disk() -> Iterator[None]:
-    """Turns the system's refusals to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        raise HubError(
-            f"cannot write to ditzoo's cache {cache_dir()}: {_DISK[error.errno]};"
-            " make room (see `ditzoo cache ls`), or set DITZOO_CACHE to another folder"
-        ) from error
 
 
 def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:

@@ -5,15 +5,13 @@ One JSON file for each repository, in ditzoo's cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from filelock import FileLock
 
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, replacing
+from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.zoo.card import File
 
@@ -58,23 +56,14 @@ def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
     pins = read(repo)
     if pins.adding(commit, file, newest=newest) == pins:
         return
-    with locked(f"pins {repo}"):
+    with lock_named(f"pins {repo}"):
         write(repo, read(repo).adding(commit, file, newest=newest))
 
 
 def forget_newest(repo: str) -> None:
     """Makes the next pull resolve the newest revision again."""
-    with locked(f"pins {repo}"):
+    with lock_named(f"pins {repo}"):
         write(repo, msgspec.structs.replace(read(repo), newest=None))
-
-
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Holds the lock of that name among all processes that share ditzoo's cache; the system frees it when one is killed."""
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{name.replace('/', '--').replace(' ', '-')}.lock"):
-        yield
 
 
 def _path(repo: str) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures as Pillow images, contact sheets, and files."""
+"""Picture files and contact sheets, drawn with Pillow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the images are to show, as the network takes it: class labels or the tokens of prompts, and the null condition."""
+"""What images are to show, as inputs of the network: class labels or text, and the null condition for guidance."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ def class_condition(card: Card, classes: Classes) -> Condition:
     return Condition(name="y", values=labels, null=null)
 
 
-def _has_null(condition: Condition | None) -> bool:
+def has_null(condition: Condition | None) -> bool:
+    """Whether there is a null condition, so that guidance takes two evaluations for each image."""
     return condition is not None and condition.null is not None
 
 
-def _tokens(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArray[np.generic]]:
-    """The condition as the network's input: for each image, and with `halves` the null condition as often behind it."""
+def condition_inputs(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArray[np.generic]]:
+    """The condition as input of the network: a row for each image; with `halves`, as many rows of the null condition follow."""
     if condition is None:
         return {}
     values = condition.values

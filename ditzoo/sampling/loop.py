@@ -14,7 +14,7 @@ from ditzoo.backends.base import Backend, PreparesConditioning
 from ditzoo.errors import UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.sampling.classes import Classes
-from ditzoo.sampling.condition import Condition, _has_null, _tokens, class_condition
+from ditzoo.sampling.condition import Condition, class_condition, condition_inputs, has_null
 from ditzoo.sampling.noise import Floats, Noise, noise_of
 from ditzoo.sampling.request import check_count, check_seed
 from ditzoo.specs import Array
@@ -54,11 +54,11 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
 
     Guided channels are uncond + s · (cond − uncond), the others cond. Where s is 1, only cond is evaluated.
     """
-    halves = _has_null(condition)
-    cond, both = (fitted(backend, _tokens(condition, halves=both)) for both in (False, halves))
+    halves = has_null(condition)
+    cond, both = (fitted(backend, condition_inputs(condition, halves=both)) for both in (False, halves))
 
     if condition is not None and condition.name == "y" and isinstance(backend, PreparesConditioning):
-        backend.prepare([row.time for row in plan.rows], _tokens(condition, halves=halves)["y"].tolist())
+        backend.prepare([row.time for row in plan.rows], condition_inputs(condition, halves=halves)["y"].tolist())
 
     def predict(x: Array, row: Row) -> Array:
         size, xp = len(x), array_namespace(x)
@@ -74,9 +74,9 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
 
 def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[str, npt.NDArray[np.generic]]:
     """All inputs of the evaluation of `row` at latents `x` [B, C, H, W]: both halves, where there is a null condition."""
-    halves = _has_null(condition)
+    halves = has_null(condition)
     x = np.concatenate([x, x]) if halves else x
-    return {"x": x, "t": _times(row, len(x)).astype(x.dtype), **_tokens(condition, halves=halves)}
+    return {"x": x, "t": _times(row, len(x)).astype(x.dtype), **condition_inputs(condition, halves=halves)}
 
 
 def fitted(backend: Backend, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""The noise of each image: it depends on the seed, the image's number and the draw alone."""
+"""Noise that belongs to the image: each draw depends on the seed, the number of the image and the number of the draw."""
 
 from __future__ import annotations
 

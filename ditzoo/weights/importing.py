@@ -1,4 +1,4 @@
-"""TODO ditzoo.weights.importing."""
+"""`import`: a checkpoint file on this machine becomes the stored weights of a card."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.hub import pins
-from ditzoo.hub.fetch import explaining_the_disk
+from ditzoo.errors import CheckpointError, HubError, UsageError
+from ditzoo.files import cache_dir, disk_errors
+from ditzoo.locks import lock_named
 from ditzoo.weights import store
-from ditzoo.weights.keep import keep
+from ditzoo.weights.conversion import convert_into_store
 from ditzoo.zoo.card import ByHand, Card, Embedded, File, Unreleased
 
 
@@ -25,16 +25,16 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Sto
         raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --arch {card.name}")
     if not file.is_file():
         raise UsageError(f"there is no file {file}; give the checkpoint that you fetched")
-    with explaining_the_disk():
+    with disk_errors(cache_dir(), raises=HubError):
         _check_size(card, file)
-        with pins.locked(store.folder(card).name):
+        with lock_named(store.folder(card).name):
             if store.find(card) is not None and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
             found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
             if expected not in (None, found.sha256):
                 raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
-            return keep(card, file, ByHand(where="a local file", file=found))
+            return convert_into_store(card, file, ByHand(where="a local file", file=found))
 
 
 def _check_size(card: Card, file: Path) -> None:

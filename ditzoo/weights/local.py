@@ -1,4 +1,4 @@
-"""Where the weights of a model are on this machine: inside the package, or in ditzoo's cache once pulled or imported.
+"""Where the weights of a card are on this machine: inside the package, or in the store once pulled or imported.
 
 Importing this needs neither `huggingface_hub` nor torch.
 """

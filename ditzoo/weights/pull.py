@@ -1,23 +1,22 @@
-"""Pulling and importing: from a checkpoint on the Hub or on the disk to canonical weights in ditzoo's cache."""
+"""`pull`: a checkpoint on the Hub becomes the stored weights of its card."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import msgspec
 
-from ditzoo.errors import CheckpointError
+from ditzoo.errors import CheckpointError, HubError
+from ditzoo.files import cache_dir, disk_errors
 from ditzoo.hub import pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
-from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.hub.fetch import resolve
+from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
-from ditzoo.weights.keep import keep
+from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.local import how_to_get, weights_file
 from ditzoo.zoo.card import Card, Embedded, File, OnHub
-
-log = logging.getLogger(__name__)
 
 
 class Pulled(Data, frozen=True, kw_only=True):
@@ -37,14 +36,14 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
-    with explaining_the_disk():
-        here = None if update else _usable(card)
+    with disk_errors(cache_dir(), raises=HubError):
+        here = None if update else store.find_sound(card)
         if here is not None:
             return Pulled(card=card, path=here.path / store.MODEL)
         if not isinstance(card.weights, OnHub):
             raise CheckpointError(how_to_get(card))
-        with pins.locked(store.folder(card).name):
-            here = None if update else _usable(card)  # another process may have been faster
+        with lock_named(store.folder(card).name):
+            here = None if update else store.find_sound(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
             return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance)
@@ -78,17 +77,5 @@ def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float
         pins.forget_newest(source.repo)
     known = source.revision or pins.read(source.repo).newest
     fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-    kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
-
-
-def _usable(card: Card) -> store.Stored | None:
-    """The stored weights of a card, if they are there and undamaged."""
-    try:
-        stored = store.find(card)
-        if stored is not None:
-            store.verify(stored)
-    except CheckpointError as error:
-        log.warning("%s", error)
-        return None
-    return stored

@@ -1,4 +1,4 @@
-"""`push`: a converted model into a repository of one's own, from which `pull` then serves the team."""
+"""`push`: stored weights are uploaded to a repository of one's own on the Hub, from which others can pull them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from ditzoo.errors import HubError, UsageError
 from ditzoo.hub import client
 from ditzoo.weights import store
-from ditzoo.weights.local import decoder_file, weights_file
+from ditzoo.weights.local import decoder_file, has_decoder, weights_file
 from ditzoo.zoo.card import Card
 
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
@@ -30,8 +30,7 @@ def push(card: Card, repo: str, *, private: bool = False) -> str:
         store.CARD: msgspec.json.format(msgspec.json.encode(card), indent=1),
         "README.md": readme(card, repo).encode(),
     }
-    stored = store.find(card)
-    if stored is not None and (stored.path / store.DECODER).is_file():
+    if has_decoder(card):
         files[store.DECODER] = decoder_file(card)
     commit = client.upload(repo, files, message=f"{card.name}, by ditzoo", private=private)
     return f"hf:{repo}@{commit}"

@@ -1,4 +1,4 @@
-"""ditzoo's own cache of weights: one folder a model, in the canonical form.
+"""The store of weights in ditzoo's cache: one folder for each model, in the canonical form.
 
 model.safetensors   decoder.safetensors (where the checkpoint held one)   card.json   manifest.json
 """
@@ -6,6 +6,7 @@ model.safetensors   decoder.safetensors (where the checkpoint held one)   card.j
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ import msgspec
 
 from ditzoo import files
 from ditzoo.errors import CheckpointError
-from ditzoo.files import cache_dir, sha256
+from ditzoo.files import cache_dir
+from ditzoo.manifests import FileRecord, damage, record_file
 from ditzoo.records import Data
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
+
+log = logging.getLogger(__name__)
 
 MODEL, DECODER, CARD, MANIFEST = "model.safetensors", "decoder.safetensors", "card.json", "manifest.json"
 
@@ -56,6 +60,18 @@ def folder(card: Card) -> Path:
 def find(card: Card) -> Stored | None:
     """The stored weights of `card`, not verified; None where there are none."""
     return open_folder(folder(card)) if exists(card) else None
+
+
+def find_sound(card: Card) -> Stored | None:
+    """The stored weights of `card`, every file verified; None, with a warning, where one is damaged."""
+    try:
+        stored = find(card)
+        if stored is not None:
+            verify(stored)
+    except CheckpointError as error:
+        log.warning("%s", error)
+        return None
+    return stored
 
 
 def exists(card: Card) -> bool:
@@ -101,7 +117,8 @@ def appearing(card: Card) -> Iterator[Path]:
 
 def record(path: Path) -> File:
     """The record of a file for a manifest."""
-    return File(path=path.name, size=path.stat().st_size, sha256=sha256(path))
+    found = record_file(path)
+    return File(path=path.name, size=found.size, sha256=found.sha256)
 
 
 def open_folder(path: Path) -> Stored:
@@ -119,11 +136,7 @@ def open_folder(path: Path) -> Stored:
 def _problem(path: Path, file: File, *, again: bool) -> str:
     if path.is_symlink() or not path.resolve().is_relative_to(cache_dir().resolve()):
         return "is a link out of the cache"
-    if not path.is_file():
-        return "is missing"
-    if path.stat().st_size != file.size:
-        return f"has {path.stat().st_size:,} bytes instead of {file.size:,}"
-    return "" if files.digest(path, again=again) == file.sha256 else "has another sha256 than when it was written"
+    return damage(path, FileRecord(size=file.size or 0, sha256=file.sha256 or ""), again=again)
 
 
 def _again(stored: Stored) -> str:

@@ -1,4 +1,4 @@
-"""A folder that `diffusers.DiTPipeline.from_pretrained` loads, for those who go on there."""
+"""`to-diffusers`: a model as a folder that `diffusers.DiTPipeline.from_pretrained` loads."""
 
 from __future__ import annotations
 

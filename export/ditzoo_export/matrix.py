@@ -15,7 +15,6 @@ What is there already is found, so an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
-import time
 import tomllib
 from collections.abc import Iterator
 from itertools import product
@@ -25,8 +24,9 @@ from typing import Literal
 import msgspec
 
 from ditzoo.bundle import Bundle, find_bundle
-from ditzoo.errors import DitzooError, UsageError
+from ditzoo.errors import UsageError
 from ditzoo.records import Data
+from ditzoo.tasks import Task, run_tasks
 from ditzoo.weights.catalogue import card
 from ditzoo_export.artifacts import engine_key, export_engines, export_onnx, onnx_key
 from ditzoo_export.settings import EngineSettings, Settings, make_engine_settings, make_settings
@@ -89,15 +89,9 @@ def run_matrix(matrix: Matrix, folder: Path) -> Iterator[Outcome]:
     """Makes every cell in `matrix.out`, relative to `folder`, and yields what became of it; a failure stops no other."""
     planned, out = cells(matrix), folder / matrix.out
     out.mkdir(parents=True, exist_ok=True)
-    for cell in planned:
-        started = time.perf_counter()
-        try:
-            bundle, found = _make(cell, out / cell.folder)
-        except DitzooError as error:
-            yield Outcome(cell=cell.folder, state="failed", seconds=time.perf_counter() - started, size=0, message=str(error))
-            continue
-        size = sum(record.size for record in bundle.manifest.files.values())
-        yield Outcome(cell=cell.folder, state="found" if found else "made", seconds=time.perf_counter() - started, size=size)
+    for done in run_tasks((_task(cell, out / cell.folder) for cell in planned), stop_at_failure=False):
+        size = sum(record.size for record in done.result.manifest.files.values()) if done.result else 0
+        yield Outcome(cell=done.name, state=done.state, seconds=done.seconds, size=size, message=done.message)
 
 
 def _block_cells(block: Block) -> Iterator[Cell]:
@@ -122,10 +116,17 @@ def _block_cells(block: Block) -> Iterator[Cell]:
             yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpu}", settings=engines)
 
 
-def _make(cell: Cell, target: Path) -> tuple[Bundle, bool]:
+def _task(cell: Cell, target: Path) -> Task[Bundle]:
+    """A cell as a task: the bundle at `target` is found by its key, or exported."""
     chosen, settings = card(cell.model), cell.settings
     if isinstance(settings, Settings):
-        found = find_bundle(target, onnx_key(chosen, settings))
-        return found or export_onnx(chosen, target, settings=settings, overwrite=True), found is not None
-    found = find_bundle(target, engine_key(chosen, settings))
-    return found or export_engines(chosen, target, settings=settings, overwrite=True), found is not None
+        return Task(
+            name=cell.folder,
+            find=lambda: find_bundle(target, onnx_key(chosen, settings)),
+            make=lambda: export_onnx(chosen, target, settings=settings, overwrite=True),
+        )
+    return Task(
+        name=cell.folder,
+        find=lambda: find_bundle(target, engine_key(chosen, settings)),
+        make=lambda: export_engines(chosen, target, settings=settings, overwrite=True),
+    )

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -17,12 +16,13 @@ import typer
 import ditzoo
 from ditzoo.cli import app, run
 from ditzoo.measure.metrics import relative_l2
-from ditzoo.recipes import Recipe
-from ditzoo.solvers import SOLVERS
+from ditzoo.recipes import Recipe, needed_files, reproduction
+from ditzoo.zoo.card import Unreleased
 from ditzoo_export import cached_bundle
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-RECIPE_FILES = sorted(set(RECIPES.glob("*.toml")) - set(RECIPES.glob("export-*.toml")))
+RELEASED = [card for card in ditzoo.CARDS.values() if not isinstance(card.weights, Unreleased)]
+WRITTEN = msgspec.toml.decode((RECIPES / "dit-digits.toml").read_bytes(), type=Recipe)
 SMALL = """
 model = "dit-digits"
 [[steps]]
@@ -49,15 +49,44 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
-def test_every_recipe_is_one(path: Path) -> None:
-    recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    assert recipe.model == path.stem
-    assert all(recipe.model in step.command or "bundle" in step.command for step in recipe.steps)
-    (sample,) = [step.command for step in recipe.steps if step.command[0] == "sample"]
-    assert sample[sample.index("--solver") + 1].partition(":")[0] in SOLVERS
-    if recipe.expected is not None:
-        assert sample[sample.index("--num") + 1] == str(recipe.expected.images)
+@pytest.mark.parametrize("card", RELEASED, ids=lambda card: card.name)
+def test_every_released_model_has_a_recipe_with_the_settings_of_its_card(card: ditzoo.Card) -> None:
+    recipe = reproduction(card)
+    assert recipe.model == card.name
+    assert all(card.name in step.command for step in recipe.steps)
+    (sample,) = [step.command for step in recipe.steps if step.name == "sample"]
+    options = dict(zip(sample[2::2], sample[3::2], strict=True))
+    assert (options["--solver"], options["--steps"]) == (card.sampling.solver, str(card.sampling.steps))
+    assert float(options.get("--guidance", 1)) == card.sampling.guidance
+    assert ("--prompts" in options, "--classes" in options) == (card.text is not None, card.number_of_classes > 0)
+    if card.published is not None:
+        assert recipe.expected is not None
+        assert (recipe.expected.fid, options["--num"]) == (card.published.fid, str(card.published.images))
+
+
+@pytest.mark.parametrize(
+    ("name", "getting", "files"),
+    [
+        ("dit-xl-2-256", ("pull", "dit-xl-2-256"), []),
+        ("uvit-h-2-256", ("import", "uvit-h-2-256", "imagenet256_uvit_huge.pth"), ["imagenet256_uvit_huge.pth"]),
+        ("uvit-s-2-coco", ("import", "uvit-s-2-coco", "mscoco_uvit_small.pth"), ["mscoco_uvit_small.pth", "captions.txt"]),
+        ("dit-digits", ("export", "onnx", "dit-digits", "--out", "bundle", "--overwrite"), []),
+    ],
+)
+def test_the_first_step_gets_the_weights(name: str, getting: tuple[str, ...], files: list[str]) -> None:
+    assert reproduction(ditzoo.card(name)).steps[0].command == getting
+    assert list(needed_files(ditzoo.card(name))) == files
+
+
+def test_reproducing_names_the_files_that_it_needs_and_can_go_on(small: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "reproduce", "uvit-h-2-256"]) == 1
+    out, err = capfd.readouterr()
+    assert "put imagenet256_uvit_huge.pth into runs/uvit-h-2-256 first; it is at the Google Drive folder" in err
+    assert "expected: FID 2.29 over 50,000 images" in err
+    assert [line.split()[:2] for line in out.splitlines()[3:5]] == [["pull", "failed"], ["export", "not"]]
+    record = json.loads(Path("runs/uvit-h-2-256/run.json").read_text())
+    assert list(record) == ["pull"]
+    assert "there is no file imagenet256_uvit_huge.pth" in Path("runs/uvit-h-2-256/pull.log").read_text()
 
 
 def test_the_recipe_of_the_digits_runs_and_is_not_run_again(
@@ -105,6 +134,10 @@ def test_one_step_alone(small: Path) -> None:
         ("[[steps]]", "[steps", "run small.toml", "small.toml is no recipe"),
         ("", "", "run missing.toml", "cannot read the recipe missing.toml"),
         ("", "", "run small.toml --only build", "unknown step 'build'"),
+        ("", "", "run small.toml dit-digits", "leave out 'dit-digits'"),
+        ("", "", "run reproduce", "needs the name of a model"),
+        ("", "", "run reproduce dit-digit", "unknown model 'dit-digit'; did you mean dit-digits"),
+        ("", "", "run reproduce dit-s-2", "were never released"),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(
@@ -134,11 +167,11 @@ def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
     assert relative_l2(np.load(tmp_path / "latents.npy"), expected) <= 1e-5
 
 
-@pytest.mark.parametrize("path", RECIPE_FILES, ids=lambda path: path.stem)
-def test_every_command_of_a_recipe_is_one(path: Path) -> None:
+@pytest.mark.parametrize("recipe", [*map(reproduction, RELEASED), WRITTEN], ids=lambda recipe: recipe.model)
+def test_every_command_of_a_recipe_is_one(recipe: Recipe) -> None:
     """Options and arguments of each command are read, and nothing is run."""
-    for step in tomllib.loads(path.read_text())["steps"]:
-        command, arguments = typer.main.get_command(app), list(step["command"])
+    for step in recipe.steps:
+        command, arguments = typer.main.get_command(app), list(step.command)
         while hasattr(command, "commands"):
             command = command.commands[arguments.pop(0)]
-        command.make_context(step["name"], arguments)
+        command.make_context(step.name, arguments)

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save, save_file
 
 from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.weights.catalogue import card
+from ditzoo.weights.hub_reference import parse
 from ditzoo.weights.local import weights_file
-from ditzoo.weights.reference import parse
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 from ditzoo.zoo.class_names import class_names

@@ -1,4 +1,4 @@
-"""TODO ditzoo.weights.keep."""
+"""From a downloaded or imported checkpoint to canonical weights in the store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ditzoo.weights import store
 from ditzoo.zoo.card import Architecture, Autoencoder, ByHand, Card, OnHub
 
 
-def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
-    """Converts a checkpoint, and what `decoder` it has in a file of its own, into the cache as the weights of `card`.
+def convert_into_store(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
+    """Converts a checkpoint to canonical weights and stores them as those of `card`, together with its decoder.
 
-    The caller holds the model's lock.
+    The decoder is inside the checkpoint, or it is the canonical file `decoder`. The caller holds the model's lock.
     """
     import ditzoo
     from ditzoo.checkpoint import convert, convert_decoder

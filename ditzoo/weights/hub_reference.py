@@ -1,4 +1,4 @@
-"""`hf:OWNER/REPO[@REVISION][:PATH]`: any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
+"""`hf:OWNER/REPO[@REVISION][:PATH]`: pulls from any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
-from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.hub import client, pins
+from ditzoo.errors import CheckpointError, HubError, UsageError
+from ditzoo.files import cache_dir, disk_errors
+from ditzoo.hub import client
 from ditzoo.hub.client import PATIENCE, Advance, silent
-from ditzoo.hub.fetch import explaining_the_disk, resolve
+from ditzoo.hub.fetch import resolve
+from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
-from ditzoo.weights.keep import keep
+from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
 from ditzoo.zoo.card import Card, File, Layout, OnHub
 
@@ -61,7 +63,7 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
     as `pull`.
     """
     reference = parse(text)
-    with explaining_the_disk(), pins.locked(text.replace(":", "--").replace("@", "--")):
+    with disk_errors(cache_dir(), raises=HubError), lock_named(text):
         commit, files = client.list_files(reference.repo, revision=reference.revision, patience=patience)
         path = reference.path or _choose(text, files)
         if path not in files:
@@ -73,8 +75,8 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         if base is None:
             base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
-        with pins.locked(store.folder(card).name):
-            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+        with lock_named(store.folder(card).name):
+            kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
     resolved_now = reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 
