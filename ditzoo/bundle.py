@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 from filelock import FileLock
 
-from ditzoo.errors import BundleError, UsageError
+from ditzoo.errors import BundleError, UsageError, check_type
 from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, T, from_json
@@ -115,11 +115,13 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_bundle(path: Path, *, again: bool = False) -> Bundle:
+def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
     """Opens and checks the bundle at `path`; raises BundleError naming the first file that is missing, changed or truncated.
 
     Sizes are compared every time; checksums on first use and after any change, or, if they have to be, `again`.
     """
+    check_type("path", path, (str, os.PathLike), "the path of a bundle's folder")
+    path = Path(path)
     if path.is_file():
         raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
     if not path.is_dir():
