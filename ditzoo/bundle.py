@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import BundleError, UsageError
+from ditzoo.errors import BundleError, UsageError, check_type
 from ditzoo.files import appearing, check_writable, disk_errors, replacing
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage
@@ -107,11 +107,13 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_bundle(path: Path, *, again: bool = False) -> Bundle:
+def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
     """Opens and checks the bundle at `path`; raises BundleError naming the first file that is missing, changed or truncated.
 
     Sizes are compared every time; checksums on first use and after any change, or, if they have to be, `again`.
     """
+    check_type("path", path, (str, os.PathLike), "the path of a bundle's folder")
+    path = Path(path)
     if path.is_file():
         raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
     if not path.is_dir():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -40,7 +41,7 @@ def test_help_loads_only_what_it_prints_with(code: str) -> None:
 
 
 def test_public_names_are_there_whatever_was_imported_before() -> None:
-    code = "import ditzoo.sample, ditzoo.card, ditzoo.decode, types; from ditzoo import *\n"
+    code = "import ditzoo.pictures.decode, ditzoo.weights.pull, ditzoo.measure.parity, types; from ditzoo import *\n"
     code += "assert ditzoo.sample is sample and ditzoo.card is card\n"
     code += "assert not any(isinstance(getattr(ditzoo, name), types.ModuleType) for name in ditzoo.__all__)\n"
     code += "assert not hasattr(ditzoo, 'nothing')"
@@ -55,7 +56,7 @@ def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
 
 def test_the_runtime_never_imports_the_exporter() -> None:
     for path in (ROOT / "ditzoo").rglob("*.py"):
-        if "cli" not in path.parts:
+        if not {"cli", "model"} & set(path.parts):
             assert "ditzoo_export" not in path.read_text(), path
 
 
@@ -126,7 +127,16 @@ def code_blocks(path: Path, language: str) -> list[str]:
 def test_the_examples_of_the_readme_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102
-    assert (tmp_path / "digits.png").exists()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
+
+
+def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cached_bundle(ditzoo.card("dit-digits")).path, tmp_path / "digits-bundle")
+    namespace: dict[str, object] = {}
+    for example in code_blocks(ROOT / "docs" / "python.md", "python"):
+        exec(compile(example, "python.md", "exec"), namespace)  # noqa: S102
+    assert (tmp_path / "sheet.png").exists()
 
 
 @pytest.mark.parametrize(

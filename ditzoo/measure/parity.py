@@ -8,14 +8,14 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, UsageError
+from ditzoo.errors import BackendError, UsageError, check_type
 from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
 from ditzoo.pictures.decode import pixel_values
 from ditzoo.plan.table import Plan, Row
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
-from ditzoo.sampling.loop import check_request, evaluation_inputs, fitted, predictor, states_of
+from ditzoo.sampling.loop import check_backend, check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
 from ditzoo.specs import Precision
 from ditzoo.zoo.card import Card
@@ -155,6 +155,9 @@ def compare(
     The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. `advance`
     is called after each step. Raises UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
     """
+    check_backend("reference", reference)
+    check_backend("candidate", candidate)
+    check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     if classes is not None:
         condition = class_condition(reference.card, classes)
     count = count if condition is None else len(condition.values)

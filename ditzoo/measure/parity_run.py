@@ -30,7 +30,7 @@ Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
 
 
 class Bisect(Protocol):
-    """What finds where a candidate departs from the reference; `ditzoo.model.parity` has one."""
+    """What finds where a candidate departs from the reference. It needs the exporter, so the caller brings it."""
 
     def __call__(
         self,

@@ -23,7 +23,7 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.loop import Step, check_request
 from ditzoo.sampling.request import make_request
 from ditzoo.specs import Device
-from ditzoo.weights.catalogue import card_of, cards
+from ditzoo.weights.catalogue import HUB, card_of, cards
 from ditzoo.weights.local import weights_state
 from ditzoo.zoo.card import Card
 
@@ -148,7 +148,7 @@ def load(
 
 def _with_weights(model: ModelLike) -> Card | Bundle:
     """The card or bundle that `model` means; weights that only the Hub has are pulled."""
-    if isinstance(model, str) and model.startswith("hf:") and model not in cards():
+    if isinstance(model, str) and model.startswith(HUB) and model not in cards():
         from ditzoo.model.pulling import pull
 
         return pull(model).card

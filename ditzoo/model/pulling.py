@@ -23,7 +23,7 @@ def list_models(
     `resolution` is the side of the images in pixels. `state` is where the weights are: embedded, cached, hub, by-hand or
     architecture. Raises UsageError for an unknown family or state.
     """
-    return [card.name for card in matching_cards(filter, family=family, resolution=resolution, state=state)]
+    return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 
 
 def matching_cards(
@@ -32,7 +32,7 @@ def matching_cards(
     """The cards of the models that `list_models` names."""
     known = list(cards().values())
     if pattern is not None:
-        check_type("pattern", pattern, str, "a pattern such as 'dit-xl-*', or a part of a name")
+        check_type("pattern", pattern, str, "a text: a pattern such as 'dit-xl-*', or a part of a name")
     if family not in (None, *(families := [card.family for card in known])):
         raise unknown("family", str(family), set(families))
     if state not in (None, *STATES):

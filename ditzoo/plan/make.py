@@ -45,7 +45,7 @@ def make_plan(
     _check_types(solver=solver, steps=steps, guidance=guidance, guided_channels=guided_channels)
     default = card.sampling
     text = default.solver if solver is None else solver
-    scale = default.guidance if guidance is None else guidance
+    scale = default.guidance if guidance is None else float(guidance)
     low, high = _interval(guidance_interval)
     channels = card.backbone.latent_shape[0]
     guided = default.guided_channels if guided_channels is None else guided_channels

@@ -139,8 +139,7 @@ def sample(
     `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch or
     seed out of range, and for an argument of another type.
     """
-    if not hasattr(backend, "card"):
-        raise wrong_type("backend", backend, "an opened backend, such as open_backend gives")
+    check_backend("backend", backend)
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     condition = None if classes is None else class_condition(backend.card, classes)
     total = count if condition is None else len(condition.values)
@@ -148,6 +147,12 @@ def sample(
         raise UsageError("say which classes to sample, or how many images")
     steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch)
     return np.concatenate([backend.numpy(step.x) for step in steps if step.done == len(plan.rows)])
+
+
+def check_backend(argument: str, backend: object) -> None:
+    """Raises UsageError, which names the `argument`, for what is not a backend."""
+    if not (hasattr(backend, "card") and callable(backend)):
+        raise wrong_type(argument, backend, "an opened backend, such as open_backend gives")
 
 
 def check_request(*, count: int, batch: int, seed: int) -> None:

@@ -12,7 +12,10 @@ from ditzoo.weights import store
 from ditzoo.zoo import CARDS, toml
 from ditzoo.zoo.card import Card
 
-_HUB, _CARD_FILE = "hf:", "card.json"
+HUB = "hf:"
+"""What stands before OWNER/REPO in the name of a model that is not in the zoo but on the Hub."""
+
+_CARD_FILE = "card.json"
 
 
 class HasCard(Protocol):
@@ -40,7 +43,7 @@ def card(name: str) -> Card:
     known = cards()
     if name in known:
         return known[name]
-    if name.startswith(_HUB):
+    if name.startswith(HUB):
         raise UsageError(f"{name} is not on this machine; `ditzoo pull {name}` fetches it")
     raise unknown("model", name, known, hint="`ditzoo list` shows all")
 
@@ -69,5 +72,5 @@ def folder_of(model: str | os.PathLike[str]) -> Path | None:
     text, path = os.fspath(model), Path(model)
     if not isinstance(model, str):
         return path
-    is_path = (path.exists() or path.name != text) and not text.startswith(_HUB)
+    is_path = (path.exists() or path.name != text) and not text.startswith(HUB)
     return path if is_path and text not in cards() else None

@@ -40,7 +40,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --classes 10": "class 10 is out of range; dit-digits knows 0 to 9",
     "sample dit-digits --classes 3-x": "'3-x' in --classes is neither a number nor a range",
     "sample dit-digits --classes 7-3": "runs backwards",
-    "sample dit-digits --classes 1,,2": "unknown class ''; known: eight, five, four, nine, one, seven, six, three, two, zero (or a number, 0 to 9)",
+    "sample dit-digits --classes 1,,2": "unknown class ''; known: eight, five, four,",
     "sample dit-digits --steps -5": "steps must be 1 to 1000",
     "sample dit-digits --steps 0": "steps must be 1 to 1000",
     "sample dit-digits --steps 1001": "steps must be 1 to 1000",

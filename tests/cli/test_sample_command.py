@@ -139,7 +139,7 @@ def test_unconditional_models_draw_any_number(monkeypatch: pytest.MonkeyPatch, c
     assert np.array_equal(pixels("again/0002.png"), pixels("out/0002.png"))
     capfd.readouterr()
     assert run(["sample", "pixel", "--classes", "3"]) == 2
-    assert "pixel has no classes to choose from; say how many images with --num" in capfd.readouterr().err
+    assert "pixel has no classes to choose from; say how many images (--num)" in capfd.readouterr().err
     assert run(["sample", "pixel", "--guidance", "2"]) == 2
     assert "no null label" in capfd.readouterr().err
 

@@ -156,7 +156,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     out, err = capfd.readouterr()
     assert out.count("onnxruntime fp32 cpu") == 2
     assert "1.00x" in out
-    assert "GMAC/s in a product" in err
+    assert "GMAC/s in a matrix multiplication" in err
     assert ET.parse("speed.svg").getroot().tag.endswith("svg")  # noqa: S314
     assert cli([*typed.split()[:-2], "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["model"] == "uvit-digits"

@@ -125,10 +125,10 @@ def test_the_command_line_draws_from_a_file_of_prompts(folder: Path, capfd: pyte
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("sample bundle", "draws from text: say --prompt"),
+        ("sample bundle", "draws from text: give prompts (--prompt"),
         ("sample bundle --classes 3", "draws from text"),
         ("sample bundle --prompts missing.txt", "--prompts: cannot read missing.txt"),
-        ("sample dit-digits --prompt cat", "dit-digits takes no prompt; choose --classes"),
+        ("sample dit-digits --prompt cat", "dit-digits takes no prompts; choose classes (--classes)"),
     ],
 )
 def test_wrong_prompts_are_one_clear_line(typed: str, message: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
