@@ -58,7 +58,10 @@ def embedding(rows: int, width: int) -> nn.Embedding:
 
 
 def in_own_dtype(module: nn.Module, x: Tensor) -> Tensor:
-    """What a module gives for `x`, computed in the dtype of its weights, in the dtype of `x`: see `ditzoo.nets.in_dtype`."""
+    """The output of a module for `x`, computed in the dtype of its weights and returned in that of `x`.
+
+    See `ditzoo.nets.precision.in_dtype`.
+    """
     output: Tensor = module(x.to(next(module.parameters()).dtype))
     return output.to(x.dtype)
 

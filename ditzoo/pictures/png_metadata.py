@@ -1,4 +1,4 @@
-"""The request behind a picture, written into its PNG file and read back, so that the picture can be made again."""
+"""What made a picture, as text inside its PNG file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _KEY = "ditzoo"
 
 
 def png_info(request: SampleRequest) -> PngInfo:
-    """The drawing as what Pillow writes into a PNG file, compressed."""
+    """The request as what Pillow writes into a PNG file, compressed."""
     info = PngInfo()
     info.add_text(_KEY, msgspec.json.encode(request).decode(), zip=True)
     return info
 
 
 def read_request(path: Path) -> SampleRequest:
-    """The drawing inside the PNG file at `path`; raises UsageError where there is none."""
+    """The request inside the PNG file at `path`; raises UsageError where there is none."""
     try:
         with Image.open(path) as image:
             image.load()

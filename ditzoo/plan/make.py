@@ -1,4 +1,4 @@
-"""From a card and the name of a solver, or of a scheduler of diffusers, to a plan with guidance."""
+"""Making a plan: the card's solver, or another one, traced into a table."""
 
 from __future__ import annotations
 
