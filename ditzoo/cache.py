@@ -69,7 +69,7 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes them. A link in the Hub's cache is deleted together with its content, unless another revision links to that too."""
+    """Deletes them. A link in the Hub's cache goes together with its content, unless another revision links to that too."""
     for item in items:
         if item.path.is_dir():
             shutil.rmtree(item.path)
