@@ -1,4 +1,4 @@
-"""What lies in the two caches, ditzoo's own and the Hub's, and how to get rid of it."""
+"""What takes space in the two caches, ditzoo's own and the Hub's, and how it is checked and removed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ditzoo.zoo.card import Autoencoder, Card, OnHub
 _EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
 
 _ABANDONED = 600.0
-"""Seconds after which a partial download that nobody has written to counts as left behind."""
+"""A partial download that was not written to for so many seconds counts as left behind."""
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """Something that takes space: for whom, in which cache, what, where, and how many bytes."""
+    """A file or folder that takes space: the model it is for, its cache, what it is, its path, and its size in bytes."""
 
     model: str
     cache: Literal["ditzoo", "hub"]
@@ -55,8 +55,10 @@ def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
 
 
 def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
-    """What serves nobody: partial folders and downloads of killed processes, weights of cards that have changed since; with
-    `downloads` also the original checkpoints whose canonical form is here and sound."""
+    """What nothing uses: partial folders and downloads of killed processes, and weights of cards that have changed since.
+
+    With `downloads`, also the original checkpoints whose canonical form is here and sound.
+    """
     known = {store.folder(card) for card in cards}
     items = [item for item in _weights() if item.path not in known]
     items += [_item("", "ditzoo", "partial weights", path) for path in _partial_folders()]
@@ -67,7 +69,7 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes them. A file of the Hub's cache goes with its content, unless another revision links to that too."""
+    """Deletes them. A link in the Hub's cache goes together with its content, unless another revision links to that too."""
     for item in items:
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -82,7 +84,7 @@ def remove(items: Iterable[Item]) -> None:
 
 
 def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
-    """Everything that has a checksum, and what is wrong with it ("" for nothing)."""
+    """Checks everything that has a checksum against it; yields each item with what is wrong with it, empty if nothing is."""
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
         yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
@@ -97,7 +99,7 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
 
 
 def _complaint(check: Callable[[], object]) -> str:
-    """What a check complains about, "" for nothing."""
+    """The message of the error that a check raises; empty if it raises none."""
     try:
         check()
     except DitzooError as error:

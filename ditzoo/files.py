@@ -1,4 +1,4 @@
-"""Files: checksums, checks before the work, and writing so that nothing is ever half there."""
+"""Files: checksums, checks before the work, errors of the disk in plain words, and writing whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import platformdirs
 from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
-"""How the name of a folder ends that somebody is still filling."""
+"""The end of the name of a folder that is still being filled."""
 
 
 def sha256(path: Path) -> str:
@@ -28,10 +28,10 @@ def sha256(path: Path) -> str:
 
 
 def digest(path: Path, *, again: bool = False) -> str:
-    """The SHA-256 of a file, read only where nothing is remembered of the file as it is now, or if it has to be `again`.
+    """The SHA-256 of a file. It is read only if it has changed since its digest was last computed, or if it has to be `again`.
 
-    Remembered with size, inode and both times of change: what was written to since is read anew. Only a disk that changes bytes
-    by itself goes unnoticed, until `again`.
+    The digest is kept in the cache with the size, the inode and both times of change of the file. A disk that changes bytes by
+    itself changes none of them, and is found only by reading `again`.
     """
     memo = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
     state = _state(path)
@@ -126,9 +126,10 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target` that becomes `target` when the block ends well, at once and whole, or vanishes.
+    """A new folder beside `target`. It becomes `target`, at once and whole, when the block ends well; else it is deleted.
 
-    The caller holds a lock, so that what a killed process has left there is nobody's and is cleared away.
+    The caller holds the lock of `target`. So partial folders that are there already were left by killed processes, and they are
+    deleted.
     """
     prefix = f".{target.name}."
     for stale in target.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):

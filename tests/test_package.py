@@ -45,9 +45,11 @@ def test_public_names_are_there_whatever_was_imported_before() -> None:
     code += "assert ditzoo.sample is sample and ditzoo.card is card\n"
     code += "assert not any(isinstance(getattr(ditzoo, name), types.ModuleType) for name in ditzoo.__all__)\n"
     code += "assert not hasattr(ditzoo, 'nothing')"
+    assert not {path.stem for path in (ROOT / "ditzoo").iterdir()} & set(ditzoo.__all__)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr == ""
 
 
+@pytest.mark.slow
 def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
     bundle = cached_bundle(ditzoo.card("uvit-digits")).path
     typed = ["sample", str(bundle), "--steps", "2", "--out", str(tmp_path / "x.png")]
@@ -71,6 +73,7 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
         assert weights.stat().st_size <= 4_000_000
 
 
+@pytest.mark.slow
 def test_a_bundle_runs_where_there_is_no_torch(bare_python: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "ditzoo_export.trace"):
         absent = subprocess.run([bare_python, "-I", "-c", f"import {package}"], capture_output=True, text=True)
@@ -139,6 +142,7 @@ def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "sheet.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("ditzoo ")],

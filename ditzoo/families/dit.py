@@ -55,10 +55,10 @@ def _unchanged(entries: Entries, config: object) -> Entries:
     return entries
 
 
-def _from_diffusers(entries: Entries, config: DiTConfig | None) -> Entries:
-    """Canonical entries; the fixed positions, which diffusers does not store, are computed."""
+def _from_diffusers(entries: Entries, config: object) -> Entries:
+    """Canonical entries; the fixed positions, which diffusers does not store, are computed for a DiT's configuration."""
     renamed = dict(_renamed(entries))
-    if config is None:
+    if not isinstance(config, DiTConfig):
         return renamed
     side, width = config.input_size // config.patch_size, config.hidden_size
     return renamed | {"pos_embed": Entry(shape=(1, side * side, width), load=partial(sincos_positions, side, side, width))}

@@ -32,7 +32,7 @@ Advance: TypeAlias = Callable[[str, int, int], None]
 
 
 def silent(path: str, done: int, total: int) -> None:
-    """Shows nothing."""
+    """An `Advance` that shows nothing."""
 
 
 class Remote(Data, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What the first pull found out and every later one is held to: revisions and checksums that no card states.
+"""Pins: the revisions and checksums that the first pull found and no card states. Every later pull is held to them.
 
 One JSON file for each repository, in ditzoo's cache.
 """
@@ -23,11 +23,11 @@ class Pins(Data, frozen=True, kw_only=True):
     files: dict[str, dict[str, File]] = msgspec.field(default_factory=dict)
 
     def file(self, commit: str, path: str) -> File:
-        """What is known of a file."""
+        """What is recorded of a file; only its path, if nothing is."""
         return self.files.get(commit, {}).get(path, File(path=path))
 
     def adding(self, commit: str, file: File, *, newest: bool) -> Pins:
-        """The same with one file more; `newest`: its commit is what the newest revision was found to be."""
+        """These pins and one more file; `newest` says that its commit is what the newest revision was found to be."""
         files = {**self.files, commit: {**self.files.get(commit, {}), file.path: file}}
         return Pins(newest=commit if newest else self.newest, files=files)
 
@@ -52,7 +52,7 @@ def write(repo: str, pins: Pins) -> None:
 
 
 def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
-    """Records a file that was verified; one that is recorded already needs no cache that can be written."""
+    """Records a file that was verified. If it is recorded already, nothing is written: the cache may be read-only."""
     pins = read(repo)
     if pins.adding(commit, file, newest=newest) == pins:
         return

@@ -21,8 +21,8 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
     half, dtype = width // 2, torch.promote_types(t.dtype, torch.float32)
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=dtype, device=t.device))
     angles = t.to(dtype)[:, None] * frequencies  # B D/2
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
-    return F.pad(embedding, (0, width % 2))  # B D
+    sinusoids = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
+    return F.pad(sinusoids, (0, width % 2))  # B D
 
 
 def sincos_axis(count: int, width: int, device: torch.device | None = None) -> Tensor:

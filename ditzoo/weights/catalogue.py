@@ -31,8 +31,8 @@ CardLike: TypeAlias = Card | HasCard | str | os.PathLike[str]
 
 
 def cards() -> dict[str, Card]:
-    """Every card by name: the table, what the user's own file (`DITZOO_ZOO`) adds or overrides, and what was pulled or imported
-    under a name of its own."""
+    """Every card by name: the zoo's, those that the user's own file (`DITZOO_ZOO`) adds or overrides, and those of models that
+    were pulled or imported under another name."""
     own = {stored.card.name: stored.card for stored in store.everything()}
     return {**own, **CARDS, **toml.cards_of_environment(CARDS)}
 

@@ -20,7 +20,7 @@ from ditzoo.zoo.card import Card, Embedded, File, OnHub
 
 
 class Pulled(Data, frozen=True, kw_only=True):
-    """A model that is here now: its canonical file, and, if this call fetched it, the source with all that was found out."""
+    """A model on this machine: its canonical file and, if this call fetched it, its source with commit, sizes and checksums."""
 
     card: Card
     path: Path
@@ -29,7 +29,7 @@ class Pulled(Data, frozen=True, kw_only=True):
 
 
 def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
-    """Makes the card's weights be here, verified and canonical. Where they are already, no request is made.
+    """Downloads, verifies and converts the weights of `card`. If they are here already, no request is made.
 
     `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
     silent. Raises HubError or CheckpointError, with what to do; whatever happens, no damaged or partial model is left behind.
@@ -50,7 +50,7 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
 
 
 class Fetched(Data, frozen=True, kw_only=True):
-    """A checkpoint on this machine: its source with all that was found out, its file, and that of its decoder, if apart."""
+    """A downloaded checkpoint: its source with commit, sizes and checksums, its file, and the file of its decoder, if apart."""
 
     source: OnHub
     checkpoint: Path

@@ -28,7 +28,7 @@ MODEL, DECODER, CARD, MANIFEST = "model.safetensors", "decoder.safetensors", "ca
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a folder of weights holds, and what they were made from: the source with all that was found out about it."""
+    """What a folder of weights holds, and what they were made from: the source with its commit, sizes and checksums."""
 
     format: Literal["ditzoo-weights/1"] = "ditzoo-weights/1"
     model: str
@@ -47,12 +47,12 @@ class Stored(Data, frozen=True, kw_only=True):
 
     @property
     def size(self) -> int:
-        """What it takes on the disk, in bytes."""
+        """Its size on the disk, in bytes."""
         return sum(file.size or 0 for file in self.manifest.files)
 
 
 def folder(card: Card) -> Path:
-    """Where the weights of `card` are kept. The name hashes the network and the source: another source is another folder."""
+    """The folder for the weights of `card`. Its name hashes the network and the source: another source has another folder."""
     made_of = hashlib.sha256(msgspec.json.encode((card.backbone, card.weights))).hexdigest()
     return cache_dir() / "weights" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', card.name)}-{made_of[:12]}"
 
@@ -80,7 +80,7 @@ def exists(card: Card) -> bool:
 
 
 def everything() -> list[Stored]:
-    """All weights in the cache, by name; what cannot be read is left out."""
+    """All stored weights, sorted by name; folders that cannot be read are left out."""
     found = []
     for manifest in sorted((cache_dir() / "weights").glob(f"[!.]*/{MANIFEST}")):
         try:
@@ -93,7 +93,7 @@ def everything() -> list[Stored]:
 def verify(stored: Stored, *, again: bool = False) -> None:
     """Raises CheckpointError, saying what to do, unless every file is as it was written.
 
-    What did not change since it was last read is not read `again` unless that is asked for: see `ditzoo.files.digest`.
+    A file that has not changed since it was last read is read only if it has to be `again`: see `ditzoo.files.digest`.
     """
     for file in stored.manifest.files:
         problem = _problem(stored.path / file.path, file, again=again)
@@ -105,7 +105,7 @@ def verify(stored: Stored, *, again: bool = False) -> None:
 
 @contextmanager
 def appearing(card: Card) -> Iterator[Path]:
-    """A new folder that becomes the one of `card` when the block ends well, at once and whole, or vanishes.
+    """A new folder that becomes the one of `card`, at once and whole, when the block ends well; else it is deleted.
 
     The caller holds the model's lock.
     """
@@ -116,7 +116,7 @@ def appearing(card: Card) -> Iterator[Path]:
 
 
 def record(path: Path) -> File:
-    """The record of a file for a manifest."""
+    """The name, size and checksum of a file, for a manifest."""
     found = record_file(path)
     return File(path=path.name, size=found.size, sha256=found.sha256)
 

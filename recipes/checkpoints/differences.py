@@ -5,22 +5,15 @@ python recipes/checkpoints/differences.py
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
+from diffusers_dit import SIZES, SMALL, correct_eps, correct_sinusoids, random_dit
 from torch import nn
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from test_checkpoint_diffusers import SIZES, SMALL, theirs  # noqa: E402
-
-from ditzoo.checkpoint.layouts import detect, to_canonical  # noqa: E402
-from ditzoo.checkpoint.read import Entry  # noqa: E402
+from ditzoo.checkpoint.layouts import detect, to_canonical
 from ditzoo.families import build
+from ditzoo.families.tensors import Entry
 from ditzoo.nets.network import Network
-from ditzoo.zoo.configs import DiTConfig  # noqa: E402
+from ditzoo.zoo.configs import DiTConfig
 
 TIMES = (0, 10, 100, 250, 500, 750, 999)
 
@@ -48,14 +41,12 @@ def main() -> None:
     print("| network | mended | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
     for config in (*SIZES, SMALL):
         name = f"{config.hidden_size} wide, {config.depth} deep"
-        reference = theirs(config)
+        reference = random_dit(config)
         net = ours(reference, config)
         print(f"| {name} | nothing | {errors(reference, net, config)} |")
-        for block in reference.transformer_blocks:
-            block.norm1.emb.time_proj.downscale_freq_shift = 0
+        correct_sinusoids(reference)
         print(f"| {name} | sinusoids | {errors(reference, net, config)} |")
-        for block in reference.transformer_blocks:
-            block.norm3.eps = 1e-6
+        correct_eps(reference)
         print(f"| {name} | sinusoids and eps | {errors(reference, net, config)} |")
 
 

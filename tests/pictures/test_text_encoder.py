@@ -148,7 +148,7 @@ def test_a_damaged_decoder_is_one_clear_error(
 ) -> None:
     shutil.copytree(folder / "vae", tmp_path / "vae")
     (tmp_path / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
-    monkeypatch.setattr("ditzoo.pictures.text_encoder.fetch", lambda source: tmp_path)
+    monkeypatch.setattr("ditzoo.pictures.autoencoders.fetch", lambda source: tmp_path)
     autoencoders.load.cache_clear()
     with pytest.raises(CheckpointError, match="does not load"):
         open_decoder(card)

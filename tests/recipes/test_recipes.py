@@ -89,6 +89,7 @@ def test_reproducing_names_the_files_that_it_needs_and_can_go_on(small: Path, ca
     assert "there is no file imagenet256_uvit_huge.pth" in Path("runs/uvit-h-2-256/pull.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_digits_runs_and_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 from ditzoo.zoo.class_names import class_names
 from ditzoo.zoo.configs import DiTConfig
 from ditzoo.zoo.toml import load_cards
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import TINY, TINY_UVIT, Desk, dcae, diffusers, state
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
@@ -224,6 +224,7 @@ def test_push_serves_a_team(desk: Desk) -> None:
     assert len(desk.hub.log) == asked
 
 
+@pytest.mark.slow
 def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     small = state(CARDS["sit-s-2-256"].backbone)

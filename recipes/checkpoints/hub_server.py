@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +25,9 @@ class Faults:
     truncates: int = 0  # file bodies that are shorter, and say so
     ignores_range: bool = False
     gated: bool = False  # to all but the token hf_member
-    stalls: threading.Event | None = None  # file bodies wait for this after the first half
-    per_chunk: float = 0.0  # seconds of sleep after each chunk
+    stalls: threading.Event | None = None  # file bodies wait for this
+    stalls_after: float = 0.5  # after that part of the body
+    stalled: threading.Event = field(default_factory=threading.Event)  # set when a body waits
 
 
 @dataclass
@@ -152,15 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
         for position, good in _chunks(content, start, size):
             damaged = garbles and position <= half < position + len(good)
             chunk = bytes([*good[:-1], good[-1] ^ 1]) if damaged else good
-            if position + len(chunk) > half and faults.stalls is not None:
+            if faults.stalls is not None and position + len(chunk) > start + faults.stalls_after * (size - start):
+                faults.stalled.set()
                 faults.stalls.wait()
             try:
                 self.wfile.write(chunk)
             except ConnectionError:
                 self.close_connection = True
                 return
-            if faults.per_chunk:
-                time.sleep(faults.per_chunk)
             if dies and position + len(chunk) > half:
                 self.wfile.flush()
                 self.connection.shutdown(2)
