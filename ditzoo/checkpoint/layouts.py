@@ -24,7 +24,7 @@ def detect(entries: Entries) -> Layout:
             return layout.name
     seen = ", ".join(sorted(entries)[:3]) or "none at all"
     raise CheckpointError(
-        f"the keys of this checkpoint ({seen} ...) are of no layout that ditzoo knows: DiT, U-ViT, diffusers, DC-AE"
+        f"the keys of this checkpoint ({seen} ...) are of no layout that ditzoo knows: {', '.join(_LAYOUTS)}, dcae"
     )
 
 

@@ -26,8 +26,8 @@ def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
 def facts(shapes: Shapes) -> Facts:
     """The hyperparameters behind canonical `shapes`, as far as they can be seen there (not the number of heads)."""
     found: Facts = {}
-    family = next((family for family in FAMILIES if family.recognises(shapes)), FAMILIES[0])
-    for name, read in family.facts.items():
+    family = next((family for family in FAMILIES if family.recognises(shapes)), None)
+    for name, read in family.facts.items() if family else ():
         try:
             found[name] = read(shapes)
         except (KeyError, IndexError, ZeroDivisionError):
@@ -66,9 +66,10 @@ def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
 
 
 def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
-    """Whether the number of parameters is the right one, which is quick to tell."""
-    count = sum(math.prod(shape) for shape in shapes.values())
-    return count in (config.parameters, config.parameters - config.fixed_parameters)
+    """Whether the number of parameters that are learned is the right one, which is quick to tell."""
+    computed = family_of(config).computed
+    count = sum(math.prod(shape) for key, shape in shapes.items() if key not in computed)
+    return count == config.parameters - config.fixed_parameters
 
 
 def _fits(shapes: Shapes, config: BackboneConfig) -> bool:

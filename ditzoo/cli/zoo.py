@@ -14,12 +14,11 @@ from ditzoo.errors import unknown
 if TYPE_CHECKING:
     from ditzoo.zoo.card import Card
 
-FAMILIES = ("dit", "sit", "uvit", "usit")
 _UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
 
 
 def list_models(
-    family: Annotated[str | None, typer.Option(help="Only dit, sit, uvit or usit.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only models of a family, such as dit or sit.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Only models of images this wide, in pixels.")] = None,
     state: Annotated[str | None, typer.Option(help="Only embedded, cached, hub, by-hand or architecture.")] = None,
     json: Json = False,
@@ -28,13 +27,15 @@ def list_models(
     from ditzoo.weights.catalogue import cards
     from ditzoo.weights.local import STATES, weights_state
 
-    if family not in (None, *FAMILIES):
-        raise unknown("family", str(family), FAMILIES)
+    known = cards().values()
+    families = tuple(dict.fromkeys(card.family for card in known))
+    if family not in (None, *families):
+        raise unknown("family", str(family), families)
     if state not in (None, *STATES):
         raise unknown("state", str(state), STATES)
     chosen = [
         card
-        for card in cards().values()
+        for card in known
         if family in (None, card.family) and resolution in (None, card.resolution) and state in (None, weights_state(card))
     ]
     if json:

@@ -6,12 +6,14 @@ import torch
 
 from ditzoo.families.dit import DIT
 from ditzoo.families.family import DiffusersForm, Family, KeyLayout
+from ditzoo.families.lightningdit import LIGHTNINGDIT
 from ditzoo.families.uvit import UVIT
 from ditzoo.nets.network import Network
 from ditzoo.nets.precision import in_dtype
 from ditzoo.zoo.configs import BackboneConfig
 
-FAMILIES: tuple[Family, ...] = (DIT, UVIT)
+FAMILIES: tuple[Family, ...] = (LIGHTNINGDIT, DIT, UVIT)
+"""In the order in which a checkpoint is looked at: what is a special case of another stands before it."""
 
 
 def family_of(config: BackboneConfig) -> Family:

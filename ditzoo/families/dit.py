@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout
 from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed
-from ditzoo.nets.dit import AnySizeDiT, DiT, DiTConditioning
+from ditzoo.nets.adaln import AnySize, Conditioning
+from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions
 from ditzoo.zoo.configs import DiTConfig
 
@@ -170,8 +171,8 @@ DIT = Family(
     },
     computed=frozenset({"pos_embed"}),
     half_precision=("attn", "mlp", "adaLN_modulation"),
-    conditioning=DiTConditioning,
-    any_size=lambda net, largest: AnySizeDiT(net, largest=largest),
+    conditioning=Conditioning,
+    any_size=lambda net, largest: AnySize(net, largest=largest),
     extents={
         ALL: NO_MODULE,
         "all but the first two blocks": _FIRST_BLOCKS,

@@ -73,7 +73,7 @@ class File(Data, frozen=True, kw_only=True):
             raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
 
 
-Layout: TypeAlias = Literal["dit", "diffusers", "uvit", "dcae"]
+Layout: TypeAlias = Literal["dit", "lightningdit", "diffusers", "uvit", "dcae"]
 """How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
 
 
