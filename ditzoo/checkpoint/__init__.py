@@ -61,9 +61,11 @@ def convert(
 
 
 def convert_decoder(path: Path, architecture: Architecture, out: Path, *, channels: int) -> None:
-    """Writes the decoder of the autoencoder at `path`, in any layout that is known of its class, to `out`; errors as `convert`."""
-    autoencoder = read_decoder(path, architecture, channels=channels)
-    write(autoencoder, out)
+    """Writes the decoder of the autoencoder at `path` to `out`, in float32, under the names of diffusers' class.
+
+    Any layout that is known of its class will do. Errors as `convert`.
+    """
+    write(read_decoder(path, architecture, channels=channels), out)
 
 
 def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> Entries:

@@ -20,7 +20,10 @@ from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
 
 
 class LatentDecoder(nn.Module):
-    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1: see `ditzoo.zoo.card.Autoencoder`."""
+    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1.
+
+    image = decoder(latent / scale · std + mean): see `ditzoo.zoo.card.Autoencoder`.
+    """
 
     std: Tensor | None
     mean: Tensor | None
