@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ditzoo.checkpoint import layouts, shapes
+from ditzoo.checkpoint import autoencoders, layouts, shapes
 from ditzoo.checkpoint.read import open_checkpoint, shard_names
 from ditzoo.errors import CheckpointError
 from ditzoo.families.tensors import Entries, Shape, listed
-from ditzoo.zoo.card import Card, Layout
+from ditzoo.zoo.card import Architecture, Card, Layout
 from ditzoo.zoo.configs import BackboneConfig
 
 log = logging.getLogger(__name__)
@@ -27,20 +27,29 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def convert(
-    path: Path, config: BackboneConfig, out: Path, *, decoder: Path | None = None, cards: Iterable[Card] = ()
+    path: Path,
+    config: BackboneConfig,
+    out: Path,
+    *,
+    decoder: Path | None = None,
+    architecture: Architecture | None = None,
+    cards: Iterable[Card] = (),
 ) -> Converted:
     """Writes the canonical form of the checkpoint at `path` to `out`, one tensor at a time: the file is mapped, not read whole.
 
-    `decoder` is where the autoencoder goes, if the checkpoint holds one. Raises CheckpointError, with everything that is
-    wrong, by name and at once, unless it is the network of `config` and every number is finite; `cards` are those it may
-    suggest instead. Numbers of half precision become float32 unchanged, with a warning that names them.
+    `decoder` is where the decoder of class `architecture` goes, if the checkpoint holds one; else it is left out. Raises
+    CheckpointError, with everything that is wrong, by name and at once, unless both are what they should be and every number
+    is finite; `cards` are those it may suggest instead. Numbers of half precision become float32 unchanged, with a warning
+    that names them.
     """
     entries = open_checkpoint(path)
     layout = layouts.detect(entries)
     network = layouts.to_canonical(entries, layout, config)
-    autoencoder = layouts.decoder(entries)
+    autoencoder = autoencoders.decoder_entries(layouts.autoencoder(entries), architecture) if architecture else {}
     rounded, broken = _examine({**network, **autoencoder})
     problems = [*_misfits(network, config, cards), *broken, *layouts.problems(entries, layout)]
+    if architecture and autoencoder:
+        problems += autoencoders.misfits(autoencoder, architecture, channels=config.latent_shape[0])
     if problems:
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
     if rounded:
@@ -49,6 +58,24 @@ def convert(
     if decoder is not None and autoencoder:
         write(autoencoder, decoder)
     return Converted(layout=layout, rounded=tuple(rounded))
+
+
+def convert_decoder(path: Path, architecture: Architecture, out: Path, *, channels: int) -> None:
+    """Writes the decoder of the autoencoder at `path` to `out`, in float32, under the names of diffusers' class.
+
+    Any layout that is known of its class will do. Errors as `convert`.
+    """
+    write(read_decoder(path, architecture, channels=channels), out)
+
+
+def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> Entries:
+    """The decoder of the autoencoder at `path` under the names of diffusers' class, not loaded yet; errors as `convert`."""
+    autoencoder = autoencoders.decoder_entries(open_checkpoint(path), architecture)
+    _, broken = _examine(autoencoder)
+    problems = [*autoencoders.misfits(autoencoder, architecture, channels=channels), *broken]
+    if problems:
+        raise CheckpointError(f"{path.name} cannot be used as a decoder: {'; '.join(problems)}")
+    return autoencoder
 
 
 def shapes_of(path: Path) -> tuple[Layout, dict[str, Shape]]:
@@ -99,4 +126,4 @@ def _examine(entries: Entries) -> tuple[list[str], list[str]]:
     return rounded, [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
 
 
-__all__ = ["Converted", "convert", "open_checkpoint", "shapes_of", "shard_names", "write"]
+__all__ = ["Converted", "convert", "convert_decoder", "open_checkpoint", "read_decoder", "shapes_of", "shard_names", "write"]

@@ -43,7 +43,7 @@ def problems(entries: Entries, layout: Layout) -> list[str]:
     return known.problems(network)
 
 
-def decoder(entries: Entries) -> Entries:
+def autoencoder(entries: Entries) -> Entries:
     """The entries of the autoencoder that a checkpoint holds beside the network, without their prefix."""
     return {key.removeprefix(_AUTOENCODER): entry for key, entry in entries.items() if key.startswith(_AUTOENCODER)}
 

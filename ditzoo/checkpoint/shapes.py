@@ -10,7 +10,7 @@ import torch
 
 from ditzoo.families import FAMILIES, build, family_of
 from ditzoo.families.family import Fact
-from ditzoo.families.tensors import Shape, Shapes, listed
+from ditzoo.families.tensors import Shape, Shapes, compare
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig
 
@@ -51,18 +51,7 @@ def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
 
 def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
     """Every key that is missing, unexpected or misshapen for the network of `config`, by kind."""
-    expected = network_shapes(config)
-    misshapen = [
-        f"{key} {list(shapes[key])} instead of {list(shape)}"
-        for key, shape in expected.items()
-        if key in shapes and shapes[key] != shape
-    ]
-    kinds = {
-        "missing": [key for key in expected if key not in shapes],
-        "unexpected": [key for key in shapes if key not in expected],
-        "misshapen": misshapen,
-    }
-    return [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
+    return compare(shapes, network_shapes(config))
 
 
 def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:

@@ -39,6 +39,9 @@ Guidance: TypeAlias = Annotated[
 GuidanceInterval: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW < sigma/alpha <= HIGH. [default: everywhere]")
 ]
+GuidanceTimes: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW <= t <= HIGH. [default: the model's]")
+]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
 ]
@@ -84,10 +87,13 @@ def _by_name(card: Card, name: str) -> int:
     return int(numbers[0])
 
 
-def parse_interval(text: str) -> tuple[float, float]:
-    """The two noise levels of "0.28,2.9"; raises UsageError for anything else."""
+def parse_interval(text: str | None, *, option: str = "--guidance-interval") -> tuple[float, float] | None:
+    """The two numbers of "0.28,2.9", or None where nothing was said; raises UsageError for anything else."""
+    if text is None:
+        return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"--guidance-interval takes two noise levels like 0.28,2.9, not {text!r}") from None
+        kind = "noise levels like 0.28,2.9" if option == "--guidance-interval" else "times like 0.125,1"
+        raise UsageError(f"{option} takes two {kind}, not {text!r}") from None
     return low, high

@@ -76,7 +76,7 @@ def parity(
     card = card_of(found)
     specs, file = contestants(backends, against, exact=exact, bisect=bisect)
     if file is None:
-        recording, made = None, chosen_plan(card, solver, steps, guidance, None, plan)
+        recording, made = None, chosen_plan(card, solver, steps, guidance, None, None, plan)
         request = new_request(card, made, seed, *shown(card, classes, None, prompt, prompts))
         check_request(count=request.count, batch=request.count, seed=seed)
     else:

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGES = 10
 
-_ASKED = ("classes", "num", "prompt", "prompts", "solver", "steps", "guidance", "guidance_interval", "plan", "seed")
+_ASKED = (
+    "classes",
+    "num",
+    "prompt",
+    "prompts",
+    "solver",
+    "steps",
+    "guidance",
+    "guidance_interval",
+    "guidance_times",
+    "plan",
+    "seed",
+)
 
 
 def choose_classes(card: Card, text: str | None) -> list[int]:
@@ -69,18 +81,32 @@ def _lines(path: Path | None) -> list[str]:
 
 
 def chosen_plan(
-    card: Card, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, path: Path | None
+    card: Card,
+    solver: str | None,
+    steps: int | None,
+    guidance: float | None,
+    interval: str | None,
+    times: str | None,
+    path: Path | None,
 ) -> Plan:
     """The plan in the file at `path`, or the one that the other options ask for."""
     from ditzoo.plan.make import make_plan
     from ditzoo.plan.table import load_plan
 
     if path is not None:
-        if (solver, steps, guidance, interval) != (None,) * 4:
-            raise UsageError("--plan says it all: leave out --solver, --steps, --guidance and --guidance-interval")
+        if (solver, steps, guidance, interval, times) != (None,) * 5:
+            raise UsageError(
+                "--plan says it all: leave out --solver, --steps, --guidance, --guidance-interval and --guidance-times"
+            )
         return load_plan(path)
-    bounds = None if interval is None else parse_interval(interval)
-    return make_plan(card, solver=solver, steps=steps, guidance=guidance, guidance_interval=bounds)
+    return make_plan(
+        card,
+        solver=solver,
+        steps=steps,
+        guidance=guidance,
+        guidance_interval=parse_interval(interval),
+        guidance_times=parse_interval(times, option="--guidance-times"),
+    )
 
 
 def new_request(

@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Classes, Device, Guidance, GuidanceInterval, Json, Prompt, Prompts, Seed, Solver, Steps, Threads
+from ditzoo.cli.options import (
+    Classes,
+    Device,
+    Guidance,
+    GuidanceInterval,
+    GuidanceTimes,
+    Json,
+    Prompt,
+    Prompts,
+    Seed,
+    Solver,
+    Steps,
+    Threads,
+)
 from ditzoo.cli.request import check_alone, chosen_plan, condition_of, new_request, shown
 from ditzoo.errors import BackendError, UsageError
 
@@ -45,7 +58,8 @@ def sample(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the four above.")] = None,
+    guidance_times: GuidanceTimes = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the five above.")] = None,
     seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Repeat what made this PNG file of ours.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images at a time; changes no image. [default: all at once]")] = None,
@@ -87,7 +101,7 @@ def sample(
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
         found = find(model)
         wanted = shown(card_of(found), classes, num, prompt, prompts)
-        made = chosen_plan(card_of(found), solver, steps, guidance, guidance_interval, plan)
+        made = chosen_plan(card_of(found), solver, steps, guidance, guidance_interval, guidance_times, plan)
         request = new_request(card_of(found), made, seed, *wanted)
     card = card_of(found)
     condition = condition_of(found, request)

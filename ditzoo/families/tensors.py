@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -36,3 +37,29 @@ def listed(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def compare(shapes: Shapes, expected: Shapes) -> list[str]:
+    """Every name that is missing, unexpected or misshapen in `shapes`, which should be the `expected` ones, by kind."""
+    misshapen = [
+        f"{key} {list(shapes[key])} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in shapes and shapes[key] != shape
+    ]
+    kinds = {
+        "missing": [key for key in expected if key not in shapes],
+        "unexpected": [key for key in shapes if key not in expected],
+        "misshapen": misshapen,
+    }
+    return [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
+
+
+def without_kernel(entry: Entry) -> Entry:
+    """The matrix of a linear map in place of the 1x1 convolution that computes the same; what is neither stays as it is."""
+    if entry.shape[2:] != (1, 1):
+        return entry
+    return Entry(shape=entry.shape[:2], load=partial(_without_kernel, entry))
+
+
+def _without_kernel(entry: Entry) -> Tensor:
+    return entry.load()[:, :, 0, 0]

@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
 
+import msgspec
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ditzoo.checkpoint import open_checkpoint, read_decoder
+from ditzoo.checkpoint.autoencoders import build
 from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file
-from ditzoo.zoo.card import Autoencoder, Card
-
-
-def _dc_ae(latent_channels: int, *, stages: int) -> dict[str, Any]:
-    """The configuration of the DC-AEs "f32c32-in" and "f64c128-in" (arXiv 2410.10733, table 8), of 6 and 7 stages.
-
-    Three stages of convolutions, then stages with linear attention.
-    """
-    deep = stages - 3
-    widths = [128, 256, 512, 512, 1024, 1024, 2048][:stages]
-    blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * deep
-    return {
-        "latent_channels": latent_channels,
-        "encoder_block_types": blocks,
-        "decoder_block_types": blocks,
-        "encoder_block_out_channels": widths,
-        "decoder_block_out_channels": widths,
-        "encoder_layers_per_block": [0, 4, 8] + [2] * deep,
-        "decoder_layers_per_block": [0, 5, 10] + [2] * deep,
-        "encoder_qkv_multiscales": [()] * stages,
-        "decoder_qkv_multiscales": [()] * stages,
-        "decoder_norm_types": ["batch_norm"] * 3 + ["rms_norm"] * deep,
-        "decoder_act_fns": ["relu"] * 3 + ["silu"] * deep,
-    }
-
-
-DC_AE = {32: _dc_ae(32, stages=6), 128: _dc_ae(128, stages=7)}
-"""The autoencoders that come inside their models' own checkpoints, by the number of their latent channels."""
+from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
 
 
 class LatentDecoder(nn.Module):
-    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1."""
+    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1.
 
-    def __init__(self, autoencoder: nn.Module, scale: float) -> None:
+    image = decoder(latent / scale · std + mean): see `ditzoo.zoo.card.Autoencoder`.
+    """
+
+    std: Tensor | None
+    mean: Tensor | None
+
+    def __init__(self, autoencoder: nn.Module, config: Autoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.scale = scale
+        self.scale = config.scale
+        for name, values in (("std", config.std), ("mean", config.mean)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None] if values else None)  # C 1 1
 
     def forward(self, latents: Tensor) -> Tensor:
-        images: Tensor = self.autoencoder.decode(latents / self.scale, return_dict=False)[0]  # type: ignore[operator]
+        latents = latents / self.scale  # B C h w
+        latents = latents if self.std is None else latents * self.std
+        latents = latents if self.mean is None else latents + self.mean
+        images: Tensor = self.autoencoder.decode(latents, return_dict=False)[0]  # type: ignore[operator]
         return images
 
 
@@ -62,26 +49,60 @@ def load(card: Card) -> LatentDecoder:
 
     Raises CheckpointError where its files are missing or do not fit, MissingPackageError without diffusers.
     """
-    if not isinstance(card.decoder, Autoencoder):
+    decoder = with_statistics(card).decoder
+    if not isinstance(decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
-    kind, source = _class(card.decoder.architecture), card.decoder.source
-    path = decoder_file(card) if source is None else fetch(source) / PurePath(source.files[0].path).parent
-    try:
-        if source is None:
-            autoencoder = kind(**DC_AE[card.backbone.latent_shape[0]])
-            autoencoder.load_state_dict(load_file(path), strict=True)
-        else:
-            autoencoder = kind.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"the decoder of {card.name} in {path} does not load: {error}") from error
-    return LatentDecoder(autoencoder, card.decoder.scale).eval().requires_grad_(False)
+    if decoder.source is not None and _is_config(decoder.source.files[0].path):
+        autoencoder = _pretrained(card, decoder.architecture, decoder.source)
+    else:
+        path = decoder_file(card) if decoder.source is None else fetch(decoder.source) / decoder.source.files[0].path
+        autoencoder = _from_checkpoint(card, decoder.architecture, path)
+    return LatentDecoder(autoencoder, decoder).eval().requires_grad_(False)
 
 
-def _class(architecture: str) -> Any:
+def with_statistics(card: Card) -> Card:
+    """The card with the mean and the deviation of its latents in it, where a file beside its decoder holds them.
+
+    Raises CheckpointError where that file does not hold one number a latent channel of each.
+    """
+    decoder = card.decoder
+    if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
+        return card
+    path = fetch(decoder.source) / decoder.statistics
+    found, channels = open_checkpoint(path), card.backbone.latent_shape[0]
+    wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
+    if wrong:
+        raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")
+    mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
+    return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
+
+
+def _is_config(path: str) -> bool:
+    return path.endswith("config.json")
+
+
+def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Module:
+    """The autoencoder in a folder of diffusers."""
+    folder = fetch(source) / PurePath(source.files[0].path).parent
     try:
         import diffusers
+
+        net: nn.Module = getattr(diffusers, architecture).from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"decoding with torch needs the package {error.name}: pip install 'ditzoo[diffusers]'"
         ) from error
-    return getattr(diffusers, architecture)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the decoder of {card.name} in {folder} does not load: {error}") from error
+    return net
+
+
+def _from_checkpoint(card: Card, architecture: Architecture, path: Path) -> nn.Module:
+    """The autoencoder in a checkpoint of its own, its sizes read off the shapes, without the encoder."""
+    entries = read_decoder(path, architecture, channels=card.backbone.latent_shape[0])
+    net = build(architecture, {key: entry.shape for key, entry in entries.items()})
+    try:
+        net.load_state_dict({key: entry.load().float() for key, entry in entries.items()}, strict=True, assign=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the decoder of {card.name} in {path} does not load: {error}") from error
+    return net

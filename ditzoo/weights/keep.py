@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import msgspec
 
 from ditzoo.weights import store
-from ditzoo.zoo.card import ByHand, Card, OnHub
+from ditzoo.zoo.card import Architecture, Autoencoder, ByHand, Card, OnHub
 
 
 def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
@@ -17,14 +16,22 @@ def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path 
     The caller holds the model's lock.
     """
     import ditzoo
-    from ditzoo.checkpoint import convert
+    from ditzoo.checkpoint import convert, convert_decoder
     from ditzoo.zoo import CARDS
 
     with store.appearing(card) as folder:
         inside = folder / store.DECODER
-        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=inside, cards=CARDS.values())
-        if decoder is not None:
-            shutil.copyfile(decoder, inside)
+        architecture = _architecture(card) if decoder is None else None
+        converted = convert(
+            checkpoint,
+            card.backbone,
+            folder / store.MODEL,
+            decoder=inside,
+            architecture=architecture,
+            cards=CARDS.values(),
+        )
+        if decoder is not None and isinstance(card.decoder, Autoencoder):
+            convert_decoder(decoder, card.decoder.architecture, inside, channels=card.backbone.latent_shape[0])
         manifest = store.Manifest(
             model=card.name,
             layout=converted.layout,
@@ -35,3 +42,9 @@ def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path 
         (folder / store.CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=1))
         (folder / store.MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
     return store.Stored(path=store.folder(card), manifest=manifest, card=card)
+
+
+def _architecture(card: Card) -> Architecture | None:
+    """The class of the decoder that comes with the card's own checkpoint; None where it comes from elsewhere."""
+    decoder = card.decoder
+    return decoder.architecture if isinstance(decoder, Autoencoder) and decoder.source is None else None

@@ -32,7 +32,7 @@ def weights_file(card: Card) -> Path:
 def decoder_file(card: Card) -> Path:
     """The safetensors file of the decoder that came inside the card's own checkpoint; errors as `weights_file`.
 
-    Its keys are those of the card's decoder class, without the prefix "autoencoder.".
+    Its keys are those that diffusers' class has for the card's decoder.
     """
     path = _stored(card).path / store.DECODER
     if not has_decoder(card):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+import msgspec
+
 from ditzoo.errors import UsageError
 from ditzoo.records import Data
 from ditzoo.zoo.configs import BackboneConfig
@@ -29,8 +31,21 @@ class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="conti
     beta_max: float = 20.0
 
 
-class LinearFlow(Data, frozen=True, kw_only=True, tag_field="kind", tag="linear_flow"):
-    """The straight path x = t · image + (1 − t) · noise with velocity image − noise (SiT, arXiv 2401.08740, section 2)."""
+class LinearFlow(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="linear_flow"):
+    """The straight path between noise and image, and the velocity along it.
+
+    `noise_at` is the t of pure noise. 0: x = t · image + (1 − t) · noise, as in SiT (arXiv 2401.08740, section 2); 1: x =
+    (1 − t) · image + t · noise, as in REPA (arXiv 2410.06940) and in rectified flow (arXiv 2403.03206, eq. 13). `velocity` is
+    what the network predicts: image − noise, "to_image", or noise − image, "to_noise".
+    """
+
+    noise_at: Literal[0, 1] = 0
+    velocity: Literal["to_image", "to_noise"] = "to_image"
+
+    @property
+    def sign(self) -> float:
+        """What the network's output is multiplied with to give image − noise."""
+        return 1.0 if self.velocity == "to_image" else -1.0
 
 
 Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
@@ -39,24 +54,31 @@ Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
 class TimeInput(Data, frozen=True, kw_only=True):
     """How time reaches the network: t enters as scale · t + offset.
 
-    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` 1 is.
+    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` the card says
+    where the noise is.
     """
 
     scale: float = 1000.0
     offset: float = 0.0
 
 
-class Sampling(Data, frozen=True, kw_only=True):
+class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
     """What a model is sampled with unless something else is asked for.
 
     `guidance` is s in uncond + s · (cond − uncond) (arXiv 2207.12598); `guided_channels` counts the channels it acts on, from
-    the first; the others are the conditional prediction's.
+    the first; the others are the conditional prediction's. With `guidance_times` (low, high) it acts only where low ≤ t ≤ high,
+    t as `TimeInput` has it.
+
+    `shift` is s in u → s · u / (1 + (s − 1) · u), by which the times of a straight path are moved; u runs from 0, noise, to 1,
+    the image (LightningDiT, arXiv 2501.01423; the shift of arXiv 2403.03206, eq. 23, whose times run the other way, is 1 / s).
     """
 
     solver: str
     steps: int
     guidance: float
     guided_channels: int
+    guidance_times: tuple[float, float] | None = None
+    shift: float = 1.0
 
 
 class File(Data, frozen=True, kw_only=True):
@@ -124,16 +146,36 @@ class Pixels(Data, frozen=True, kw_only=True, tag_field="kind", tag="pixels"):
     """No decoder: the network denoises pixels in −1 ... 1."""
 
 
-class Autoencoder(Data, frozen=True, kw_only=True, tag_field="kind", tag="autoencoder"):
-    """A decoder of latents: image = decoder(latent / `scale`), `factor` times as high and wide.
+Architecture: TypeAlias = Literal["AutoencoderKL", "AutoencoderDC"]
+"""The classes of diffusers whose decoders ditzoo loads."""
+
+
+def _no_source() -> None:
+    """No source of a decoder. A default from a factory is written out, while a plain one would be omitted."""
+
+
+class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="autoencoder"):
+    """A decoder of latents: image = decoder(latent / `scale` · `std` + `mean`), `factor` times as high and wide.
 
     `architecture` names the diffusers class. `source` None: its weights are the `autoencoder.*` keys of the model's own file.
+    The first file of a source is diffusers' config.json, with the weights beside it, or else a checkpoint in a layout that
+    `ditzoo.checkpoint.autoencoders` knows.
+
+    `mean` and `std` have one number a latent channel, or one for all channels (a shift, a scale); none are 0 and 1.
+    `statistics` is the file of the source that holds them as tensors called "mean" and "std", where the card does not.
     """
 
-    architecture: Literal["AutoencoderKL", "AutoencoderDC"]
-    source: OnHub | None = None
+    architecture: Architecture
+    source: OnHub | None = msgspec.field(default_factory=_no_source)
     scale: float
     factor: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    statistics: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
+            raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):

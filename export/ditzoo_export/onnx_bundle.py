@@ -12,6 +12,7 @@ from ditzoo.errors import ExportError
 from ditzoo.families import family_of
 from ditzoo.files import digest
 from ditzoo.nets.network import Network
+from ditzoo.pictures.autoencoders import with_statistics
 from ditzoo.plan.make import make_plan
 from ditzoo.records import to_json
 from ditzoo.weights.load import load_network
@@ -42,7 +43,7 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
             verified, extent = verify(folder, graphs, card, expected, settings), ""
     graphs |= {**export_decoder(card, folder, opset=settings.opset), **export_text(card, folder, opset=settings.opset)}
     (folder / PLAN).write_bytes(make_plan(card).to_json())
-    (folder / CARD).write_bytes(to_json(card))
+    (folder / CARD).write_bytes(to_json(with_statistics(card) if "decoder" in graphs else card))
     manifest = Manifest(
         model=card.name,
         key=key,

@@ -21,6 +21,7 @@ from ditzoo.families import build
 from ditzoo.families.dit import to_diffusers
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from tests.support import hub_server
+from tests.support.golden import Golden
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,9 +52,9 @@ def training_checkpoint(weights: dict[str, Tensor], path: Path) -> Path:
 
 
 def dcae(weights: dict[str, Tensor], path: Path) -> Path:
-    """A U-ViT with its autoencoder in one file, as the DC-AE authors publish it."""
+    """A U-ViT with an autoencoder for latents of four channels in one file, as the DC-AE authors publish it."""
     named = {key.replace("label_emb.", "label_emb.embedding_table."): value for key, value in weights.items()}
-    autoencoder = {"decoder.conv.weight": torch.ones(2, 3), "encoder.conv.weight": torch.zeros(2, 3)}
+    autoencoder = Golden("dcae_uvit_f32").group("weights.autoencoder.")
     save_file(
         {f"diffusion_model.{key}": value for key, value in named.items()}
         | {f"autoencoder.{key}": value for key, value in autoencoder.items()},

@@ -1,0 +1,70 @@
+"""The golden files as their authors publish such models: files to import or to pull, and the user's cards of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ditzoo.backends.base import Backend
+from ditzoo.plan.make import make_plan
+from ditzoo.sampling.condition import class_condition
+from ditzoo.sampling.loop import fitted, predictor, trajectory
+from tests.support.golden import Golden
+
+DCAE_CARD = """
+["{name}"]
+base = "uvit-s-dcae-f32-512"
+null_label = 7
+backbone = {{img_size = 4, embed_dim = 32, depth = 4, num_heads = 2, in_chans = 4, num_classes = 8}}
+sampling = {{steps = 10, guided_channels = 4}}
+[{name}.weights]
+repo = "team/dcae"
+"""
+"""A card of the golden file. What it does not say, the schedule and the guidance among it, is that of the published one."""
+
+VAVAE_CARD = """
+["vavae"]
+base = "sit-s-2-256"
+backbone = {{input_size = 4, patch_size = 1, in_channels = 8, hidden_size = 48, depth = 3, num_heads = 3}}
+[vavae.decoder]
+scale = 1.0
+factor = 16
+statistics = "latents_stats.pt"
+[vavae.decoder.source]
+repo = "team/vavae"
+revision = "{revision}"
+files = [{{path = "vavae-f16.pt"}}, {{path = "latents_stats.pt"}}]
+"""
+"""A card with the decoder and the statistics of `golden/lightningdit`."""
+
+
+def dcae_file(path: Path) -> Path:
+    """The published file of `golden/dcae_uvit_f32`: the network and its autoencoder."""
+    save_file(Golden("dcae_uvit_f32").group("weights."), path)
+    return path
+
+
+def vavae_files(folder: Path) -> dict[str, bytes | Path]:
+    """The published files of the autoencoder in `golden/lightningdit`, by their paths in the repository.
+
+    The checkpoint is that of a training run: the encoder and the loss are in it too.
+    """
+    golden = Golden("lightningdit")
+    weights = {key: value.float() for key, value in golden.group("tokenizer.").items()}
+    others = {"encoder.conv_in.weight": torch.ones(2, 3), "quant_conv.bias": torch.ones(2), "loss.logvar": torch.zeros(1)}
+    torch.save({"state_dict": weights | others}, folder / "vavae-f16.pt")
+    torch.save(golden.group("latents_stats."), folder / "latents_stats.pt")
+    return {name: folder / name for name in ("vavae-f16.pt", "latents_stats.pt")}
+
+
+def sampled(backend: Backend, golden: Golden) -> np.ndarray:
+    """The latents that the card's own settings make of the noise of a golden file, for its labels."""
+    plan = make_plan(backend.card)
+    predict = predictor(backend, plan, class_condition(backend.card, golden["in.labels"].tolist()))
+    noise: Callable[[int], np.ndarray] = lambda draw: golden["in.z"].numpy()  # noqa: E731  (no draw but the first)
+    *_, last = trajectory(plan, predict, lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+    return backend.numpy(last)
