@@ -14,6 +14,7 @@ VA_VAE = Autoencoder(
     ),
     scale=1.0,
     factor=16,
+    statistics="latents_stats.pt",
 )
 """The vision foundation model aligned autoencoder of its authors."""
 
@@ -28,7 +29,9 @@ def _card(epochs: int, *, name: str, guidance: float, fid: float) -> Card:
         schedule=LinearFlow(),
         time=TimeInput(scale=1.0),
         prediction="velocity",
-        sampling=Sampling(solver="flow-euler", steps=249, guidance=guidance, guided_channels=3),
+        sampling=Sampling(
+            solver="flow-euler", steps=249, guidance=guidance, guided_channels=3, guidance_times=(0.125, 1.0), shift=0.3
+        ),
         null_label=1000,
         classes="imagenet",
         decoder=VA_VAE,
