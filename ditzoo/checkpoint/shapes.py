@@ -72,5 +72,5 @@ def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
 
 
 def _fits(shapes: Shapes, config: BackboneConfig) -> bool:
-    missing_allowed = family_of(config).computed - shapes.keys()
+    missing_allowed = family_of(config).computed.keys() - shapes.keys()
     return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed} == dict(shapes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout
-from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed
+from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed, mlp_ratio, side
 from ditzoo.nets.dit import AnySizeDiT, DiT, DiTConditioning
 from ditzoo.nets.layers import sincos_positions
 from ditzoo.zoo.configs import DiTConfig
@@ -55,13 +55,8 @@ def _unchanged(entries: Entries, config: object) -> Entries:
     return entries
 
 
-def _from_diffusers(entries: Entries, config: DiTConfig | None) -> Entries:
-    """Canonical entries; the fixed positions, which diffusers does not store, are computed."""
-    renamed = dict(_renamed(entries))
-    if config is None:
-        return renamed
-    side, width = config.input_size // config.patch_size, config.hidden_size
-    return renamed | {"pos_embed": Entry(shape=(1, side * side, width), load=partial(sincos_positions, side, side, width))}
+def _from_diffusers(entries: Entries, config: object) -> Entries:
+    return dict(_renamed(entries))
 
 
 def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
@@ -80,8 +75,8 @@ def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
             yield f"{shared[name]}.{suffix}", entries.get(f"{_BLOCKS}0.{name}.{suffix}", entry)
         elif block and name in QKV:
             yield f"blocks.{block[1]}.attn.qkv.{suffix}", _joined(entries, f"{_BLOCKS}{block[1]}", suffix)
-        elif key != "pos_embed.pos_embed":  # the fixed positions, in files of old versions
-            yield key, entry
+        else:  # files of old versions have the fixed positions
+            yield "pos_embed" if key == "pos_embed.pos_embed" else key, entry
 
 
 def _joined(entries: Entries, block: str, suffix: str) -> Entry:
@@ -142,10 +137,37 @@ def transformer_config(config: DiTConfig) -> dict[str, Any]:
     }
 
 
+def _positions(config: DiTConfig) -> Tensor:
+    rows = config.input_size // config.patch_size
+    return sincos_positions(rows, rows, config.hidden_size)
+
+
+def _config_from(shapes: Shapes, like: DiTConfig, null_row: bool) -> DiTConfig:
+    """See `Family.config_from`. The table of positions shows the size of the latents."""
+    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    rows = shapes[_LABEL_TABLE][0]
+    outputs = _output_channels(shapes) / channels
+    if outputs not in (1, 2):
+        raise ValueError(f"{_output_channels(shapes)} output channels are neither {channels} nor twice as many")
+    return DiTConfig(
+        input_size=side(shapes["pos_embed"][1]) * patch if "pos_embed" in shapes else like.input_size,
+        patch_size=patch,
+        in_channels=channels,
+        hidden_size=width,
+        depth=count_numbered(shapes, "blocks"),
+        num_heads=like.num_heads,
+        mlp_ratio=mlp_ratio(width, shapes["blocks.0.mlp.fc1.weight"][0], like.mlp_ratio),
+        class_dropout_prob=(like.class_dropout_prob or DiTConfig().class_dropout_prob) if null_row else 0.0,
+        num_classes=rows - null_row,
+        learn_sigma=outputs == 2,
+    )
+
+
 def _output_channels(shapes: Shapes) -> int:
     return shapes["final_layer.linear.weight"][0] // shapes["x_embedder.proj.weight"][2] ** 2
 
 
+_LABEL_TABLE = "y_embedder.embedding_table.weight"
 _FIRST_BLOCKS = r"^blocks\.[01]\."
 
 DIT = Family(
@@ -165,10 +187,12 @@ DIT = Family(
         "in_channels": lambda shapes: shapes["x_embedder.proj.weight"][1],
         "input_size": lambda shapes: math.isqrt(shapes["pos_embed"][1]) * shapes["x_embedder.proj.weight"][2],
         "output channels": _output_channels,
-        "rows of the label table": lambda shapes: shapes["y_embedder.embedding_table.weight"][0],
+        "rows of the label table": lambda shapes: shapes[_LABEL_TABLE][0],
         "mlp_ratio": lambda shapes: shapes["blocks.0.mlp.fc1.weight"][0] / shapes["blocks.0.mlp.fc1.weight"][1],
     },
-    computed=frozenset({"pos_embed"}),
+    config_from=_config_from,
+    label_table=_LABEL_TABLE,
+    computed={"pos_embed": _positions},
     half_precision=("attn", "mlp", "adaLN_modulation"),
     conditioning=DiTConditioning,
     any_size=lambda net, largest: AnySizeDiT(net, largest=largest),

@@ -50,7 +50,14 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
 
     `build` makes the network of a configuration, with fresh weights. `recognises` tells from the shapes of canonical tensors
     whether they belong to the family, and `facts` reads the hyperparameters off them, each by its name. `computed` are the
-    tensors that may be missing in a checkpoint, because the network can compute them.
+    tensors that are no weights, because the network computes them from its configuration: a checkpoint may lack them, and what
+    it has instead must be the same up to rounding.
+
+    `config_from(shapes, like, null_row)` is the configuration of the network whose canonical tensors have these `shapes`. What
+    shapes do not say is that of `like`, a configuration of the family: the number of heads, and the size of the latents where
+    the tensors that show it are missing. `null_row` says whether the last row of the table of labels is the null label's; it is
+    False where there is no table. Raises KeyError, IndexError or ValueError for shapes that are no network of the family.
+    `label_table` is the canonical name of that table.
 
     `half_precision` are the names of the modules that compute in half precision, see `ditzoo.nets.precision`. `conditioning`
     makes a module of the part that depends on time and label alone, and `any_size` makes a network for latents of any size up
@@ -64,7 +71,9 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     layouts: tuple[KeyLayout, ...]
     recognises: Callable[[Shapes], bool]
     facts: Mapping[str, Callable[[Shapes], Fact]]
-    computed: frozenset[str] = frozenset()
+    config_from: Callable[[Shapes, Any, bool], Any]
+    label_table: str
+    computed: Mapping[str, Callable[[Any], Tensor]] = msgspec.field(default_factory=dict)
     half_precision: tuple[str, ...]
     conditioning: Callable[[Any], nn.Module] | None = None
     any_size: Callable[[Any, int], ConditionedNetwork] | None = None

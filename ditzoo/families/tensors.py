@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -36,3 +37,19 @@ def listed(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
+
+
+def side(places: int) -> int:
+    """The side of a square grid of `places`; raises ValueError where no square has so many."""
+    root = math.isqrt(places)
+    if root * root != places:
+        raise ValueError(f"{places} positions are no square grid")
+    return root
+
+
+def mlp_ratio(width: int, hidden: int, like: float) -> float:
+    """The ratio for which int(width · ratio) is `hidden`; `like` where that is one."""
+    if int(width * like) == hidden:
+        return like
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
