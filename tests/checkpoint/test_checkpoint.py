@@ -159,7 +159,7 @@ def test_other_precisions_are_reported(dtype: torch.dtype, tmp_path: Path, caplo
 def test_another_network_is_recognised(tmp_path: Path) -> None:
     other = msgspec.structs.replace(TINY, depth=2, learn_sigma=False)
     save_file(state(other), tmp_path / "other.safetensors")
-    card = msgspec.structs.replace(CARDS["dit-s-2"], name="mine", backbone=other)
+    card = msgspec.structs.replace(CARDS["dit-s-2"], name="mine", backbone=other, null_label=10)
     message = refused(tmp_path / "other.safetensors", cards=[*CARDS.values(), card])
     assert "depth 2 instead of 3, output channels 4 instead of 8 (it fits mine)" in message
     save_file(UVIT, tmp_path / "other.safetensors")
