@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout
+from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout, Known
 from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed, mlp_ratio, side
 from ditzoo.nets.dit import AnySizeDiT, DiT, DiTConditioning
 from ditzoo.nets.layers import sincos_positions
@@ -142,7 +142,7 @@ def _positions(config: DiTConfig) -> Tensor:
     return sincos_positions(rows, rows, config.hidden_size)
 
 
-def _config_from(shapes: Shapes, like: DiTConfig, null_row: bool) -> DiTConfig:
+def _config_from(shapes: Shapes, like: DiTConfig, known: Known) -> DiTConfig:
     """See `Family.config_from`. The table of positions shows the size of the latents."""
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
     rows = shapes[_LABEL_TABLE][0]
@@ -150,15 +150,15 @@ def _config_from(shapes: Shapes, like: DiTConfig, null_row: bool) -> DiTConfig:
     if outputs not in (1, 2):
         raise ValueError(f"{_output_channels(shapes)} output channels are neither {channels} nor twice as many")
     return DiTConfig(
-        input_size=side(shapes["pos_embed"][1]) * patch if "pos_embed" in shapes else like.input_size,
+        input_size=side(shapes["pos_embed"][1]) * patch if "pos_embed" in shapes else known.side or like.input_size,
         patch_size=patch,
         in_channels=channels,
         hidden_size=width,
         depth=count_numbered(shapes, "blocks"),
-        num_heads=like.num_heads,
+        num_heads=known.heads_like(width=width, like=(like.hidden_size, like.num_heads)),
         mlp_ratio=mlp_ratio(width, shapes["blocks.0.mlp.fc1.weight"][0], like.mlp_ratio),
-        class_dropout_prob=(like.class_dropout_prob or DiTConfig().class_dropout_prob) if null_row else 0.0,
-        num_classes=rows - null_row,
+        class_dropout_prob=(like.class_dropout_prob or DiTConfig().class_dropout_prob) if known.null_row else 0.0,
+        num_classes=rows - known.null_row,
         learn_sigma=outputs == 2,
     )
 

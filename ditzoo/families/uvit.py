@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from ditzoo.families.family import ALL, NO_MODULE, Family, KeyLayout
+from ditzoo.families.family import ALL, NO_MODULE, Family, KeyLayout, Known
 from ditzoo.families.tensors import Entries, Shapes, count_numbered, mlp_ratio, side
 from ditzoo.nets.uvit import UViT
 from ditzoo.zoo.configs import UViTConfig
@@ -35,7 +35,7 @@ def _size(shapes: Shapes) -> str | int:
     return math.isqrt(tokens - _extra_tokens(shapes)) * shapes["patch_embed.proj.weight"][2]
 
 
-def _config_from(shapes: Shapes, like: UViTConfig, null_row: bool) -> UViTConfig:
+def _config_from(shapes: Shapes, like: UViTConfig, known: Known) -> UViTConfig:
     """See `Family.config_from`. The positions are of the label or the text, the time, and the patches."""
     width, channels, patch, _ = shapes["patch_embed.proj.weight"]
     rows = shapes[_LABEL_TABLE][0] if _LABEL_TABLE in shapes else 0
@@ -47,7 +47,7 @@ def _config_from(shapes: Shapes, like: UViTConfig, null_row: bool) -> UViTConfig
         in_chans=channels,
         embed_dim=width,
         depth=2 * count_numbered(shapes, "in_blocks"),
-        num_heads=like.num_heads,
+        num_heads=known.heads_like(width=width, like=(like.embed_dim, like.num_heads)),
         mlp_ratio=mlp_ratio(width, shapes["mid_block.mlp.fc1.weight"][0], like.mlp_ratio),
         qkv_bias="mid_block.attn.qkv.bias" in shapes,
         mlp_time_embed="time_embed.0.weight" in shapes,

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ditzoo.weights import store
 from ditzoo.zoo.card import ByHand, Card, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
 
-def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
+
+def keep(
+    card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None, pick: Pick | None = None
+) -> store.Stored:
     """Converts a checkpoint, and what `decoder` it has in a file of its own, into the cache as the weights of `card`.
 
+    `pick` says where in the checkpoint the network is.
     The caller holds the model's lock.
     """
     import ditzoo
@@ -22,7 +29,7 @@ def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path 
 
     with store.appearing(card) as folder:
         inside = folder / store.DECODER
-        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=inside, cards=CARDS.values())
+        converted = convert(checkpoint, card.backbone, folder / store.MODEL, decoder=inside, cards=CARDS.values(), pick=pick)
         if decoder is not None:
             shutil.copyfile(decoder, inside)
         manifest = store.Manifest(

@@ -240,6 +240,4 @@ def _check_null_label(card: Card) -> None:
     if card.backbone.classes(null_label=last) != last:
         raise ValueError(f"null_label is {null}, but the table of labels has no row for it behind its {last + 1} classes")
     if null != last:
-        raise ValueError(
-            f"null_label is {null}, but the table of labels has the rows 0 to {last}: the null label is the last, {last}"
-        )
+        raise ValueError(f"null_label is {null}, but the null label is the last row of the table of labels, {last}")

@@ -84,9 +84,8 @@ class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
         time = _linear(256, width) + _linear(width, width)
         block = _linear(width, 10 * width) + _linear(width, hidden) + _linear(hidden, width)
         final = _linear(width, out) + _linear(width, 2 * width)
-        return (
-            _linear(patch**2 * self.in_channels, width) + time + (self.label_rows + tokens) * width + self.depth * block + final
-        )
+        tables = (self.label_rows + tokens) * width
+        return _linear(patch**2 * self.in_channels, width) + time + tables + self.depth * block + final
 
 
 class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):

@@ -5,9 +5,9 @@ base = "dit-b-2"             # optional: a card whose fields hold where nothing 
 summary = "trained on moths"
 sampling.guidance = 2.0
 
-What belongs to the base's own weights is not inherited where a card has others: their revision, sizes, checksums and layout, and
-the published figure. The null label follows from the table of labels, unless the card states it; `null_label = "none"` means none.
-Without a null label the guidance is 1, unless the card states it.
+What belongs to the base's own weights is not inherited where a card has others: their revision, sizes, checksums and layout,
+and the published figure. The null label follows from the table of labels, unless the card states it; `null_label = "none"`
+means none. Without a null label the guidance is 1, unless the card states it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _of_another_repository(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def _null_label(base: Card, backbone: BackboneConfig) -> int | None:
-    """The null label of a network like that of `base`: the last row of its table of labels, if that is one more than classes."""
+    """The null label of a network like that of `base`: the last row of its table of labels, behind those of the classes."""
     last = backbone.label_rows - 1
     if base.null_label is None or last < 0 or backbone.classes(null_label=last) != last:
         return None
