@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from ditzoo.families import FAMILIES, build, family_of
+from ditzoo.families import build, family_of, recognise
 from ditzoo.families.family import Fact
 from ditzoo.families.tensors import Shape, Shapes, compare
 from ditzoo.zoo.card import Card
@@ -26,8 +26,7 @@ def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
 def facts(shapes: Shapes) -> Facts:
     """The hyperparameters behind canonical `shapes`, as far as they can be seen there (not the number of heads)."""
     found: Facts = {}
-    family = next((family for family in FAMILIES if family.recognises(shapes)), None)
-    for name, read in family.facts.items() if family else ():
+    for name, read in recognise(shapes).facts.items():
         try:
             found[name] = read(shapes)
         except (KeyError, IndexError, ZeroDivisionError):
@@ -62,5 +61,5 @@ def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
 
 
 def _fits(shapes: Shapes, config: BackboneConfig) -> bool:
-    missing_allowed = family_of(config).computed - shapes.keys()
+    missing_allowed = family_of(config).computed.keys() - shapes.keys()
     return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed} == dict(shapes)

@@ -69,7 +69,7 @@ def with_statistics(card: Card) -> Card:
     if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
         return card
     path = fetch(decoder.source) / decoder.statistics
-    found, channels = open_checkpoint(path), card.backbone.latent_shape[0]
+    found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
     wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
     if wrong:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")

@@ -8,11 +8,16 @@ from ditzoo.zoo import CARDS, toml
 from ditzoo.zoo.card import Card
 
 
+def written() -> dict[str, Card]:
+    """Every card that somebody wrote, by name: the table, and what the user's own file (`DITZOO_ZOO`) adds or overrides."""
+    return {**CARDS, **toml.cards_of_environment(CARDS)}
+
+
 def cards() -> dict[str, Card]:
     """Every card by name: the table, what the user's own file (`DITZOO_ZOO`) adds or overrides, and what was pulled or imported
     under a name of its own."""
     own = {stored.card.name: stored.card for stored in store.everything()}
-    return {**own, **CARDS, **toml.cards_of_environment(CARDS)}
+    return {**own, **written()}
 
 
 def card(name: str) -> Card:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ditzoo.weights import store
 from ditzoo.zoo.card import Architecture, Autoencoder, ByHand, Card, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
 
-def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
+
+def keep(
+    card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None, pick: Pick | None = None
+) -> store.Stored:
     """Converts a checkpoint, and what `decoder` it has in a file of its own, into the cache as the weights of `card`.
 
+    `pick` says where in the checkpoint the network is.
     The caller holds the model's lock.
     """
     import ditzoo
@@ -29,6 +36,7 @@ def keep(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path 
             decoder=inside,
             architecture=architecture,
             cards=CARDS.values(),
+            pick=pick,
         )
         if decoder is not None and isinstance(card.decoder, Autoencoder):
             convert_decoder(decoder, card.decoder.architecture, inside, channels=card.backbone.latent_shape[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from ditzoo.weights.keep import keep
 from ditzoo.weights.local import how_to_get, weights_file
 from ditzoo.zoo.card import Card, Embedded, File, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+
 log = logging.getLogger(__name__)
 
 
@@ -29,11 +33,14 @@ class Pulled(Data, frozen=True, kw_only=True):
     resolved_now: bool = False
 
 
-def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
+def pull(
+    card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent, pick: Pick | None = None
+) -> Pulled:
     """Makes the card's weights be here, verified and canonical. Where they are already, no request is made.
 
     `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
-    silent. Raises HubError or CheckpointError, with what to do; whatever happens, no damaged or partial model is left behind.
+    silent, and `pick` says where in the checkpoint the network is. Raises HubError or CheckpointError, with what to do;
+    whatever happens, no damaged or partial model is left behind.
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
@@ -47,7 +54,7 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
             here = None if update else _usable(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
-            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance)
+            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance, pick=pick)
 
 
 class Fetched(Data, frozen=True, kw_only=True):
@@ -73,12 +80,14 @@ def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fet
     return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
 
 
-def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance) -> Pulled:
+def _fetch_and_store(
+    card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None
+) -> Pulled:
     if update:
         pins.forget_newest(source.repo)
     known = source.revision or pins.read(source.repo).newest
     fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-    kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
 
 

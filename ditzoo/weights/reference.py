@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +19,12 @@ from ditzoo.weights import store
 from ditzoo.weights.keep import keep
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
 from ditzoo.zoo.card import Card, File, Layout, OnHub
+
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+    from ditzoo.weights.likeness import Like
+
+log = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 
@@ -53,12 +60,19 @@ def parse(text: str) -> Reference:
     return Reference(repo=match[1], revision=match[2], path=match[3])
 
 
-def pull_reference(text: str, *, arch: Card | None = None, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
+def pull_reference(
+    text: str,
+    *,
+    like: Like | None = None,
+    pick: Pick | None = None,
+    patience: float = PATIENCE,
+    advance: Advance = silent,
+) -> Pulled:
     """Pulls the checkpoint behind a reference; from then on the reference is the model's name.
 
-    Its conventions are those of `arch`, else of the card.json in the repository, else of the card of that repository, else of
-    the only card whose network the checkpoint fits. Raises UsageError where that is not decided, HubError and CheckpointError
-    as `pull`.
+    Its conventions are those of the card that it is `like`, else of the card.json in the repository, else of the card of that
+    repository, else of the only card whose network the checkpoint fits. `pick` says where in the checkpoint the network is.
+    Raises UsageError where that is not decided, HubError and CheckpointError as `pull`.
     """
     reference = parse(text)
     with explaining_the_disk(), pins.locked(text.replace(":", "--").replace("@", "--")):
@@ -69,12 +83,12 @@ def pull_reference(text: str, *, arch: Card | None = None, patience: float = PAT
         parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
         source = _source(text, reference.repo, commit, parts)
         fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-        base = arch or _published_card(source, files, patience=patience)
+        base = None if like and like.card else _published_card(source, files, patience=patience)
         if base is None:
-            base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
+            base = _derived(text, source, fetched.checkpoint, files, like=like, pick=pick, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
         with pins.locked(store.folder(card).name):
-            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+            kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     resolved_now = reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 
@@ -116,7 +130,7 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
             return msgspec.json.decode(text, type=Card)
         except msgspec.DecodeError as error:
             raise CheckpointError(
-                f"the card.json of {source.repo} is no card: {error}; name an architecture with --arch"
+                f"the card.json of {source.repo} is no card: {error}; say with --like which card's conventions it has"
             ) from error
     for card in CARDS.values():
         known = card.weights
@@ -125,30 +139,18 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
     return None
 
 
-def _by_shapes(text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, patience: float) -> Card:
-    """The only card whose network the checkpoint fits; cards of the same conventions count as one."""
-    from ditzoo.checkpoint import shapes, shapes_of
-    from ditzoo.zoo import CARDS
+def _derived(
+    text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, like: Like | None, pick: Pick | None, patience: float
+) -> Card:
+    """The card that the shapes of the checkpoint make, and what the user says that it is like."""
+    from ditzoo.checkpoint import shapes_of
+    from ditzoo.weights.likeness import Like, derive
 
-    layout, seen = shapes_of(checkpoint)
-    side = _sample_size(layout, source, files, patience=patience)
-    fits = shapes.fitting(seen, CARDS.values())
-    fits = [card for card in fits if side in (None, card.backbone.latent_shape[1])]
-    kinds = {_conventions(card): card for card in reversed(fits)}
-    if len(kinds) == 1:
-        return next(iter(kinds.values()))
-    described = ", ".join(f"{name} {value}" for name, value in shapes.facts(seen).items())
-    if not kinds:
-        raise UsageError(f"{text}: its network ({described}) is none that ditzoo has a card of; write one (docs/models.md)")
-    names = ", ".join(card.name for card in fits)
-    raise UsageError(
-        f"{text}: its network is that of several models with different conventions: {names}; say which with --arch"
-    )
-
-
-def _conventions(card: Card) -> bytes:
-    """All that makes two cards of one network sample differently."""
-    return msgspec.json.encode((card.backbone, card.schedule, card.time, card.prediction, card.decoder))
+    layout, shapes = shapes_of(checkpoint, pick)
+    derived = derive(text, shapes, like or Like(), side=_sample_size(layout, source, files, patience=patience))
+    for remark in derived.remarks:
+        log.warning("%s", remark)
+    return derived.card
 
 
 def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patience: float) -> int | None:

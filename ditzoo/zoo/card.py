@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal, TypeAlias
 
@@ -22,6 +23,10 @@ class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="disc
     start: float
     end: float
     steps: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.start <= self.end < 1 or self.steps < 2:
+            raise ValueError(f"betas from {self.start} to {self.end} in {self.steps} steps: they must rise between 0 and 1")
 
 
 class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="continuous_vp"):
@@ -79,6 +84,10 @@ class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
     guided_channels: int
     guidance_times: tuple[float, float] | None = None
     shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not math.isfinite(self.guidance):
+            raise ValueError(f"steps {self.steps} must be positive, and guidance {self.guidance} finite")
 
 
 class File(Data, frozen=True, kw_only=True):
@@ -176,6 +185,8 @@ class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field
     def __post_init__(self) -> None:
         if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
             raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
+        if not math.isfinite(self.scale) or self.scale == 0 or self.factor < 1:
+            raise ValueError(f"scale {self.scale} and factor {self.factor} of a decoder must be positive")
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):
@@ -215,6 +226,16 @@ class Card(Data, frozen=True, kw_only=True):
     data: str
     published: Published | None = None
 
+    def __post_init__(self) -> None:
+        _check_null_label(self)
+        channels = self.backbone.latent_shape[0]
+        if not 0 <= self.sampling.guided_channels <= channels:
+            raise ValueError(f"guided_channels is {self.sampling.guided_channels}, but the latents have {channels} channels")
+        if self.sampling.guidance != 1 and self.null_label is None and self.text is None:
+            raise ValueError(
+                f"guidance is {self.sampling.guidance:g}, but there is no null label to guide away from: write guidance = 1.0"
+            )
+
     @property
     def learns_variance(self) -> bool:
         """Whether the network's second half of channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
@@ -247,3 +268,16 @@ class Card(Data, frozen=True, kw_only=True):
         if not 0 <= number < self.number_of_classes:
             raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
         return number
+
+
+def _check_null_label(card: Card) -> None:
+    """Raises ValueError unless the null label is the last row of the table of labels, behind those of the classes."""
+    null, last = card.null_label, card.backbone.label_rows - 1
+    if null is None:
+        return
+    if last < 0:
+        raise ValueError(f"null_label is {null}, but the network has no table of labels")
+    if card.backbone.classes(null_label=last) != last:
+        raise ValueError(f"null_label is {null}, but the table of labels has no row for it behind its {last + 1} classes")
+    if null != last:
+        raise ValueError(f"null_label is {null}, but the null label is the last row of the table of labels, {last}")

@@ -35,6 +35,13 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_geometry(self.input_size, self.patch_size, self.hidden_size, self.num_heads)
+        _check_counts(self.depth, self.in_channels, self.mlp_ratio)
+        if self.hidden_size % 4:
+            raise ValueError(f"width {self.hidden_size} is no multiple of 4, which the fixed positions need")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}, but the network has a table of labels: at least 1 class")
+        if not 0 <= self.class_dropout_prob <= 1:
+            raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, which is no probability")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -45,6 +52,11 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
     def null_label(self) -> int | None:
         """The label that means "no class", which guidance needs; None where the table has none."""
         return self.num_classes if self.class_dropout_prob > 0 else None
+
+    @property
+    def label_rows(self) -> int:
+        """How many rows the table of labels has, the null label's included; 0 without one."""
+        return self.num_classes + (self.null_label is not None)
 
     @property
     def learns_variance(self) -> bool:
@@ -90,12 +102,11 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
     def parameters(self) -> int:
         """How many numbers a checkpoint of the network holds, the fixed positions included."""
         width, patch = self.hidden_size, self.patch_size**2 * self.in_channels
-        labels = self.num_classes + (self.null_label is not None)
         time = _linear(256, width) + _linear(width, width)
         modulation = _linear(width, self.modulation_vectors * width)
         block = self.attention_parameters + self.mlp_parameters + modulation + 2 * self.norm_parameters
         final = _linear(width, patch * (2 if self.learn_sigma else 1)) + _linear(width, 2 * width) + self.norm_parameters
-        return _linear(patch, width) + time + labels * width + self.fixed_parameters + self.depth * block + final
+        return _linear(patch, width) + time + self.label_rows * width + self.fixed_parameters + self.depth * block + final
 
     def classes(self, *, null_label: int | None) -> int:
         """How many classes there are to choose from, the null label not counted; 0 without labels."""
@@ -128,7 +139,7 @@ class LightningDiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind
     wo_shift: bool = False
 
     def __post_init__(self) -> None:
-        _check_geometry(self.input_size, self.patch_size, self.hidden_size, self.num_heads)
+        super().__post_init__()
         if self.use_rope and self.head_width % 4:
             raise ValueError(f"rotary positions need heads whose width is a multiple of 4, not {self.head_width}")
 
@@ -202,6 +213,9 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
 
     def __post_init__(self) -> None:
         _check_geometry(self.img_size, self.patch_size, self.embed_dim, self.num_heads)
+        _check_counts(self.depth, self.in_chans, self.mlp_ratio)
+        if self.num_classes < 1 and self.num_classes != -1:
+            raise ValueError(f"num_classes is {self.num_classes}; it counts the rows of the table of labels, and -1 means none")
         if self.clip_dim is not None and self.num_classes > 0:
             raise ValueError("a U-ViT takes labels (num_classes) or text (clip_dim), not both")
 
@@ -214,6 +228,11 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     def extra_tokens(self) -> int:
         """How many tokens stand before the patches: time, and the label or the text."""
         return 1 + (self.num_clip_token if self.clip_dim is not None else int(self.num_classes > 0))
+
+    @property
+    def label_rows(self) -> int:
+        """See `DiTConfig`."""
+        return max(0, self.num_classes)
 
     def classes(self, *, null_label: int | None) -> int:
         """See `DiTConfig`."""
@@ -248,3 +267,8 @@ def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
         raise ValueError(f"size {size} is no multiple of the patch size {patch}")
     if width % heads:
         raise ValueError(f"width {width} is no multiple of the number of heads {heads}")
+
+
+def _check_counts(depth: int, channels: int, ratio: float) -> None:
+    if min(depth, channels) < 1 or not 0 < ratio < 1000:
+        raise ValueError(f"depth {depth}, channels {channels} and mlp_ratio {ratio} must all be positive")

@@ -16,10 +16,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from test_checkpoint_diffusers import SIZES, SMALL, theirs  # noqa: E402
 
+from ditzoo.checkpoint.fixed import with_fixed  # noqa: E402
 from ditzoo.checkpoint.layouts import detect, to_canonical  # noqa: E402
-from ditzoo.checkpoint.read import Entry  # noqa: E402
-from ditzoo.families import build
-from ditzoo.nets.network import Network
+from ditzoo.families import build  # noqa: E402
+from ditzoo.families.tensors import Entry  # noqa: E402
+from ditzoo.nets.network import Network  # noqa: E402
 from ditzoo.zoo.configs import DiTConfig  # noqa: E402
 
 TIMES = (0, 10, 100, 250, 500, 750, 999)
@@ -29,7 +30,8 @@ def ours(reference: nn.Module, config: DiTConfig) -> Network:
     """The paper's network with the weights of diffusers'."""
     entries = {key: Entry(shape=tuple(value.shape), load=value.clone) for key, value in reference.state_dict().items()}
     net = build(config).eval()
-    net.load_state_dict({key: entry.load() for key, entry in to_canonical(entries, detect(entries), config).items()})
+    canonical = with_fixed(to_canonical(entries, detect(entries), config), config).entries
+    net.load_state_dict({key: entry.load() for key, entry in canonical.items()})
     return net
 
 

@@ -51,7 +51,7 @@ def measured_pull(desk: Desk, name: str) -> tuple[Path, float, int]:
     """The canonical file, the seconds and the peak of resident memory, in bytes, of one `ditzoo pull`."""
     started = time.perf_counter()
     process = subprocess.Popen(  # of its own, for its peak of memory
-        [sys.executable, "-m", "ditzoo.cli", "pull", name, "--arch", "dit-xl-2-256"], env=desk.env(), stdout=subprocess.PIPE
+        [sys.executable, "-m", "ditzoo.cli", "pull", name, "--like", "dit-xl-2-256"], env=desk.env(), stdout=subprocess.PIPE
     )
     out = process.stdout.read().decode().strip()
     _, status, usage = os.wait4(process.pid, 0)

@@ -30,7 +30,11 @@ from tests.support.solvers_world import VP
 
 DIT = ditzoo.card("dit-digits")
 IMAGENET = msgspec.structs.replace(
-    DIT, name="imagenet", classes="imagenet", backbone=msgspec.structs.replace(DIT.backbone, num_classes=1000)
+    DIT,
+    name="imagenet",
+    classes="imagenet",
+    null_label=1000,
+    backbone=msgspec.structs.replace(DIT.backbone, num_classes=1000),
 )
 
 

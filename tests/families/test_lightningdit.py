@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,8 @@ from ditzoo.bundle import Bundle
 from ditzoo.checkpoint import convert, shapes_of
 from ditzoo.checkpoint.shapes import facts, fitting, network_shapes
 from ditzoo.errors import CheckpointError
+from ditzoo.families import Known
+from ditzoo.families.lightningdit import LIGHTNINGDIT
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.pictures import autoencoders
 from ditzoo.pictures.decode import open_decoder
@@ -101,7 +104,7 @@ def test_rotary_positions_that_are_missing_are_computed(tmp_path: Path) -> None:
     for key in found.keys() - left_out.keys():
         assert (found[key] - WEIGHTS[key]).abs().max() < 1e-6
     shapes = {key: tuple(value.shape) for key, value in left_out.items()}
-    card = msgspec.structs.replace(CARDS["lightningdit-xl-1-256"], backbone=CONFIG)
+    card = msgspec.structs.replace(CARDS["lightningdit-xl-1-256"], backbone=CONFIG, null_label=10)
     assert fitting(shapes, [card]) == [card]
 
 
@@ -111,7 +114,7 @@ def test_rotary_positions_of_another_kind_are_refused(tmp_path: Path) -> None:
     rounded = WEIGHTS | {key: WEIGHTS[key].bfloat16().float()}
     convert(written(rounded, tmp_path), CONFIG, tmp_path / "out.safetensors")
     halves = WEIGHTS | {key: torch.cat([WEIGHTS[key][:, ::2], WEIGHTS[key][:, 1::2]], dim=1)}
-    with pytest.raises(CheckpointError, match="rotary positions that are not those of the paper: feat_rope.freqs_sin"):
+    with pytest.raises(CheckpointError, match=r"feat_rope\.freqs_sin is not the fixed table of this network"):
         convert(written(halves, tmp_path), CONFIG, tmp_path / "out.safetensors")
 
 
@@ -122,13 +125,20 @@ OPTIONS = [{}, {"use_qknorm": True}, {"use_swiglu": False}, {"use_rmsnorm": Fals
 def test_shapes_tell_the_options(options: dict[str, bool]) -> None:
     config = msgspec.structs.replace(CONFIG, **options)
     seen = facts(network_shapes(config))
-    expected = {name: value for name, value in msgspec.to_builtins(config).items() if name in seen and name != "kind"}
-    assert {
-        name: (value == "True" if isinstance(value, str) else value) for name, value in seen.items() if name in expected
-    } == expected
+    told = ["hidden_size", "depth", "patch_size", "in_channels", "input_size", "mlp_ratio"]
+    told += ["use_qknorm", "use_swiglu", "use_rmsnorm", "wo_shift"] + (["num_heads"] if config.use_rope else [])
+    assert {name: str(seen[name]) for name in told} == {name: str(getattr(config, name)) for name in told}
     assert seen["kind"] == "LightningDiT"
-    assert {"depth", "mlp_ratio", "use_qknorm", "use_swiglu", "use_rmsnorm", "wo_shift"} <= expected.keys()
-    assert ("num_heads" in seen) == config.use_rope
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"mlp_ratio": 3.7}, {"mlp_ratio": 2.9, "use_swiglu": False}], ids=str)
+def test_shapes_and_a_card_like_it_give_the_configuration(options: dict[str, Any]) -> None:
+    config = msgspec.structs.replace(CONFIG, **options)
+    like = LightningDiTConfig(use_rope=config.use_rope)
+    found = LIGHTNINGDIT.config_from(network_shapes(config), like, Known(null_row=True, heads=3))
+    assert network_shapes(found) == network_shapes(config)
+    assert msgspec.structs.replace(found, mlp_ratio=config.mlp_ratio) == config
+    assert found.mlp_width == config.mlp_width
 
 
 def test_a_dit_is_none(tmp_path: Path) -> None:
@@ -140,8 +150,8 @@ def test_a_dit_is_none(tmp_path: Path) -> None:
 
 def test_the_command_line_knows_the_family(desk: Desk) -> None:
     listed = json.loads(desk.run("list", "--family", "lightningdit", "--json").stdout)
-    assert [card["name"] for card in listed] == ["lightningdit-xl-1-256", "lightningdit-xl-1-256-64ep", "lightning"]
-    assert "known: dit, sit, lightningdit, uvit, usit" in desk.fails("list", "--family", "dits")
+    assert [card["name"] for card in listed] == ["lightning", "lightningdit-xl-1-256", "lightningdit-xl-1-256-64ep"]
+    assert "did you mean lightningdit" in desk.fails("list", "--family", "lightning")
     refused = desk.fails("to-diffusers", "lightning", str(desk.home / "pipeline"))
     assert "diffusers has a pipeline for DiTs on latents alone; lightning is none" in refused
 

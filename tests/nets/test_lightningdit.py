@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ditzoo.families import build
 from ditzoo.nets.layers import rotary_axis, rotary_grid, rotated
-from ditzoo.nets.lightningdit import LightningDiT, RMSNorm
+from ditzoo.nets.lightningdit import RMSNorm
 from ditzoo.zoo.configs import LightningDiTConfig
 from tests.support.golden import relative_l2
 
@@ -126,4 +126,4 @@ def test_other_and_oblong_resolutions(size: tuple[int, int]) -> None:
 
 def test_rotary_positions_need_pairs_on_both_axes() -> None:
     with pytest.raises(ValueError, match="a multiple of 4, not 6"):
-        LightningDiT(msgspec.structs.replace(SMALL, hidden_size=18))
+        msgspec.structs.replace(SMALL, hidden_size=36, num_heads=6)

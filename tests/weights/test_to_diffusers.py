@@ -136,6 +136,6 @@ def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
         files = {"config.json": json.dumps(old).encode(), "diffusion_pytorch_model.safetensors": published}
         desk.hub.commit(f"me/dit-{side}", {f"transformer/{name}": content for name, content in files.items()})
         assert expected in desk.fails("pull", f"hf:me/dit-{side}")
-    path = desk.run("pull", "hf:me/dit-32", "--arch", "dit-s-2").stdout.strip()
+    path = desk.run("pull", "hf:me/dit-32", "--like", "dit-s-2").stdout.strip()
     convert(published, SMALL, desk.home / "expected.safetensors")
     assert Path(path).read_bytes() == desk.home.joinpath("expected.safetensors").read_bytes()
