@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ditzoo.errors import CheckpointError, UsageError
-from ditzoo.hub import client, pins
+from ditzoo.hub import client, offline, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import explaining_the_disk, resolve
 from ditzoo.records import Data
@@ -76,7 +76,7 @@ def pull_reference(
     """
     reference = parse(text)
     with explaining_the_disk(), pins.locked(text.replace(":", "--").replace("@", "--")):
-        commit, files = client.list_files(reference.repo, revision=reference.revision, patience=patience)
+        commit, files, asked = _listed(reference, patience=patience)
         path = reference.path or _choose(text, files)
         if path not in files:
             raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
@@ -89,8 +89,20 @@ def pull_reference(
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
         with pins.locked(store.folder(card).name):
             kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
-    resolved_now = reference.revision != commit
+    resolved_now = asked and reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
+
+
+def _listed(reference: Reference, *, patience: float) -> tuple[str, list[str], bool]:
+    """The commit of a reference, its files, and whether a server said so; without one, those that the Hub's cache has."""
+    try:
+        return *client.list_files(reference.repo, revision=reference.revision, patience=patience), True
+    except client.UnreachableError:
+        commit = offline.find_revision(reference.repo, reference.revision, [reference.path] if reference.path else ())
+        if commit is None:
+            raise
+    log.warning("%s: no server can be asked; took the revision %s, which is in the Hub's cache", reference.repo, commit)
+    return commit, offline.files_of(reference.repo, commit), False
 
 
 def _source(text: str, repo: str, commit: str, paths: Sequence[str]) -> OnHub:

@@ -83,11 +83,16 @@ def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
     merged = _merged(inherited, fields)
     if "published" not in fields and any(merged[key] != inherited[key] for key in ("weights", "backbone")):
         merged["published"] = None
-    if "null_label" not in fields and "backbone" in fields:
+    sampling = _table(fields, "sampling")
+    if "backbone" in fields:
         with suppress(msgspec.ValidationError):  # the conversion of the whole card below says where it is wrong
-            merged["null_label"] = _null_label(base, msgspec.convert(merged["backbone"], BackboneConfig))
-    if merged["null_label"] is None and base.null_label is not None and "guidance" not in _table(fields, "sampling"):
-        merged["sampling"] = {**merged["sampling"], "guidance": 1.0}
+            backbone = msgspec.convert(merged["backbone"], BackboneConfig)
+            merged["null_label"] = merged["null_label"] if "null_label" in fields else _null_label(base, backbone)
+            sampling = {"guided_channels": _guided_channels(base, backbone), **sampling}
+    if merged["null_label"] is None and base.null_label is not None:
+        sampling = {"guidance": 1.0, **sampling}
+    if sampling and isinstance(merged["sampling"], dict):
+        merged["sampling"] = _merged(inherited["sampling"], sampling)
     return msgspec.convert({**merged, "name": name}, Card)
 
 
@@ -102,6 +107,12 @@ def _null_label(base: Card, backbone: BackboneConfig) -> int | None:
     if base.null_label is None or last < 0 or backbone.classes(null_label=last) != last:
         return None
     return last
+
+
+def _guided_channels(base: Card, backbone: BackboneConfig) -> int:
+    """How many channels of a network like that of `base` are guided: all where it guides all, else as many."""
+    guided, channels = base.sampling.guided_channels, backbone.latent_shape[0]
+    return channels if guided == base.backbone.latent_shape[0] else min(guided, channels)
 
 
 def _table(fields: dict[str, Any], key: str) -> dict[str, Any]:

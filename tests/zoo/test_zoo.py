@@ -201,6 +201,17 @@ def test_the_null_label_is_the_last_row_of_the_table(
     assert (found.null_label, found.sampling.guidance, found.number_of_classes) == (null, guidance, classes)
 
 
+@pytest.mark.parametrize(
+    ("base", "channels", "guided"),
+    [("dit-s-2", 4, 3), ("dit-s-2", 1, 1), ("uvit-s-dcae-f32-512", 4, 4), ("uvit-s-dcae-f32-512", 64, 64)],
+)
+def test_as_many_channels_are_guided_as_in_the_base(base: str, channels: int, guided: int, tmp_path: Path) -> None:
+    file = tmp_path / "zoo.toml"
+    name = "in_chans" if "uvit" in base else "in_channels"
+    file.write_text(f'[x]\nbase = "{base}"\nbackbone.{name} = {channels}\n')
+    assert load_cards(file, CARDS)["x"].sampling.guided_channels == guided
+
+
 def test_a_card_of_another_repository_has_nothing_of_the_bases_weights(tmp_path: Path) -> None:
     file = tmp_path / "zoo.toml"
     file.write_text(
