@@ -39,7 +39,7 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
         if self.hidden_size % 4:
             raise ValueError(f"width {self.hidden_size} is no multiple of 4, which the fixed positions need")
         if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, but the network has a table of labels: at least 1 class")
+            raise ValueError(f"num_classes is {self.num_classes}, but a DiT has a table of labels: at least 1 class")
         if not 0 <= self.class_dropout_prob <= 1:
             raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, which is no probability")
 

@@ -38,7 +38,7 @@ def _card(epochs: int, *, name: str, guidance: float, fid: float) -> Card:
         licence="MIT",
         citation="https://arxiv.org/abs/2501.01423",
         data=IMAGENET_256,
-        published=Published(fid=fid, settings=f"Euler ODE, 250 times shifted by 0.3, guidance {guidance} for t > 0.125"),
+        published=Published(fid=fid, settings=f"Euler ODE, 250 times shifted by 0.3, guidance {guidance} from t = 0.125 on"),
     )
 
 
