@@ -52,6 +52,8 @@ def convert(
         problems += autoencoders.misfits(autoencoder, architecture, channels=config.latent_shape[0])
     if problems:
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
+    if unused := layouts.left_out(entries, layout):
+        log.warning("%s: left out, as only the training needs them: %s", path.name, listed(unused))
     if rounded:
         log.warning("%s is not float32 in %s tensors: %s", path.name, len(rounded), listed(rounded))
     write(network, out)
