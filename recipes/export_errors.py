@@ -42,7 +42,7 @@ def load(name: str) -> tuple[Card, Network | None]:
     if isinstance(card.weights, Embedded):
         return card, None
     if isinstance(card.decoder, Autoencoder):
-        card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None))
+        card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None, statistics=None))
     return card, random_net(card.backbone)
 
 

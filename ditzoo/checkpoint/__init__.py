@@ -61,6 +61,8 @@ def convert(
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
     for remark in (*chosen.remarks, *(f"{path.name}: {remark}" for remark in fixed.remarks)):
         log.warning("%s", remark)
+    if unused := layouts.left_out(chosen.entries, layout):
+        log.warning("%s: left out, as only the training needs them: %s", path.name, listed(unused))
     if rounded:
         log.warning("%s is not float32 in %s tensors: %s", path.name, len(rounded), listed(rounded))
     write(fixed.entries, out)

@@ -44,7 +44,14 @@ def to_canonical(entries: Entries, layout: Layout, config: object) -> Entries:
     `config` is the configuration of the network, or None where none is known yet.
     """
     network, known = _network(entries, layout)
-    return known.to_canonical(network, config)
+    kept = {key: entry for key, entry in network.items() if not key.startswith(known.training_only)}
+    return known.to_canonical(kept, config)
+
+
+def left_out(entries: Entries, layout: Layout) -> list[str]:
+    """The names of the tensors that only the training needs, which `to_canonical` leaves out."""
+    network, known = _network(entries, layout)
+    return [key for key in network if key.startswith(known.training_only)]
 
 
 def problems(entries: Entries, layout: Layout) -> list[str]:

@@ -1,7 +1,8 @@
 """DiT (arXiv 2212.09748), and SiT (arXiv 2401.08740), which has the same networks.
 
 Published layouts: "dit", the names of the authors' code, which are the canonical ones; and "diffusers", those of
-`DiTTransformer2DModel`, which keeps q, k and v apart and a copy of the embedders in every block.
+`DiTTransformer2DModel`, which keeps q, k and v apart and a copy of the embedders in every block. The checkpoints of REPA (arXiv
+2410.06940) are in the first; their projectors, to the features that the training aligns with, are no part of the network.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ DIT = Family(
     build=DiT,
     layouts=(
         KeyLayout(name="diffusers", matches=_is_diffusers, to_canonical=_from_diffusers, problems=_differing_copies),
-        KeyLayout(name="dit", matches=_is_canonical, to_canonical=_unchanged),
+        KeyLayout(name="dit", matches=_is_canonical, to_canonical=_unchanged, training_only=("projectors.",)),
     ),
     recognises=lambda shapes: "x_embedder.proj.weight" in shapes,
     facts={

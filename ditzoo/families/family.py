@@ -24,13 +24,15 @@ class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     `matches` tells it from all other layouts by the keys. `to_canonical` gives the tensors their canonical names, those of the
     authors' code; its second argument is the configuration, or None where none is known yet. Tensors without a canonical name
-    keep theirs, so that they can be reported. `problems` says what else is wrong with such a checkpoint.
+    keep theirs, so that they can be reported. `problems` says what else is wrong with such a checkpoint. Tensors whose names
+    start with one of `training_only` are needed by the training alone, and left out.
     """
 
     name: Layout
     matches: Callable[[Entries], bool]
     to_canonical: Callable[[Entries, Any], Entries]
     problems: Callable[[Entries], list[str]] = lambda entries: []
+    training_only: tuple[str, ...] = ()
 
 
 class DiffusersForm(msgspec.Struct, frozen=True, kw_only=True):

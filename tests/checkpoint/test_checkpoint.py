@@ -124,6 +124,17 @@ def test_a_network_and_its_autoencoder_in_one_file(tmp_path: Path) -> None:
     assert torch.equal(ours["decoder.conv_in.weight"], theirs[name])
 
 
+def test_repas_projectors_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A checkpoint of REPA's training (arXiv 2410.06940): the network, and three linear maps to each kind of features."""
+    others = {f"projectors.0.{i}.{kind}": torch.ones(3) for i in (0, 2, 4) for kind in ("weight", "bias")}
+    torch.save({"model": DIT | others, "ema": DIT | others, "opt": {}, "steps": 7}, tmp_path / "repa.pt")
+    found = converted(tmp_path / "repa.pt")
+    assert found.keys() == DIT.keys()
+    assert all(torch.equal(found[key], DIT[key]) for key in DIT)
+    assert "left out, as only the training needs them: projectors.0.0.weight, projectors.0.0.bias" in caplog.text
+    assert "and 1 more" in caplog.text
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     weights = {key: value.clone() for key, value in DIT.items()}
     del weights["blocks.1.attn.proj.bias"]
