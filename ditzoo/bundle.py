@@ -6,6 +6,7 @@ ONNX graphs and their external data, or TensorRT engines   plan.json   card.json
 from __future__ import annotations
 
 import logging
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

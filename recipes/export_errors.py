@@ -17,10 +17,14 @@ from random_models import random_net
 import ditzoo
 from ditzoo.families.family import ALL
 from ditzoo.nets.network import Network
-from ditzoo.zoo.card import Autoencoder, Card, Embedded
+from ditzoo.zoo.card import Autoencoder, Card, Embedded, Unreleased
+from ditzoo.zoo.dit import SIZES
 from ditzoo_export import cached_bundle, make_settings
 
-MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10")
+MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10", "lightningdit-s-1")
+
+SMALLER = {"lightningdit-s-1": ("lightningdit-xl-1-256", SIZES["s"])}
+"""Networks of a smaller size than those that were published: the card, and the size."""
 FORMS = (
     ("fp32", "tensorrt"),
     ("fp16", "tensorrt"),
@@ -34,12 +38,20 @@ FORMS = (
 
 def load(name: str) -> tuple[Card, Network | None]:
     """A card; and where its weights do not ship with ditzoo, a network to put in their place, and no decoder."""
-    card = ditzoo.card(name)
+    card = _smaller(name) if name in SMALLER else ditzoo.card(name)
     if isinstance(card.weights, Embedded):
         return card, None
     if isinstance(card.decoder, Autoencoder):
-        card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None))
+        card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None, statistics=None))
     return card, random_net(card.backbone)
+
+
+def _smaller(name: str) -> Card:
+    published, size = SMALLER[name]
+    card = ditzoo.card(published)
+    width, depth, heads = size
+    backbone = msgspec.structs.replace(card.backbone, hidden_size=width, depth=depth, num_heads=heads)
+    return msgspec.structs.replace(card, name=name, backbone=backbone, weights=Unreleased())
 
 
 def cell(card: Card, net: Network | None, precision: str, target: str) -> str:

@@ -29,7 +29,7 @@ def random_model(name: str) -> Card:
     base = card(MODELS[name])
     decoder = base.decoder
     if isinstance(decoder, Autoencoder):
-        decoder = msgspec.structs.replace(decoder, source=None)
+        decoder = msgspec.structs.replace(decoder, source=None, statistics=None)
     model = msgspec.structs.replace(base, name=f"{name}-random", weights=Unreleased(), decoder=decoder)
     if weights_state(model) != "cached":
         making = multiprocessing.get_context("spawn").Process(target=_keep_weights, args=(model,))

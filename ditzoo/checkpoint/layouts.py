@@ -24,8 +24,18 @@ def detect(entries: Entries) -> Layout:
             return layout.name
     seen = ", ".join(sorted(entries)[:3]) or "none at all"
     raise CheckpointError(
-        f"the keys of this checkpoint ({seen} ...) are of no layout that ditzoo knows: DiT, U-ViT, diffusers, DC-AE"
+        f"the keys of this checkpoint ({seen} ...) are of no layout that ditzoo knows: {', '.join(_LAYOUTS)}, dcae; where they"
+        f" have a prefix, {_prefix(entries)}"
     )
+
+
+def _prefix(entries: Entries) -> str:
+    """What to do about a prefix: the one behind which there is a known layout, if there is one."""
+    for first in sorted({key.partition(".")[0] for key in entries if "." in key}):
+        inner = {key.removeprefix(f"{first}."): entry for key, entry in entries.items() if key.startswith(f"{first}.")}
+        if any(layout.matches(inner) for layout in _LAYOUTS.values()):
+            return f"name it: --prefix {first}."
+    return "name it with --prefix PREFIX"
 
 
 def to_canonical(entries: Entries, layout: Layout, config: object) -> Entries:
@@ -34,7 +44,14 @@ def to_canonical(entries: Entries, layout: Layout, config: object) -> Entries:
     `config` is the configuration of the network, or None where none is known yet.
     """
     network, known = _network(entries, layout)
-    return known.to_canonical(network, config)
+    kept = {key: entry for key, entry in network.items() if not key.startswith(known.training_only)}
+    return known.to_canonical(kept, config)
+
+
+def left_out(entries: Entries, layout: Layout) -> list[str]:
+    """The names of the tensors that only the training needs, which `to_canonical` leaves out."""
+    network, known = _network(entries, layout)
+    return [key for key in network if key.startswith(known.training_only)]
 
 
 def problems(entries: Entries, layout: Layout) -> list[str]:

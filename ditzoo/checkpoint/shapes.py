@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 
-from ditzoo.families import FAMILIES, build, family_of
+from ditzoo.families import build, family_of, recognise
 from ditzoo.families.family import Fact
 from ditzoo.families.tensors import Shape, Shapes, compare
 from ditzoo.zoo.card import Card
@@ -26,8 +26,7 @@ def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
 def facts(shapes: Shapes) -> Facts:
     """The hyperparameters behind canonical `shapes`, as far as they can be seen there (not the number of heads)."""
     found: Facts = {}
-    family = next((family for family in FAMILIES if family.recognises(shapes)), FAMILIES[0])
-    for name, read in family.facts.items():
+    for name, read in recognise(shapes).facts.items():
         try:
             found[name] = read(shapes)
         except (KeyError, IndexError, ZeroDivisionError):
@@ -55,11 +54,12 @@ def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
 
 
 def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
-    """Whether the number of parameters is the right one, which is quick to tell."""
-    count = sum(math.prod(shape) for shape in shapes.values())
-    return count in (config.parameters, config.parameters - config.fixed_parameters)
+    """Whether the number of parameters that are learned is the right one, which is quick to tell."""
+    computed = family_of(config).computed
+    count = sum(math.prod(shape) for key, shape in shapes.items() if key not in computed)
+    return count == config.parameters - config.fixed_parameters
 
 
 def _fits(shapes: Shapes, config: BackboneConfig) -> bool:
-    missing_allowed = family_of(config).computed - shapes.keys()
+    missing_allowed = family_of(config).computed.keys() - shapes.keys()
     return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed} == dict(shapes)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import torch
 
 from ditzoo.families.dit import DIT
-from ditzoo.families.family import DiffusersForm, Family, KeyLayout
+from ditzoo.families.family import DiffusersForm, Family, KeyLayout, Known
+from ditzoo.families.lightningdit import LIGHTNINGDIT
+from ditzoo.families.tensors import Shapes
 from ditzoo.families.uvit import UVIT
 from ditzoo.nets.network import Network
 from ditzoo.nets.precision import in_dtype
 from ditzoo.zoo.configs import BackboneConfig
 
-FAMILIES: tuple[Family, ...] = (DIT, UVIT)
+FAMILIES: tuple[Family, ...] = (LIGHTNINGDIT, DIT, UVIT)
+"""In the order in which a checkpoint is looked at: what is a special case of another stands before it."""
+
+
+def recognise(shapes: Shapes) -> Family:
+    """The family of a network, from the shapes of its canonical tensors; DiT where it is none that is known."""
+    return next((family for family in FAMILIES if family.recognises(shapes)), DIT)
 
 
 def family_of(config: BackboneConfig) -> Family:
@@ -29,4 +37,4 @@ def in_precision(net: Network, config: BackboneConfig, dtype: torch.dtype) -> Ne
     return in_dtype(net, dtype, modules=family_of(config).half_precision)
 
 
-__all__ = ["FAMILIES", "DiffusersForm", "Family", "KeyLayout", "build", "family_of", "in_precision"]
+__all__ = ["FAMILIES", "DiffusersForm", "Family", "KeyLayout", "Known", "build", "family_of", "in_precision", "recognise"]

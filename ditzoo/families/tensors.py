@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -63,3 +64,19 @@ def without_kernel(entry: Entry) -> Entry:
 
 def _without_kernel(entry: Entry) -> Tensor:
     return entry.load()[:, :, 0, 0]
+
+
+def side(places: int) -> int:
+    """The side of a square grid of `places`; raises ValueError where no square has so many."""
+    root = math.isqrt(places)
+    if root * root != places:
+        raise ValueError(f"{places} positions are no square grid")
+    return root
+
+
+def mlp_ratio(width: int, hidden: int, like: float) -> float:
+    """The ratio for which int(width · ratio) is `hidden`; `like` where that is one."""
+    if int(width * like) == hidden:
+        return like
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

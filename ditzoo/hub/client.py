@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ditzoo.errors import HubError
 from ditzoo.files import disk_problem
+from ditzoo.hub.names import is_resolvable, is_unresolved
 from ditzoo.records import Data
 
 PATIENCE = 30.0
@@ -33,6 +34,10 @@ Advance: TypeAlias = Callable[[str, int, int], None]
 
 def silent(path: str, done: int, total: int) -> None:
     """An `Advance` that shows nothing."""
+
+
+class UnreachableError(HubError):
+    """No server could be asked: requests are forbidden, or nothing came from it."""
 
 
 class Remote(Data, frozen=True, kw_only=True):
@@ -114,9 +119,19 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def repository_folder(repo: str) -> Path:
+    """The folder of a repository in the Hub's own cache."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return cache_folder() / repo_folder_name(repo_id=repo, repo_type="model")
+
+
 def check_inside(path: Path) -> None:
-    """Raises HubError where `path`, links followed, leads out of the Hub's cache."""
-    if not path.resolve().is_relative_to(cache_folder().resolve()):
+    """Raises HubError where the file at `path`, links followed, is outside of the Hub's cache. The folder of a repository, and
+    those of its snapshots and contents, may be links: that is how people move them to another disk."""
+    repository = cache_folder() / path.relative_to(cache_folder()).parts[0]
+    folders = (cache_folder(), repository, repository / "blobs", repository / "snapshots")
+    if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise HubError(f"{path} is a link to {path.resolve()}, outside of the Hub's cache; remove it, and pull again")
 
 
@@ -156,7 +171,11 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
     hold up the caller.
     """
     if is_offline():
-        raise HubError(f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; unset it and try again")
+        raise UnreachableError(
+            f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; unset it and try again"
+        )
+    if not is_resolvable(_endpoint(), patience=patience):
+        raise UnreachableError(_unresolved(what))
     pulse, outcome = _Pulse(patience), queue.SimpleQueue[tuple[_T | None, Exception | None]]()
     threading.Thread(target=_attempts, args=(call, pulse, outcome), daemon=True).start()
     while True:
@@ -165,7 +184,7 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
         except queue.Empty:
             if pulse.left() <= 0:
                 pulse.abandoned = True
-                raise HubError(_unreachable(what, patience)) from None
+                raise UnreachableError(_unreachable(what, patience)) from None
             continue
         if error is not None:
             raise _translated(error, what, patience) from error
@@ -220,6 +239,8 @@ def _is_transient(error: BaseException) -> bool:
     from huggingface_hub.errors import HfHubHTTPError
 
     error = _root(error)
+    if is_unresolved(error):
+        return False
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _TRANSIENT
     return isinstance(error, httpx2.TransportError) or "Consistency check failed" in str(error)
@@ -232,8 +253,10 @@ def _translated(error: BaseException, what: str, patience: float) -> Exception:
     error = _root(error)
     if isinstance(error, HubError):
         return error
+    if is_unresolved(error):
+        return UnreachableError(_unresolved(what))
     if _is_transient(error):
-        return HubError(_unreachable(what, patience, error))
+        return UnreachableError(_unreachable(what, patience, error))
     if isinstance(error, errors.HfHubHTTPError):
         return HubError(_refusal(error, what))
     if isinstance(error, errors.FileMetadataError):
@@ -258,6 +281,13 @@ def _refusal(error: Any, what: str) -> str:
     if isinstance(error, errors.EntryNotFoundError):
         return f"{what}: the repository has no such file; see what it has at {_endpoint()}"
     return f"{what}: {_endpoint()} refuses with HTTP status {status}; check HF_TOKEN and HF_ENDPOINT"
+
+
+def _unresolved(what: str) -> str:
+    return (
+        f"cannot fetch {what}: the name of {_endpoint()} cannot be looked up; check the network, DNS and HF_ENDPOINT,"
+        " or wait longer with --timeout SECONDS (a twelfth of it is for the name)"
+    )
 
 
 def _unreachable(what: str, patience: float, error: BaseException | None = None) -> str:

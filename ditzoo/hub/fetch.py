@@ -9,7 +9,7 @@ import msgspec
 
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, disk_errors, sha256
-from ditzoo.hub import client, pins
+from ditzoo.hub import client, offline, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.zoo.card import File, OnHub
 
@@ -27,17 +27,31 @@ def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silen
 
 
 def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> tuple[OnHub, dict[str, Path]]:
-    """`fetch`, but returns the source with its commit, sizes and checksums filled in, and the local path of each file."""
-    newest, paths, files = source.revision is None, {}, []
-    commit = source.revision or pins.read(source.repo).newest
+    """`fetch`, but returns the source with its commit, sizes and checksums filled in, and the local path of each file.
+
+    Where no server can be asked, the newest revision is the one that the Hub's cache has: see `ditzoo.hub.offline`.
+    """
+    commit = source.revision or pins.read(source.repo).newest or _newest(source, patience=patience)
+    paths, files = {}, []
     for file in source.files:
-        if commit is None:
-            commit = client.look_up(source.repo, file.path, revision=None, patience=patience).commit
         path, found = _verified(source, file, commit, patience=patience, advance=advance)
-        pins.add(source.repo, commit, found, newest=newest)
+        pins.add(source.repo, commit, found, newest=source.revision is None)
         paths[file.path] = path
         files.append(found)
     return msgspec.structs.replace(source, revision=commit, files=tuple(files)), paths
+
+
+def _newest(source: OnHub, *, patience: float) -> str:
+    """The newest commit of a source's repository: as the server says, or, without one, as the Hub's cache says."""
+    paths = [file.path for file in source.files]
+    try:
+        return client.look_up(source.repo, paths[0], revision=None, patience=patience).commit
+    except client.UnreachableError:
+        commit = offline.find_revision(source.repo, None, paths)
+        if commit is None:
+            raise
+    log.warning("%s: no server can be asked; took the revision %s, which is in the Hub's cache", source.repo, commit)
+    return commit
 
 
 def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:
@@ -46,6 +60,8 @@ def _verified(source: OnHub, file: File, commit: str, *, patience: float, advanc
     path = client.cached(source.repo, file.path, commit=commit)
     if path is not None and expected.sha256 is None:  # somebody else's download
         expected = msgspec.structs.replace(expected, sha256=client.named_sha256(path))
+    if path is None and expected.sha256 is not None and len(source.files) == 1:  # the same content of another revision
+        path = offline.same_content(source.repo, file.path, expected.sha256)
     if path is None:
         expected = _announced(source, expected, commit, patience=patience)
         path = client.download(source.repo, file.path, commit=commit, patience=patience, advance=advance)
@@ -67,7 +83,14 @@ def _expected(source: OnHub, file: File, commit: str) -> File:
 
 def _announced(source: OnHub, expected: File, commit: str, *, patience: float) -> File:
     """`expected`, filled up with what the server says; raises HubError, before any download, where the two differ."""
-    remote = client.look_up(source.repo, expected.path, revision=commit, patience=patience)
+    try:
+        remote = client.look_up(source.repo, expected.path, revision=commit, patience=patience)
+    except client.UnreachableError as error:
+        here = [each for each in offline.commits_of(source.repo) if client.cached(source.repo, expected.path, commit=each)]
+        if not here:
+            raise
+        others = ", ".join(f"`ditzoo pull hf:{source.repo}@{each}`" for each in here)
+        raise client.UnreachableError(f"{error}; what the Hub's cache has is of another revision: {others}") from error
     for name, want, offer in (("size", expected.size, remote.size), ("sha256", expected.sha256, remote.sha256)):
         if None not in (want, offer) and want != offer:
             raise HubError(

@@ -70,22 +70,29 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        guidance_times: tuple[float, float] | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
         batch: int | None = None,
         callback: Callable[[Step], object] | None = None,
     ) -> list[Image.Image]:
         """Draws images: Pillow images, which depend on the seed and their place in the list alone, not on the batch.
 
-        `classes` are numbers and names, as in [3, "seven"], by default the first ten; models of text take `prompts`. `num`
-        images take turns at them, by default one image each. `solver`, `steps`, `guidance` and `guidance_interval` are those of
-        `make_plan`; a `plan`, or the path of a saved one, takes their place. `batch` is how many images are sampled at a time,
-        by default all. `callback` is called after each step of each batch with a `Step`: the range of its `images`, the number
-        of steps `done`, and the latents `x`. Raises UsageError for arguments that the model does not take, and BackendError,
-        which says what batch fits, where the memory runs out.
+        `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num` images
+        take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval` and
+        `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. `batch` is how many
+        images are sampled at a time; by default all. `callback` is called after each step of each batch with a `Step`: the range
+        of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for arguments that the model does not
+        take. If the memory is not enough, it raises BackendError, which says what batch fits.
         """
         self._check_open()
         chosen = choose_plan(
-            self.card, plan, solver=solver, steps=steps, guidance=guidance, guidance_interval=guidance_interval
+            self.card,
+            plan,
+            solver=solver,
+            steps=steps,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            guidance_times=guidance_times,
         )
         request = make_request(self.card, chosen, classes=classes, prompts=prompts, num=num, seed=seed)
         check_request(count=request.count, batch=request.count if batch is None else batch, seed=seed)

@@ -20,7 +20,10 @@ from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
 
 
 class LatentDecoder(nn.Module):
-    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1: see `ditzoo.zoo.card.Autoencoder`."""
+    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1.
+
+    image = decoder(latent / scale · std + mean): see `ditzoo.zoo.card.Autoencoder`.
+    """
 
     std: Tensor | None
     mean: Tensor | None
@@ -66,7 +69,7 @@ def with_statistics(card: Card) -> Card:
     if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
         return card
     path = fetch(decoder.source) / decoder.statistics
-    found, channels = open_checkpoint(path), card.backbone.latent_shape[0]
+    found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
     wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
     if wrong:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")

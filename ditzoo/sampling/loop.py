@@ -11,7 +11,7 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from ditzoo.backends.base import Backend, PreparesConditioning
-from ditzoo.errors import UsageError, check_type, wrong_type
+from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition, condition_inputs, has_null
@@ -93,9 +93,35 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     x: Array
 
 
-def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise) -> Iterator[Array]:
-    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each."""
-    return trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise, first: int = 0) -> Iterator[Array]:
+    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each.
+
+    Raises BackendError where a number is not finite, naming the step, its time and the image; the first one has number `first`.
+    """
+    states = trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+    for done, x in enumerate(states):
+        xp = array_namespace(x)
+        if not bool(xp.all(xp.isfinite(x))):
+            raise _not_finite(backend, plan, done, first + _first_broken(x))
+        yield x
+
+
+def _first_broken(x: Array) -> int:
+    """The place of the first image [C, H, W] of a batch that has a NaN or an infinity."""
+    xp = array_namespace(x)
+    return next(place for place in range(len(x)) if not bool(xp.all(xp.isfinite(x[place]))))
+
+
+def _not_finite(backend: Backend, plan: Plan, done: int, image: int) -> BackendError:
+    advice = (
+        "half precision overflowed, as fp16 ends at 65504: use --precision bf16, which reaches as far as fp32, or fp32"
+        if backend.precision == "fp16"
+        else "weights, solver or guidance make numbers that are too large; `ditzoo parity` compares with PyTorch in fp32"
+    )
+    return BackendError(
+        f"{backend.name} gave NaN or infinity in step {done} of {len(plan.rows)}, at time {plan.rows[max(done - 1, 0)].time:g},"
+        f" image {image}; {advice}"
+    )
 
 
 def sample_steps(
@@ -111,7 +137,7 @@ def sample_steps(
     """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
 
     Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it.
-    Raises UsageError for a count or batch below 1, or a seed that is none.
+    Raises UsageError for a count or batch below 1, or a seed that is none, and BackendError as `states_of`.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)
@@ -120,7 +146,8 @@ def sample_steps(
         images = range(start, min(start + batch, count))
         part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
         noise = noise_of(seed, range(first + images.start, first + images.stop), shape)
-        for done, x in enumerate(states_of(backend, plan, condition=part, noise=noise)):
+        states = states_of(backend, plan, condition=part, noise=noise, first=first + images.start)
+        for done, x in enumerate(states):
             yield Step(images=images, done=done, x=x)
 
 

@@ -30,11 +30,16 @@ CardLike: TypeAlias = Card | HasCard | str | os.PathLike[str]
 """All that says which card is meant: a card, what has one, a model's name, or a bundle's folder."""
 
 
+def written() -> dict[str, Card]:
+    """Every card that somebody wrote, by name: the table, and what the user's own file (`DITZOO_ZOO`) adds or overrides."""
+    return {**CARDS, **toml.cards_of_environment(CARDS)}
+
+
 def cards() -> dict[str, Card]:
     """Every card by name: the zoo's, those that the user's own file (`DITZOO_ZOO`) adds or overrides, and those of models that
     were pulled or imported under another name."""
     own = {stored.card.name: stored.card for stored in store.everything()}
-    return {**own, **CARDS, **toml.cards_of_environment(CARDS)}
+    return {**own, **written()}
 
 
 def card(name: str) -> Card:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +19,9 @@ from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.local import how_to_get, weights_file
 from ditzoo.zoo.card import Card, Embedded, File, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+
 
 class Pulled(Data, frozen=True, kw_only=True):
     """A model on this machine: its canonical file and, if this call fetched it, its source with commit, sizes and checksums."""
@@ -28,11 +32,14 @@ class Pulled(Data, frozen=True, kw_only=True):
     resolved_now: bool = False
 
 
-def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
+def pull(
+    card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent, pick: Pick | None = None
+) -> Pulled:
     """Downloads, verifies and converts the weights of `card`. If they are here already, no request is made.
 
     `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
-    silent. Raises HubError or CheckpointError, with what to do; whatever happens, no damaged or partial model is left behind.
+    silent, and `pick` says where in the checkpoint the network is. Raises HubError or CheckpointError, with what to do;
+    whatever happens, no damaged or partial model is left behind.
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
@@ -46,7 +53,7 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
             here = None if update else store.find_sound(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
-            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance)
+            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance, pick=pick)
 
 
 class Fetched(Data, frozen=True, kw_only=True):
@@ -72,10 +79,12 @@ def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fet
     return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
 
 
-def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance) -> Pulled:
+def _fetch_and_store(
+    card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None
+) -> Pulled:
     if update:
         pins.forget_newest(source.repo)
     known = source.revision or pins.read(source.repo).newest
     fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
+    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)

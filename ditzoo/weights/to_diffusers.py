@@ -20,6 +20,9 @@ from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Autoencoder, Card, DiscreteBetas
 from ditzoo.zoo.class_names import class_names
 
+_NULL_LABEL = 1000
+"""What `DiTPipeline` has built in."""
+
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -32,6 +35,13 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
     config, decoder, theirs = card.backbone, card.decoder, family_of(card.backbone).diffusers
     if theirs is None or card.prediction != "noise" or not isinstance(decoder, Autoencoder):
         raise UsageError(f"diffusers has a pipeline for DiTs on latents alone; {card.name} is none")
+    if card.null_label != _NULL_LABEL:
+        raise UsageError(
+            f"diffusers' DiTPipeline guides with the label {_NULL_LABEL}, whatever the model, so it is right for"
+            f" {_NULL_LABEL} classes alone; {card.name} has {card.number_of_classes}, and its null label is {card.null_label}"
+        )
+    if decoder.mean or decoder.std or decoder.statistics is not None:
+        raise UsageError(f"diffusers' DiTPipeline only scales latents; those of {card.name} have a mean and a deviation too")
     if decoder.source is None or decoder.architecture != "AutoencoderKL" or theirs.refusal(config):
         raise UsageError(
             f"diffusers' DiTPipeline takes an AutoencoderKL and a null label; {card.name} has another decoder or none"

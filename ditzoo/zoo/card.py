@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal, TypeAlias
 
@@ -23,6 +24,10 @@ class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="disc
     end: float
     steps: int = 1000
 
+    def __post_init__(self) -> None:
+        if not 0 < self.start <= self.end < 1 or self.steps < 2:
+            raise ValueError(f"betas from {self.start} to {self.end} in {self.steps} steps: they must rise between 0 and 1")
+
 
 class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="continuous_vp"):
     """The variance-preserving SDE, beta(t) linear from `beta_min` to `beta_max` over t = 0 ... 1 (arXiv 2011.13456, eq. 32)."""
@@ -31,8 +36,21 @@ class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="conti
     beta_max: float = 20.0
 
 
-class LinearFlow(Data, frozen=True, kw_only=True, tag_field="kind", tag="linear_flow"):
-    """The straight path x = t · image + (1 − t) · noise with velocity image − noise (SiT, arXiv 2401.08740, section 2)."""
+class LinearFlow(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="linear_flow"):
+    """The straight path between noise and image, and the velocity along it.
+
+    `noise_at` is the t of pure noise. 0: x = t · image + (1 − t) · noise, as in SiT (arXiv 2401.08740, section 2); 1: x =
+    (1 − t) · image + t · noise, as in REPA (arXiv 2410.06940) and in rectified flow (arXiv 2403.03206, eq. 13). `velocity` is
+    what the network predicts: image − noise, "to_image", or noise − image, "to_noise".
+    """
+
+    noise_at: Literal[0, 1] = 0
+    velocity: Literal["to_image", "to_noise"] = "to_image"
+
+    @property
+    def sign(self) -> float:
+        """What the network's output is multiplied with to give image − noise."""
+        return 1.0 if self.velocity == "to_image" else -1.0
 
 
 Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
@@ -41,24 +59,35 @@ Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
 class TimeInput(Data, frozen=True, kw_only=True):
     """How time reaches the network: t enters as scale · t + offset.
 
-    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` 1 is.
+    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` the card says
+    where the noise is.
     """
 
     scale: float = 1000.0
     offset: float = 0.0
 
 
-class Sampling(Data, frozen=True, kw_only=True):
+class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
     """What a model is sampled with unless something else is asked for.
 
     `guidance` is s in uncond + s · (cond − uncond) (arXiv 2207.12598); `guided_channels` counts the channels it acts on, from
-    the first; the others are the conditional prediction's.
+    the first; the others are the conditional prediction's. With `guidance_times` (low, high) it acts only where low ≤ t ≤ high,
+    t as `TimeInput` has it.
+
+    `shift` is s in u → s · u / (1 + (s − 1) · u), by which the times of a straight path are moved; u runs from 0, noise, to 1,
+    the image (LightningDiT, arXiv 2501.01423; the shift of arXiv 2403.03206, eq. 23, whose times run the other way, is 1 / s).
     """
 
     solver: str
     steps: int
     guidance: float
     guided_channels: int
+    guidance_times: tuple[float, float] | None = None
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not math.isfinite(self.guidance):
+            raise ValueError(f"steps {self.steps} must be positive, and guidance {self.guidance} finite")
 
 
 class File(Data, frozen=True, kw_only=True):
@@ -75,7 +104,7 @@ class File(Data, frozen=True, kw_only=True):
             raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
 
 
-Layout: TypeAlias = Literal["dit", "diffusers", "uvit", "dcae"]
+Layout: TypeAlias = Literal["dit", "lightningdit", "diffusers", "uvit", "dcae"]
 """How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
 
 
@@ -156,6 +185,8 @@ class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field
     def __post_init__(self) -> None:
         if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
             raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
+        if not math.isfinite(self.scale) or self.scale == 0 or self.factor < 1:
+            raise ValueError(f"scale {self.scale} and factor {self.factor} of a decoder must be positive")
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):
@@ -195,6 +226,16 @@ class Card(Data, frozen=True, kw_only=True):
     data: str
     published: Published | None = None
 
+    def __post_init__(self) -> None:
+        _check_null_label(self)
+        channels = self.backbone.latent_shape[0]
+        if not 0 <= self.sampling.guided_channels <= channels:
+            raise ValueError(f"guided_channels is {self.sampling.guided_channels}, but the latents have {channels} channels")
+        if self.sampling.guidance != 1 and self.null_label is None and self.text is None:
+            raise ValueError(
+                f"guidance is {self.sampling.guidance:g}, but there is no null label to guide away from: write guidance = 1.0"
+            )
+
     @property
     def learns_variance(self) -> bool:
         """Whether the network's second half of channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
@@ -227,3 +268,16 @@ class Card(Data, frozen=True, kw_only=True):
         if not 0 <= number < self.number_of_classes:
             raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
         return number
+
+
+def _check_null_label(card: Card) -> None:
+    """Raises ValueError unless the null label is the last row of the table of labels, behind those of the classes."""
+    null, last = card.null_label, card.backbone.label_rows - 1
+    if null is None:
+        return
+    if last < 0:
+        raise ValueError(f"null_label is {null}, but the network has no table of labels")
+    if card.backbone.classes(null_label=last) != last:
+        raise ValueError(f"null_label is {null}, but the table of labels has no row for it behind its {last + 1} classes")
+    if null != last:
+        raise ValueError(f"null_label is {null}, but the null label is the last row of the table of labels, {last}")

@@ -10,14 +10,11 @@ from typing import ClassVar, TypeAlias
 from ditzoo.records import Data
 
 
-class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
-    """The hyperparameters of a DiT, named as in its authors' code (arXiv 2212.09748, table 1).
+class AdaLNConfig(Data, frozen=True, kw_only=True):
+    """What the configurations of DiT and its kin share, whose norms are modulated by time and label.
 
     `class_dropout_prob` above 0 adds the null label, number `num_classes`, to the label table.
     """
-
-    names: ClassVar[dict[str, str]] = {"noise": "dit", "velocity": "sit"}
-    """What the family is called, by what the network predicts."""
 
     splits: ClassVar[bool] = True
     """Whether part of the network depends on time and label alone, so that it can be a graph of its own."""
@@ -38,6 +35,13 @@ class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
 
     def __post_init__(self) -> None:
         _check_geometry(self.input_size, self.patch_size, self.hidden_size, self.num_heads)
+        _check_counts(self.depth, self.in_channels, self.mlp_ratio)
+        if self.hidden_size % 4:
+            raise ValueError(f"width {self.hidden_size} is no multiple of 4, which the fixed positions need")
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes}, but a DiT has a table of labels: at least 1 class")
+        if not 0 <= self.class_dropout_prob <= 1:
+            raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, which is no probability")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -50,30 +54,132 @@ class DiTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
         return self.num_classes if self.class_dropout_prob > 0 else None
 
     @property
+    def label_rows(self) -> int:
+        """How many rows the table of labels has, the null label's included; 0 without one."""
+        return self.num_classes + (self.null_label is not None)
+
+    @property
     def learns_variance(self) -> bool:
         """Whether there are as many channels of variance behind those of the prediction (arXiv 2102.09672, eq. 15)."""
         return self.learn_sigma
 
     @property
+    def tokens(self) -> int:
+        """How many patches an image has."""
+        return (self.input_size // self.patch_size) ** 2
+
+    @property
+    def mlp_width(self) -> int:
+        """How many hidden numbers a token has in an MLP."""
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def modulation_vectors(self) -> int:
+        """How many vectors modulate a block: shift, scale and gate, for attention and MLP."""
+        return 6
+
+    @property
     def fixed_parameters(self) -> int:
         """How many numbers of a checkpoint are computed, not learned: the positions."""
-        return (self.input_size // self.patch_size) ** 2 * self.hidden_size
+        return self.tokens * self.hidden_size
+
+    @property
+    def norm_parameters(self) -> int:
+        """How many numbers a norm holds."""
+        return 0
+
+    @property
+    def mlp_parameters(self) -> int:
+        """How many numbers an MLP holds."""
+        return _linear(self.hidden_size, self.mlp_width) + _linear(self.mlp_width, self.hidden_size)
+
+    @property
+    def attention_parameters(self) -> int:
+        """How many numbers an attention layer holds."""
+        return _linear(self.hidden_size, 4 * self.hidden_size)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers a checkpoint of the network holds, the fixed positions included."""
+        width, patch = self.hidden_size, self.patch_size**2 * self.in_channels
+        time = _linear(256, width) + _linear(width, width)
+        modulation = _linear(width, self.modulation_vectors * width)
+        block = self.attention_parameters + self.mlp_parameters + modulation + 2 * self.norm_parameters
+        final = _linear(width, patch * (2 if self.learn_sigma else 1)) + _linear(width, 2 * width) + self.norm_parameters
+        return _linear(patch, width) + time + self.label_rows * width + self.fixed_parameters + self.depth * block + final
 
     def classes(self, *, null_label: int | None) -> int:
         """How many classes there are to choose from, the null label not counted; 0 without labels."""
         return self.num_classes
 
+
+class DiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind", tag="dit"):
+    """The hyperparameters of a DiT, named as in its authors' code (arXiv 2212.09748, table 1)."""
+
+    names: ClassVar[dict[str, str]] = {"noise": "dit", "velocity": "sit"}
+    """What the family is called, by what the network predicts."""
+
+
+class LightningDiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind", tag="lightningdit"):
+    """The hyperparameters of a LightningDiT, named as in its authors' code (arXiv 2501.01423, section 4.2).
+
+    `use_rope` adds rotary positions to the fixed ones. `wo_shift` leaves the shift out of the modulation of the blocks.
+    """
+
+    names: ClassVar[dict[str, str]] = {"noise": "lightningdit", "velocity": "lightningdit"}
+
+    input_size: int = 16
+    patch_size: int = 1
+    in_channels: int = 32
+    learn_sigma: bool = False
+    use_qknorm: bool = False
+    use_swiglu: bool = True
+    use_rope: bool = True
+    use_rmsnorm: bool = True
+    wo_shift: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_rope and self.head_width % 4:
+            raise ValueError(f"rotary positions need heads whose width is a multiple of 4, not {self.head_width}")
+
     @property
-    def parameters(self) -> int:
-        """How many numbers a checkpoint of the network holds, the fixed positions included."""
-        width, patch = self.hidden_size, self.patch_size
-        hidden, tokens = int(width * self.mlp_ratio), (self.input_size // patch) ** 2
-        out = patch**2 * self.in_channels * (2 if self.learn_sigma else 1)
-        labels = self.num_classes + (self.null_label is not None)
-        time = _linear(256, width) + _linear(width, width)
-        block = _linear(width, 10 * width) + _linear(width, hidden) + _linear(hidden, width)
-        final = _linear(width, out) + _linear(width, 2 * width)
-        return _linear(patch**2 * self.in_channels, width) + time + (labels + tokens) * width + self.depth * block + final
+    def head_width(self) -> int:
+        """How many numbers a token has in one head of attention."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_width(self) -> int:
+        """How many hidden numbers a token has in an MLP; a gated one has two thirds of it, and as many gates."""
+        hidden = int(self.hidden_size * self.mlp_ratio)
+        return int(2 / 3 * hidden) if self.use_swiglu else hidden
+
+    @property
+    def modulation_vectors(self) -> int:
+        """How many vectors modulate a block: scale and gate, for attention and MLP, and a shift for each where there is one."""
+        return 4 if self.wo_shift else 6
+
+    @property
+    def fixed_parameters(self) -> int:
+        """How many numbers of a checkpoint are computed, not learned: the positions, the rotary ones as cosines and sines."""
+        return self.tokens * (self.hidden_size + (2 * self.head_width if self.use_rope else 0))
+
+    @property
+    def norm_parameters(self) -> int:
+        """How many numbers a norm holds."""
+        return self.hidden_size if self.use_rmsnorm else 0
+
+    @property
+    def mlp_parameters(self) -> int:
+        """How many numbers an MLP holds."""
+        inner = 2 * self.mlp_width if self.use_swiglu else self.mlp_width
+        return _linear(self.hidden_size, inner) + _linear(self.mlp_width, self.hidden_size)
+
+    @property
+    def attention_parameters(self) -> int:
+        """How many numbers an attention layer holds; a norm of queries or keys has a weight, and a bias if it is no RMSNorm."""
+        norm = self.head_width * (1 if self.use_rmsnorm else 2)
+        return _linear(self.hidden_size, 4 * self.hidden_size) + (2 * norm if self.use_qknorm else 0)
 
 
 class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
@@ -107,6 +213,9 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
 
     def __post_init__(self) -> None:
         _check_geometry(self.img_size, self.patch_size, self.embed_dim, self.num_heads)
+        _check_counts(self.depth, self.in_chans, self.mlp_ratio)
+        if self.num_classes < 1 and self.num_classes != -1:
+            raise ValueError(f"num_classes is {self.num_classes}; it counts the rows of the table of labels, and -1 means none")
         if self.clip_dim is not None and self.num_classes > 0:
             raise ValueError("a U-ViT takes labels (num_classes) or text (clip_dim), not both")
 
@@ -119,6 +228,11 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     def extra_tokens(self) -> int:
         """How many tokens stand before the patches: time, and the label or the text."""
         return 1 + (self.num_clip_token if self.clip_dim is not None else int(self.num_classes > 0))
+
+    @property
+    def label_rows(self) -> int:
+        """See `DiTConfig`."""
+        return max(0, self.num_classes)
 
     def classes(self, *, null_label: int | None) -> int:
         """See `DiTConfig`."""
@@ -138,7 +252,7 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
         return _linear(patch, width) + time + condition + tokens * width + blocks + final
 
 
-BackboneConfig: TypeAlias = DiTConfig | UViTConfig
+BackboneConfig: TypeAlias = DiTConfig | LightningDiTConfig | UViTConfig
 
 
 def _linear(inputs: int, outputs: int) -> int:
@@ -153,3 +267,8 @@ def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
         raise ValueError(f"size {size} is no multiple of the patch size {patch}")
     if width % heads:
         raise ValueError(f"width {width} is no multiple of the number of heads {heads}")
+
+
+def _check_counts(depth: int, channels: int, ratio: float) -> None:
+    if min(depth, channels) < 1 or not 0 < ratio < 1000:
+        raise ValueError(f"depth {depth}, channels {channels} and mlp_ratio {ratio} must all be positive")

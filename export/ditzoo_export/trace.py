@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.families import family_of, in_precision
-from ditzoo.nets.layers import Attention
+from ditzoo.nets.layers import Attention, prepared
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
 from ditzoo.nets.precision import copied
 from ditzoo.specs import Precision, TensorSpec
@@ -70,14 +70,23 @@ class FusedAttention(nn.Module):
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.heads, self.qkv, self.proj = attention.heads, attention.qkv, attention.proj
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rotary: Tensor) -> Tensor:
         """As `Attention.forward`; only an exporter can call it."""
         q, k, v = self.qkv(x).chunk(3, dim=2)  # each: B T D
+        q, k = self._prepared(q, self.q_norm, *rotary), self._prepared(k, self.k_norm, *rotary)  # each: B T D
         heads: dict[str, Any] = {"num_heads": self.heads}
         operation = "com.microsoft::MultiHeadAttention"
         x = torch.onnx.ops.symbolic(operation, [q, k, v], heads, dtype=q.dtype, shape=q.shape, version=1)  # B T D
         return cast(Tensor, self.proj(x))  # B T D
+
+    def _prepared(self, x: Tensor, norm: nn.Module | None, *rotary: Tensor) -> Tensor:
+        """As `prepared`, with the heads side by side, as the operation takes them."""
+        if norm is None and not rotary:
+            return x
+        heads = x.view(*x.shape[:2], self.heads, -1)  # B T N D/N
+        return prepared(heads, norm, *(table[:, None] for table in rotary)).flatten(2)  # B T D
 
 
 def with_fused_attention(net: Network) -> Network:

@@ -9,6 +9,7 @@ import torch
 from diffusers_dit import SIZES, SMALL, correct_eps, correct_sinusoids, random_dit
 from torch import nn
 
+from ditzoo.checkpoint.fixed import with_fixed
 from ditzoo.checkpoint.layouts import detect, to_canonical
 from ditzoo.families import build
 from ditzoo.families.tensors import Entry
@@ -22,7 +23,8 @@ def ours(reference: nn.Module, config: DiTConfig) -> Network:
     """The paper's network with the weights of diffusers'."""
     entries = {key: Entry(shape=tuple(value.shape), load=value.clone) for key, value in reference.state_dict().items()}
     net = build(config).eval()
-    net.load_state_dict({key: entry.load() for key, entry in to_canonical(entries, detect(entries), config).items()})
+    canonical = with_fixed(to_canonical(entries, detect(entries), config), config).entries
+    net.load_state_dict({key: entry.load() for key, entry in canonical.items()})
     return net
 
 

@@ -58,7 +58,7 @@ def measured_pull(environment: dict[str, str], name: str) -> tuple[Path, float, 
     """The canonical file, the seconds and the peak of resident memory, in bytes, of one `ditzoo pull`."""
     started = time.perf_counter()
     process = subprocess.Popen(  # of its own, for its peak of memory
-        [sys.executable, "-m", "ditzoo.cli", "pull", name, "--arch", "dit-xl-2-256"], env=environment, stdout=subprocess.PIPE
+        [sys.executable, "-m", "ditzoo.cli", "pull", name, "--like", "dit-xl-2-256"], env=environment, stdout=subprocess.PIPE
     )
     out = process.stdout.read().decode().strip()
     _, status, usage = os.wait4(process.pid, 0)

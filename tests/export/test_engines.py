@@ -12,9 +12,10 @@ import ditzoo
 from ditzoo.backends import cuda
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.specs import Profile, Range
+from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
 from ditzoo_export.engines import build, load
-from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
+from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
 no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
 
@@ -28,8 +29,9 @@ def test_engines_for_two_gpus(name: str) -> None:
     assert engines["backbone-8x8-b1"].gpus == ("sm89", "sm120")
 
 
-def test_merged_profiles_and_resolutions() -> None:
-    card, net = random_model(TINY_DIT)
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT], ids=["dit", "lightningdit"])
+def test_merged_profiles_and_resolutions(config: BackboneConfig) -> None:
+    card, net = random_model(config)
     settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
     engines = cached_engines(card, settings=settings, net=net).manifest.engines
     (name,) = [name for name in engines if name.startswith("backbone")]

@@ -23,11 +23,12 @@ from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, export_onnx, make_settings
 from ditzoo_export.settings import parse_batches, parse_resolution
 from ditzoo_export.trace import trace_graphs
-from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
+from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
 
-def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
-    card, net = random_model(TINY_DIT)
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT], ids=["dit", "lightningdit"])
+def test_dynamic_resolution_and_guidance_inside(config: BackboneConfig, tmp_path: Path) -> None:
+    card, net = random_model(config)
     settings = make_settings(card, resolution="dynamic", guided=True)
     bundle = export_onnx(card, tmp_path / "b", settings=settings, net=net)
     assert len(bundle.manifest.verified.sizes) == 2
@@ -106,8 +107,17 @@ def test_opset_and_attention_go_by_target() -> None:
     assert "MultiHeadAttention" not in operations
 
 
+def test_rotary_attention_is_one_operation_too() -> None:
+    card, net = random_model(TINY_LIGHTNINGDIT)
+    for target, attention in (("onnxruntime", "MultiHeadAttention"), ("tensorrt", "Attention")):
+        bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target=target), net=net)
+        operations = [node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node]
+        assert operations.count(attention) == card.backbone.depth
+        assert "Softmax" not in operations
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("config", [TINY_DIT, TINY_UVIT], ids=["dit", "uvit"])
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT], ids=["dit", "lightningdit", "uvit"])
 def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Precision, tmp_path: Path) -> None:
     """The exporter's rules keep the last graph that they saw: its weights would lie beside ONNX Runtime's copies."""
     card, net = random_model(config)

@@ -92,6 +92,19 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     assert "diffusers has a pipeline for" in desk.fails("to-diffusers", "uvit-digits", str(desk.home / "other"))
 
 
+def test_a_model_that_the_pipeline_would_guide_with_a_wrong_label_is_refused(desk: Desk) -> None:
+    """The pipeline's null label is 1000: with 10 classes it is out of range, with 2000 it is a class."""
+    cards = "".join(
+        f'[few-{count}]\nbase = "dit-s-2"\nnull_label = {count}\nbackbone.num_classes = {count}\n' for count in (10, 2000)
+    )
+    desk.home.joinpath("zoo.toml").write_text(cards)
+    for count in (10, 2000):
+        line = desk.fails("to-diffusers", f"few-{count}", str(desk.home / "pipeline"))
+        assert f"few-{count} has {count}, and its null label is {count}" in line
+    assert not (desk.home / "pipeline").exists()
+    assert "label 1000, whatever the model" in line
+
+
 def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     random_dit(SMALL).save_pretrained(desk.home / "net")
@@ -101,6 +114,6 @@ def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
         files = {"config.json": json.dumps(old).encode(), "diffusion_pytorch_model.safetensors": published}
         desk.hub.commit(f"me/dit-{side}", {f"transformer/{name}": content for name, content in files.items()})
         assert expected in desk.fails("pull", f"hf:me/dit-{side}")
-    path = desk.run("pull", "hf:me/dit-32", "--arch", "dit-s-2").stdout.strip()
+    path = desk.run("pull", "hf:me/dit-32", "--like", "dit-s-2").stdout.strip()
     convert(published, SMALL, desk.home / "expected.safetensors")
     assert Path(path).read_bytes() == desk.home.joinpath("expected.safetensors").read_bytes()

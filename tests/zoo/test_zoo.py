@@ -23,7 +23,7 @@ from ditzoo.weights.catalogue import card
 from ditzoo.weights.hub_reference import parse
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo import CARDS
-from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
+from ditzoo.zoo.card import ByHand, Card, File, OnHub, Published, Unreleased
 from ditzoo.zoo.class_names import class_names
 from ditzoo.zoo.configs import DiTConfig
 from ditzoo.zoo.toml import load_cards
@@ -133,9 +133,14 @@ backbone = {kind = "uvit", num_classes = 1001}
     assert found["my-dit"].sampling == msgspec.structs.replace(CARDS["dit-b-2"].sampling, guidance=2.0)
     mirrored, original = found["dit-xl-2-256"].weights, CARDS["dit-xl-2-256"].weights
     assert isinstance(original, OnHub)
-    assert mirrored == msgspec.structs.replace(original, repo="me/mirror")
+    assert mirrored == OnHub(repo="me/mirror", files=(File(path=original.files[0].path),))
     assert found["on-it"].family == "uvit"
     assert found["on-it"].sampling.guidance == 2.0
+
+
+def moths(backbone: str, more: str = "") -> str:
+    """A card upon DiT-S/2, with lines of its own and of its backbone."""
+    return f'[x]\nbase = "dit-s-2"\n{more}[x.backbone]\n{backbone}'
 
 
 BAD_CARDS = {
@@ -150,6 +155,17 @@ BAD_CARDS = {
     '[x]\nbase = "dit-xl-2-256"\n[x.weights]\nrevision = "main"\n': "line 3: x: the revision 'main'",
     '["../x"]\nbase = "dit-b-2"\n': "line 1: ../x: a name is made of",
     "x = 3\n": "line 1: x: a card is a table",
+    moths("num_classes = 0\n"): "line 4: x: num_classes is 0, but a DiT has a table of labels",
+    moths("depth = 0\n"): "line 3: x: depth 0",
+    moths("hidden_size = 390\nnum_heads = 6\n"): "line 3: x: width 390 is no multiple of 4",
+    moths("num_classes = 12\n", "null_label = 1000\n"): "line 3: x: null_label is 1000, but the null label is the last row",
+    moths("num_classes = 2000\n", "null_label = 1000\n"): "the last row of the table of labels, 2000",
+    moths("num_classes = 12\n", "null_label = -1\n"): "line 3: x: null_label is -1",
+    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "null_label = 12\n"): "has no row for it behind its 12 classes",
+    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "sampling.guidance = 2.0\n"): "guidance is 2, but there is no null",
+    moths("num_classes = 12\n", "sampling.guided_channels = 5\n"): "guided_channels is 5, but the latents have 4",
+    moths("num_classes = 12\n", "sampling.steps = 0\n"): "steps 0",
+    '[x]\nbase = "uvit-h-2-256"\n[x.backbone]\nnum_classes = 0\n': "line 4: x: num_classes is 0; it counts the rows",
 }
 
 
@@ -161,6 +177,84 @@ def test_a_bad_card_is_refused_with_its_line(text: str, tmp_path: Path) -> None:
         load_cards(file, CARDS)
     assert BAD_CARDS[text] in str(error.value)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "null", "guidance", "classes"),
+    [
+        (moths("num_classes = 12\n"), 12, 1.5, 12),
+        (moths("num_classes = 2000\n"), 2000, 1.5, 2000),
+        (moths("num_classes = 12\nclass_dropout_prob = 0.0\n"), None, 1.0, 12),
+        (moths("num_classes = 12\n", 'null_label = "none"\n'), None, 1.0, 12),
+        (moths("depth = 3\n"), 1000, 1.5, 1000),
+        ('[x]\nbase = "uvit-h-2-256"\nbackbone.num_classes = 13\n', 12, 1.4, 12),
+        ('[x]\nbase = "uvit-h-2-256"\nnull_label = "none"\nbackbone.num_classes = 13\n', None, 1.0, 13),
+        ('[x]\nbase = "uvit-h-2-256"\nbackbone.num_classes = -1\n', None, 1.0, 0),
+    ],
+)
+def test_the_null_label_is_the_last_row_of_the_table(
+    text: str, null: int | None, guidance: float, classes: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "zoo.toml"
+    file.write_text(text)
+    found = load_cards(file, CARDS)["x"]
+    assert (found.null_label, found.sampling.guidance, found.number_of_classes) == (null, guidance, classes)
+
+
+@pytest.mark.parametrize(
+    ("base", "channels", "guided"),
+    [("dit-s-2", 4, 3), ("dit-s-2", 1, 1), ("uvit-s-dcae-f32-512", 4, 4), ("uvit-s-dcae-f32-512", 64, 64)],
+)
+def test_as_many_channels_are_guided_as_in_the_base(base: str, channels: int, guided: int, tmp_path: Path) -> None:
+    file = tmp_path / "zoo.toml"
+    name = "in_chans" if "uvit" in base else "in_channels"
+    file.write_text(f'[x]\nbase = "{base}"\nbackbone.{name} = {channels}\n')
+    assert load_cards(file, CARDS)["x"].sampling.guided_channels == guided
+
+
+def test_a_card_of_another_repository_has_nothing_of_the_bases_weights(tmp_path: Path) -> None:
+    file = tmp_path / "zoo.toml"
+    file.write_text(
+        """
+[own]
+base = "dit-xl-2-256"
+[own.weights]
+kind = "hub"
+repo = "my-team/moths"
+files = [{path = "last.pt"}]
+
+[by-hand]
+base = "dit-xl-2-256"
+[by-hand.weights]
+kind = "by_hand"
+where = "our disk"
+file = {path = "last.pt"}
+
+[figured]
+base = "own"
+published = {fid = 9.5, settings = "ours"}
+
+[same]
+base = "dit-xl-2-256"
+summary = "the same weights"
+"""
+    )
+    found = load_cards(file, CARDS)
+    assert found["own"].weights == OnHub(repo="my-team/moths", files=(File(path="last.pt"),))
+    assert (found["own"].published, found["by-hand"].published) == (None, None)
+    assert found["figured"].published == Published(fid=9.5, settings="ours")
+    original = CARDS["dit-xl-2-256"]
+    assert (found["same"].weights, found["same"].published) == (original.weights, original.published)
+
+
+def test_wrong_numbers_are_refused_in_a_card_of_any_origin() -> None:
+    base = CARDS["dit-s-2"]
+    few = msgspec.structs.replace(base.backbone, num_classes=12)
+    with pytest.raises(ValueError, match="labels, 12"):
+        msgspec.structs.replace(base, backbone=few)
+    text = msgspec.json.encode(base).replace(b'"null_label":1000', b'"null_label":999')
+    with pytest.raises(msgspec.ValidationError, match="labels, 1000"):
+        msgspec.json.decode(text, type=Card)
 
 
 TOML_LIKE = st.lists(
@@ -188,7 +282,7 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     desk.describes()
     weights = state(TINY_UVIT)
     file = dcae(weights, desk.home / "My model!.safetensors")
-    path = desk.run("import", "--arch", "tiny-uvit", str(file)).stdout.strip()
+    path = desk.run("import", "--like", "tiny-uvit", str(file)).stdout.strip()
     assert all(torch.equal(value, weights[key]) for key, value in load_file(path).items())
     assert desk.run("where", "My-model").stdout.strip() == path
     assert "--overwrite" in desk.fails("import", "My-model", str(file))
@@ -197,9 +291,9 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     listed = json.loads(desk.run("list", "--state", "cached", "--json").stdout)
     assert {entry["name"] for entry in listed} == {"My-model", "tiny"}
     assert "kind DiT instead of U-ViT" in desk.fails("import", "uvit-h-2-256", str(desk.home / "tiny.bin"))
-    assert "no name for a model" in desk.fails("import", "../x", "--arch", "tiny", str(desk.home / "tiny.bin"))
+    assert "no name for a model" in desk.fails("import", "../x", "--like", "tiny", str(desk.home / "tiny.bin"))
     assert "no file" in desk.fails("import", "dit-b-2", str(desk.home / "nothing.pt"))
-    assert "NAME FILE" in desk.fails("import", str(file))
+    assert "NAME FILE" in desk.fails("import", "a", "b", str(file))
 
 
 def test_push_serves_a_team(desk: Desk) -> None:
@@ -232,8 +326,8 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     assert "hf:me/several:a.pt, hf:me/several:b.pt" in desk.fails("pull", "hf:me/several")
     line = desk.fails("pull", "hf:me/several:b.pt")
     assert "dit-s-2, sit-s-2-256" in line
-    assert "--arch" in line
-    done = desk.run("pull", f"hf:me/several@{commit}:b.pt", "--arch", "sit-s-2-256", "--json")
+    assert "--like" in line
+    done = desk.run("pull", f"hf:me/several@{commit}:b.pt", "--like", "sit-s-2-256", "--json")
     (pulled,) = json.loads(done.stdout)
     assert torch.equal(load_file(pulled["path"])["pos_embed"], small["pos_embed"])
     shown = json.loads(desk.run("info", f"hf:me/several@{commit}:b.pt", "--json").stdout)
@@ -273,7 +367,7 @@ def test_the_cache_says_what_it_removes(desk: Desk) -> None:
 def test_own_models_sample_and_survive_a_plain_list(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     save_file(load_file(weights_file(CARDS["dit-digits"])), desk.home / "digits2.safetensors")
-    desk.run("import", "--arch", "dit-digits", str(desk.home / "digits2.safetensors"))
+    desk.run("import", "--like", "dit-digits", str(desk.home / "digits2.safetensors"))
     ours, theirs = (desk.home / f"{name}.npy" for name in ("ours", "theirs"))
     for name, latents in (("digits2", ours), ("dit-digits", theirs)):
         out = str(desk.home / "picture.png")
