@@ -43,7 +43,7 @@ _HOMES = {
     "sample": "ditzoo.sampling.loop",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0604  # names, all of them
+__all__ = list(_HOMES)  # names, all of them
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -9,6 +10,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.backends import cuda
+from ditzoo.errors import BackendError
 from ditzoo.specs import Array, Precision, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -49,6 +52,9 @@ class Backend(Protocol):
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """The backend's own kind of array as a numpy array."""
 
+    def close(self) -> None:
+        """Frees what it holds. A call after that raises BackendError."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
@@ -67,3 +73,33 @@ class PreparesConditioning(Protocol):
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """Announces the times of the coming evaluations, in their order, and the labels that each of them will have."""
+
+
+class OpenedBackend(ABC):
+    """What all backends do alike. Leaving the `with` block closes the backend, and arrays are those of the library `_library`:
+    numpy's, or CuPy's where the backend says so."""
+
+    name: str
+    _library: Any = np
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `Backend`."""
+
+    def asarray(self, array: npt.NDArray[Any]) -> Array:
+        """The array on the device. Times and labels, which have one axis, are read on the host and stay there."""
+        return array if array.ndim < 2 else self._library.asarray(array)
+
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
+        """The array on the host."""
+        return cuda.to_host(array)
+
+    def closed_error(self) -> BackendError:
+        """The error for a call of a backend that was closed."""
+        return BackendError(f"{self.name} is closed; open the backend again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.errors import UsageError
 from ditzoo.families import DiffusersForm, build, family_of
 from ditzoo.nets.network import Network
-from ditzoo.specs import Device, Form, Precision, TensorSpec
+from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
 
@@ -43,16 +45,8 @@ class DiffusersNetwork(Network):
         return prediction.to(x.dtype)
 
 
-def open_peer(
-    card: Card,
-    *,
-    device: Device = "cpu",
-    precision: Precision = "fp32",
-    form: Form | None = None,
-    compiled: bool = False,
-    threads: int | None = None,
-) -> TorchBackend:
-    """The backend of diffusers' network; raises UsageError for a model for which it has no such network."""
+def open_diffusers(row: BackendRow, card: Card, options: OpenOptions) -> TorchBackend:
+    """The backend of diffusers' network; raises UsageError for a model for which diffusers has no network."""
     theirs = family_of(card.backbone).diffusers
     if theirs is None:
         raise UsageError(f"diffusers has no network like that of {card.name}; leave diffusers out")
@@ -60,12 +54,11 @@ def open_peer(
         raise UsageError(f"diffusers{refusal}, and {card.name} has none; leave diffusers out")
     return TorchBackend(
         card,
-        library="diffusers",
+        library=row.name,
         net=DiffusersNetwork(card, theirs),
         half_precision=("net",),
-        device=device,
-        precision=precision,
-        form=form,
-        compiled=compiled,
-        threads=threads,
+        device=options.device,
+        precision=options.precision or "fp32",
+        compiled=options.compiled,
+        threads=options.threads,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
@@ -28,7 +30,19 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-class TorchBackend:
+def open_torch(row: BackendRow, card: Card, options: OpenOptions) -> TorchBackend:
+    """The backend of a card's own network."""
+    return TorchBackend(
+        card,
+        device=options.device,
+        precision=options.precision or "fp32",
+        form=options.form,
+        compiled=options.compiled,
+        threads=options.threads,
+    )
+
+
+class TorchBackend(OpenedBackend):
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
     `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
@@ -83,7 +97,7 @@ class TorchBackend:
         """The network's output for tensors on the backend's device."""
         check_inputs(self.inputs, inputs)
         if self._run is None:
-            raise BackendError(f"{self.name} is closed; open the backend again")
+            raise self.closed_error()
         with torch.inference_mode():
             if self._modulation_cache is None:
                 return self._run(**inputs)
@@ -99,10 +113,8 @@ class TorchBackend:
         """A tensor as a numpy array."""
         return np.asarray(array.cpu().numpy())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """See `ditzoo.backends.base.Backend`."""
         self.net = self._run = None
 
     def _cache_modulations(self, net: Network, precision: Precision) -> ModulationCache:
@@ -130,12 +142,6 @@ def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[
 
 
 def _check_device(device: Device, precision: Precision) -> None:
-    if precision not in DTYPES:
-        raise BackendError(
-            f"torch computes in {', '.join(DTYPES)}, not in {precision}; use --backend onnxruntime for {precision}"
-        )
-    if device not in ("cpu", "cuda"):
-        raise BackendError(f"torch runs on cpu and cuda, not on {device}; use --backend onnxruntime for {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             "torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch on a machine with a GPU"

@@ -34,20 +34,21 @@ def card_of(model: Card | Bundle) -> Card:
 
 
 def open_on(model: Card | Bundle, spec: BackendSpec, *, device: str, threads: int | None) -> Backend:
-    """The model on a backend, on `device` unless the spec names one. For onnxruntime, a card is exported first, or its earlier
-    export is found in the cache; likewise its engines, for the GPU of this machine."""
+    """The model on a backend, on `device` unless the spec names one. For a backend of graphs, a card is exported first, or its
+    earlier export is found in the cache; likewise its engines, for the GPU of this machine."""
     from ditzoo.backends import load_module, open_backend
+    from ditzoo.backends.table import row_of
     from ditzoo.bundle import Bundle
-    from ditzoo.specs import FLAVOURS
 
-    load_module(spec.name)
+    row = row_of(spec.name)
+    load_module(row.name)
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
-    if spec.name == "onnxruntime" and not isinstance(model, Bundle):
-        export, target = exporter(), "tensorrt" if (spec.device or device) in FLAVOURS else "onnxruntime"
+    if row.runs == "graphs" and not isinstance(model, Bundle):
+        export, target = exporter(), row.target(precision=precision, device=spec.device or device)  # type: ignore[arg-type]
         settings = export.make_settings(model, precision=precision, target=target, split=split)
         with output.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
             model = export.cached_bundle(model, settings=settings)
-    if spec.name in ("tensorrt", "tensorrt_rtx") and not isinstance(model, Bundle):
+    if row.runs == "engines" and not isinstance(model, Bundle):
         export = exporter()
         with output.status(f"building engines of {model.name}, if they are not in the cache"):
             model = export.cached_engines(
