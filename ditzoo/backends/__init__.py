@@ -35,9 +35,9 @@ def open_backend(
 
     `name` may carry options, as in "onnxruntime:int8"; see `ditzoo.backends.options`. A device in the name comes before the
     argument. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that the bundle must have;
-    for torch it says whether the part that depends on time and label alone runs ahead ("split"). `compiled` passes a network of torch
-    through its compiler. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's TensorRT
-    devices build engines; without them, they build for each size that comes.
+    for torch it says whether the part that depends on time and label alone runs ahead ("split"). `compiled` passes a network
+    of torch through its compiler. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's
+    TensorRT devices build engines; without them, they build for each size that comes.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.table import ROWS
 from ditzoo.backends.timing import TimedBackend
 from ditzoo.errors import UsageError
 from ditzoo.measure.metrics import relative_l2
@@ -139,7 +140,7 @@ def machine() -> dict[str, str]:
     from os import cpu_count
 
     found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
-    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
+    for package in dict.fromkeys(("ditzoo", *(package for row in ROWS for package in row.packages), "numpy")):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -154,8 +154,8 @@ def test_half_precisions_stay_close_at_every_time(precision: Precision, card: di
         ("torch", {"device": "tensorrt"}, "torch runs on cpu and cuda, not on tensorrt; use --backend onnxruntime for"),
         ("openvino", {"device": "cuda"}, "openvino runs on cpu, not on cuda; use --backend torch or diffusers or onnxruntime"),
         ("openvino", {"precision": "fp16"}, "openvino computes in fp32, bf16, int8, not in fp16; use --backend torch"),
-        ("onnxruntime", {"compiled": True}, "onnxruntime has no compiler, not compiled; use --backend torch or diffusers"),
-        ("diffusers", {"form": "split"}, "diffusers has its own form, not split; use --backend torch"),
+        ("onnxruntime", {"compiled": True}, "onnxruntime has no compiler; use --backend torch or diffusers"),
+        ("diffusers", {"form": "split"}, "diffusers has no choice of form; use --backend torch"),
         ("torch:bf16", {"precision": "fp32"}, "'torch:bf16' says bf16, and the argument says fp32; leave one out"),
         ("openvino", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
         ("onnxruntime", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
@@ -195,9 +195,8 @@ def test_a_row_names_what_is_there(row: BackendRow) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_missing_package_names_the_extra(row: BackendRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, row.packages[-1], None)
-    with pytest.raises(
-        MissingPackageError, match=rf"the backend {row.name} needs a package: pip install 'ditzoo\[{row.extra}\]'"
-    ):
+    message = rf"the backend {row.name} needs a package: pip install 'ditzoo\[{row.extra}\]'"
+    with pytest.raises(MissingPackageError, match=message):
         load_module(row.name)
 
 
@@ -306,9 +305,7 @@ def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.M
     from ditzoo.backends import onnxruntime as module
 
     bundle, given = cached_bundle(CARDS[0]), {}
-    monkeypatch.setattr(
-        module, "_shared_session", lambda path, entries, device, threads, options: given.update({path.name: options})
-    )
+    monkeypatch.setattr(module, "_shared_session", lambda path, *settings: given.update({path.name: settings[-1]}))
     profile = Profile(axes={"batch": Range(min=2, opt=4, max=8), "height": Range(min=8, opt=8, max=8)})
     open_backend("onnxruntime", bundle, device="tensorrt_rtx", profiles=[profile])
     assert given["backbone.onnx"]["nv_profile_min_shapes"] == "x:2x1x8x8,blocks:2x6x384,final:2x128"
