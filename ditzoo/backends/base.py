@@ -19,13 +19,13 @@ from ditzoo.zoo.card import Card
 class Backend(Protocol):
     """A loaded network. Use it as a context manager: leaving it frees what it holds.
 
-    Arrays in and out are the backend's own kind (`asarray` and `numpy` convert), of the dtypes that its specs say: float32,
-    whatever it computes in, except for fp64.
+    It takes and gives arrays of its own kind (`asarray` and `numpy` convert), with the dtypes of its specs: float64 in fp64,
+    and float32 in any other precision.
     """
 
     @property
     def name(self) -> str:
-        """What it is and where it runs, for tables: "torch fp32 cpu"."""
+        """Its name in tables, with precision and device: "torch fp32 cpu"."""
 
     @property
     def card(self) -> Card:
@@ -33,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The precision that it computes in."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -41,10 +41,10 @@ class Backend(Protocol):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The output that `__call__` gives: one."""
+        """The one output that `__call__` gives."""
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The network's output; raises InputError, saying what was expected and given, for inputs that do not fit."""
+        """The network's output; raises InputError, with what was expected and what was given, if the inputs do not fit."""
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """A numpy array as the backend's own kind, on its device."""
@@ -61,18 +61,18 @@ class Backend(Protocol):
 
 
 class MultiOutputBackend(Backend, Protocol):
-    """A backend whose graphs may have more outputs than the prediction, and which gives all of them."""
+    """A backend that gives every output of its graphs, of which the prediction is one."""
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output of every graph, by name, a row for each row of the inputs; raises as `__call__`."""
+        """Every output of every graph by name, with a row for each row of the inputs; raises what `__call__` raises."""
 
 
 @runtime_checkable
 class PreparesConditioning(Protocol):
-    """A backend that can compute ahead of need what depends on time and label alone."""
+    """A backend that can compute modulations ahead: the part of a network that depends on time and label alone."""
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """Announces the times of the coming evaluations, in their order, and the labels that each of them will have."""
+        """Announces the times of the coming evaluations, in their order, and the labels that each evaluation will have."""
 
 
 class OpenedBackend(ABC):

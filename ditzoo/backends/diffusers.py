@@ -1,4 +1,4 @@
-"""diffusers' own transformer with a card's weights. It computes almost the same, so that the two can be compared."""
+"""diffusers' own transformer with a card's weights, to be compared with the network of this package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ditzoo.zoo.card import Card
 
 
 class DiffusersNetwork(Network):
-    """A transformer of diffusers, with the inputs and outputs of the network that it stands for."""
+    """A transformer of diffusers, with the inputs and outputs of the card's own network."""
 
     def __init__(self, card: Card, form: DiffusersForm) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class DiffusersNetwork(Network):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Those of the network that it stands for."""
+        """The same as those of the card's own network."""
         return self._inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Those of the network that it stands for."""
+        """The same as those of the card's own network."""
         return self._outputs
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The graphs of a bundle beside the network, decoder and text encoder, on ONNX Runtime."""
+"""Runs the other graphs of a bundle, its decoder and its text encoder, on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float
 def load_graph(bundle: Bundle, name: str, *, device: Device = "cpu") -> Run:
     """The graph called `name` of a bundle, as a function from its inputs to its one output.
 
-    Raises BundleError where the bundle has none, and BackendError where ONNX Runtime does not load it.
+    Raises BundleError if the bundle has no such graph, and BackendError if ONNX Runtime cannot load it on `device`.
     """
     if name not in bundle.manifest.graphs:
         raise BundleError(f"the bundle {bundle.path} has no {name}; it has {', '.join(bundle.manifest.graphs)}")

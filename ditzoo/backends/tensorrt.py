@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch. The module is a value, `trt` here.
+"""TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch.
 
-Modulations stay on the device for all steps of a window. So do latents from step to step where CuPy is installed; without it
-they come and go with each evaluation (a few hundred kilobytes).
+Both flavours have nearly the same API, so the Python module of the flavour is passed around as the value `trt`. Modulations
+stay on the device for all steps of a window. Latents stay there from step to step if CuPy is installed; without it, each
+evaluation copies them to the device and back (a few hundred kilobytes).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def open_engines(row: BackendRow, bundle: Bundle, options: OpenOptions) -> Tenso
 def check_engines(
     bundle: Bundle, *, flavour: str, version: str, precision: Precision | None, gpu: str | None
 ) -> tuple[Engine, ...]:
-    """The engines of a bundle, if they run with this `version` of a flavour on this `gpu`; raises BackendError if not."""
+    """The engines of a bundle; raises BackendError if they do not run with this `version` of a flavour on this `gpu`."""
     engines = tuple(bundle.manifest.engines.values())
     rebuild = f"`{bundle.manifest.settings['command']} --out {bundle.path} --overwrite` builds them again"
     if not engines:
@@ -99,10 +100,10 @@ class Slot:
 
 
 class TensorRTBackend(OpenedBackend):
-    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's or numpy's: see above.
+    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's if it is installed, else numpy's.
 
-    A batch that no profile holds is split, one that is too small padded. What TensorRT-RTX compiled for this GPU is kept in
-    ditzoo's cache. Raises BackendError where TensorRT refuses an engine.
+    A batch that is too large for every profile is split, and one that is too small is padded. The kernels that TensorRT-RTX
+    compiles for this GPU are kept in ditzoo's cache. Raises BundleError or BackendError if TensorRT refuses an engine.
     """
 
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
@@ -139,7 +140,7 @@ class TensorRTBackend(OpenedBackend):
         return self.values(inputs)[self.outputs[0].name]
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes stay on the device."""
+        """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes are not among them."""
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise self.closed_error()
@@ -257,13 +258,13 @@ class TensorRTBackend(OpenedBackend):
 
 
 def accept(status: bool | None, what: str) -> None:
-    """Raises BackendError where TensorRT said no. (Some members say nothing in one version and True in another.)"""
+    """Raises BackendError if TensorRT returned False. (Some members return None in one version and True in another.)"""
     if status is False:
         raise BackendError(f"TensorRT refused {what}")
 
 
 def present(value: Any, what: str) -> Any:
-    """The value, unless TensorRT gave None for it."""
+    """The value; raises BackendError if TensorRT gave None for it."""
     if value is None:
         raise BackendError(f"TensorRT did not give {what}")
     return value

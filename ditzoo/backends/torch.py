@@ -45,13 +45,15 @@ def open_torch(row: BackendRow, card: Card, options: OpenOptions) -> TorchBacken
 class TorchBackend(OpenedBackend):
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
-    is, and `half_precision` which of its modules compute in half precision (those of its family, if not given). In the form
-    "split", the part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`).
-    `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
-    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it.
-    Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
-    form.
+    `net` is a network to run in place of the card's own; the attribute `net` is the network that runs, or None once the backend
+    is closed. `library` names the library that the network comes from. `half_precision` names the modules that compute in half
+    precision; by default, they are those of the network's family. In the form "split", the part that depends on time and label
+    alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the network through `torch.compile`,
+    which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs. `threads` sets the number of
+    threads of the whole process, because torch has no other setting.
+
+    Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
+    split.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class TorchBackend(OpenedBackend):
             return self._run(inputs["x"], *(rows[places] for rows in modulations))
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
+        """A numpy array as a tensor on the device. In the form "split", times and labels stay on the host."""
         device = "cpu" if self._modulation_cache is not None and array.ndim < 2 else self.device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 

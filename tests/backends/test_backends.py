@@ -215,6 +215,15 @@ def test_openvino_computes_in_the_types_of_the_graph(precision: Precision, card:
     assert report.worst_forward > 1e-3
 
 
+def test_openvino_runs_graphs_in_one_piece() -> None:
+    bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], split=False))
+    with open_backend("torch", CARDS[0]) as reference, open_backend("openvino:single", bundle) as candidate:
+        assert candidate.name == "openvino fp32 cpu single"
+        assert forward_error(reference, candidate, inputs_of(candidate, 3)) <= 1e-5
+    with pytest.raises(BackendError, match="is single, not split"):
+        open_backend("openvino:split", bundle)
+
+
 def test_openvino_reads_int8_that_measures_as_it_runs() -> None:
     bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], precision="int8", target="onnxruntime"))
     with open_backend("onnxruntime", bundle) as reference, open_backend("openvino", bundle) as candidate:
