@@ -74,16 +74,19 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
 
 
 @pytest.mark.slow
-def test_a_bundle_runs_where_there_is_no_torch(bare_python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_bundle_runs_where_there_is_no_torch(name: str, bare_python: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "ditzoo_export.trace"):
         absent = subprocess.run([bare_python, "-I", "-c", f"import {package}"], capture_output=True, text=True)
         assert "ModuleNotFoundError" in absent.stderr, package
     bundle = cached_bundle(ditzoo.card("dit-digits")).path
-    done = bare(bare_python, "sample", str(bundle), "--steps", "3", "--save-latents", "there.npy", cwd=tmp_path)
+    done = bare(
+        bare_python, "sample", str(bundle), "--backend", name, "--steps", "3", "--save-latents", "there.npy", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     import numpy as np
 
-    with ditzoo.open_backend("onnxruntime", ditzoo.open_bundle(bundle)) as backend:
+    with ditzoo.open_backend(name, ditzoo.open_bundle(bundle)) as backend:
         here = ditzoo.sample(backend, ditzoo.make_plan(backend.card, steps=3), classes=range(10))
     assert np.abs(np.load(tmp_path / "there.npy") - here).max() <= 1e-6
 

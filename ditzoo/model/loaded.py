@@ -77,12 +77,12 @@ class Model:
     ) -> list[Image.Image]:
         """Draws images: Pillow images, which depend on the seed and their place in the list alone, not on the batch.
 
-        `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num` images
-        take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval` and
-        `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. `batch` is how many
-        images are sampled at a time; by default all. `callback` is called after each step of each batch with a `Step`: the range
-        of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for arguments that the model does not
-        take. If the memory is not enough, it raises BackendError, which says what batch fits.
+        `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num`
+        images take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval`
+        and `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. `batch` is how
+        many images are sampled at a time; by default all. `callback` is called after each step of each batch with a `Step`: the
+        range of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for arguments that the model
+        does not take. If the memory is not enough, it raises BackendError, which says what batch fits.
         """
         self._check_open()
         chosen = choose_plan(

@@ -14,12 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, IdentityEliminationPass
 from onnxscript.optimizer import optimize_ir
 from torch import nn
 
+from ditzoo.backends.sessions import open_session
 from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
@@ -130,7 +130,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _verify(module: nn.Module, graph: Graph, path: Path, example: Callable[[int], np.ndarray]) -> None:
-    session, tolerance = ort.InferenceSession(path, providers=["CPUExecutionProvider"]), TOLERANCES["fp32"].forward
+    session, tolerance = open_session(path), TOLERANCES["fp32"].forward
     for batch in _CHECKED_BATCHES:
         values = example(batch)
         with torch.inference_mode():

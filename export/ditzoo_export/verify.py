@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.sessions import open_session
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Graph, Verification
 from ditzoo.errors import ExportError
@@ -161,6 +161,6 @@ def _check(output: np.ndarray, expected: Evaluation, kind: str, settings: Settin
 
 
 def _check_guided(path: Path, card: Card, expected: Iterable[Evaluation], settings: Settings) -> None:
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     for seen in expected:
         _check(session.run(None, seen.inputs)[0], seen, "random, guided", settings, card)

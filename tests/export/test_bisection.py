@@ -18,7 +18,9 @@ import torch
 
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
+from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.openvino import OpenVinoBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import MANIFEST, Bundle, open_bundle
 from ditzoo.cli import run
@@ -303,7 +305,8 @@ def test_what_cannot_be_looked_into_is_refused(candidate: str, capfd: pytest.Cap
     assert len(err.splitlines()) == 1
 
 
-def test_a_graph_of_another_export_is_searched_by_module(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_graph_of_another_export_is_searched_by_module(name: str, tmp_path: Path) -> None:
     """Where nothing in a fresh export has the same names, the modules still tell the place."""
     folder = tmp_path / "renamed"
 
@@ -319,7 +322,7 @@ def test_a_graph_of_another_export_is_searched_by_module(tmp_path: Path) -> None
     _, node = break_graph(cached_bundle(UVIT), renamed, folder)
     reference = TorchBackend(UVIT)
     seen = watched_inputs(reference, classes=[1], times=1)
-    with open_backend("onnxruntime", open_bundle(folder)) as candidate:
+    with open_backend(name, open_bundle(folder)) as candidate:
         (moment,) = bisect(reference, candidate, seen, tolerance=1e-5).moments
     assert moment.fault is not None
     place = moment.fault.place
@@ -333,13 +336,14 @@ NETWORKS: list[tuple[BackboneConfig, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("config", "settings"), NETWORKS, ids=["dit-dynamic", "uvit-mlp-noconv"])
-def test_any_network_can_be_looked_into(config: BackboneConfig, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [OnnxRuntimeBackend, OpenVinoBackend], ids=["onnxruntime", "openvino"])
+def test_any_network_can_be_looked_into(kind: type[GraphBackend], config: BackboneConfig, settings: dict[str, Any]) -> None:
     """Every module that computes something is there on both sides, in the same shape."""
     card, net = random_model(config)
     bundle = cached_bundle(card, settings=make_settings(card, **settings), net=net)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=3)
     truth = TorchOutputReader(TorchBackend(card, net=net))
-    other = GraphOutputReader(bundle, lambda watched: OnnxRuntimeBackend(watched.path, watched.manifest.graphs, card))
+    other = GraphOutputReader(bundle, lambda watched: kind(watched.path, watched.manifest.graphs, card))
     calls = truth.calls(inputs)
     (expected,), (given,) = truth.look(calls, [inputs]), other.look(calls, [inputs])
     silent = {path for path, value in net.named_modules() if isinstance(value, torch.nn.Identity)}

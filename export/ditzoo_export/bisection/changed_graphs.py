@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
+from ditzoo.backends.sessions import open_session
 from ditzoo.bundle import Bundle
 from ditzoo.files import cache_dir
 from ditzoo.measure.bisection import Place
@@ -29,8 +29,6 @@ from ditzoo_export.settings import Settings
 
 SAME = 1e-6
 """The largest relative L2 error between two runs of the same arithmetic on the same machine."""
-
-_ERRORS_ONLY = 3
 
 
 def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> Place | None:
@@ -105,11 +103,8 @@ def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> d
 
 def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
     """The outputs of a graph and the values in it that have `labels`, computed node by node as they are written."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
         expose(path, Path(scratch), labels)
-        session = ort.InferenceSession(Path(scratch) / path.name, options, providers=["CPUExecutionProvider"])
+        session = open_session(Path(scratch) / path.name, optimized=False)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))

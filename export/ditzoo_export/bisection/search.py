@@ -13,7 +13,9 @@ from functools import partial
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.batching import chunks
-from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import ROWS, row_of
 from ditzoo.backends.tensorrt import TensorRTBackend, open_engines
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Bundle, open_bundle
@@ -112,23 +114,19 @@ def _block_errors(evaluation: Values, profile: dict[str, float], first: str | No
 def _watcher(candidate: Backend) -> OutputReader:
     if isinstance(candidate, TorchBackend) and candidate.library == "torch" and not candidate.compiled:
         return TorchOutputReader(candidate)
-    if isinstance(candidate, OnnxRuntimeBackend):
-        return GraphOutputReader(open_bundle(candidate.folder), partial(_on_onnxruntime, candidate))
+    if isinstance(candidate, GraphBackend):
+        return GraphOutputReader(open_bundle(candidate.folder), candidate.reopen)
     if isinstance(candidate, TensorRTBackend):
         settings = engine_settings(open_bundle(candidate.folder))
         return GraphOutputReader(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
-    raise UsageError(f"--bisect can look into torch, onnxruntime, tensorrt and tensorrt_rtx, not into {candidate.name}")
-
-
-def _on_onnxruntime(candidate: OnnxRuntimeBackend, watched: Bundle) -> OnnxRuntimeBackend:
-    """The graphs of a watched bundle, opened as the candidate's were."""
-    graphs = watched.manifest.graphs
-    return OnnxRuntimeBackend(watched.path, graphs, watched.card, device=candidate.device, threads=candidate.threads)
+    readable = ", ".join(row.name for row in ROWS if row.readable_modules)
+    raise UsageError(f"--bisect can look into {readable}, not into {candidate.name}")
 
 
 def _on_tensorrt(settings: EngineSettings, watched: Bundle) -> TensorRTBackend:
     """Engines of a watched bundle, built for this."""
-    return open_engines(build_engines(watched, settings), flavour=settings.flavour, precision=settings.onnx.precision)
+    options = OpenOptions(precision=settings.onnx.precision)
+    return open_engines(row_of(settings.flavour), build_engines(watched, settings), options)
 
 
 def build_engines(watched: Bundle, settings: EngineSettings) -> Bundle:
