@@ -18,7 +18,8 @@ import msgspec
 from filelock import FileLock
 
 from ditzoo.errors import BundleError, UsageError
-from ditzoo.files import appearing, cache_dir, check_writable, digest, disk_errors, replacing
+from ditzoo.files import appearing, cache_dir, check_writable, disk_errors, replacing
+from ditzoo.manifests import FileRecord, damage
 from ditzoo.plan.table import Plan, load_plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
@@ -27,13 +28,6 @@ from ditzoo.zoo.card import Card
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 
 log = logging.getLogger(__name__)
-
-
-class FileRecord(Data, frozen=True, kw_only=True):
-    """What a file of a bundle must be: its size in bytes and its SHA-256."""
-
-    size: int
-    sha256: str
 
 
 class Graph(Data, frozen=True, kw_only=True):
@@ -139,12 +133,6 @@ def open_bundle(path: Path, *, again: bool = False) -> Bundle:
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=load_plan(path / PLAN))
 
 
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """A record of every file in `folder`, by name."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return {path.name: FileRecord(size=path.stat().st_size, sha256=digest(path)) for path in files}
-
-
 def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
     """The bundle of that `key` at `target`, and whether it was there already. If not, `fill` makes it in a new folder.
 
@@ -222,14 +210,8 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, aga
     if PurePath(name).name != name or name == "..":
         raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
     path = folder / name
-    if not path.is_file():
-        raise BundleError(f"the bundle {folder} lacks {name}; {remedy}")
-    if path.stat().st_size != record.size:
-        raise BundleError(
-            f"{path} has {path.stat().st_size:,} bytes instead of {record.size:,}: truncated or changed; {remedy}"
-        )
-    if digest(path, again=again) != record.sha256:
-        raise BundleError(f"{path} was changed or damaged (its sha256 is not the manifest's); {remedy}")
+    if problem := damage(path, record, again=again):
+        raise BundleError(f"{path} {problem}; {remedy}")
 
 
 def _read(path: Path, kind: type[T]) -> T:

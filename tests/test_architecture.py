@@ -30,6 +30,7 @@ ORDER = (
     "ditzoo.families",
     "ditzoo.nets",
     "ditzoo.zoo",
+    "ditzoo.manifests",
     "ditzoo.specs",
     "ditzoo.records",
     "ditzoo.files",

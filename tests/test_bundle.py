@@ -37,7 +37,7 @@ def append(path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing": (Path.unlink, "lacks {name}"),
+    "missing": (Path.unlink, "{name} is missing"),
     "truncated": (truncate, "truncated or changed"),
     "longer": (append, "truncated or changed"),
     "one bit": (flip, "changed or damaged"),

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest, record_files
+from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
+from ditzoo.manifests import record_files
 from ditzoo.records import to_json
 from ditzoo.specs import Profile
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile

@@ -7,10 +7,11 @@ import logging
 import tempfile
 from pathlib import Path
 
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification, record_files
+from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
 from ditzoo.errors import ExportError
 from ditzoo.families import family_of
 from ditzoo.files import digest
+from ditzoo.manifests import record_files
 from ditzoo.nets.network import Network
 from ditzoo.plan.make import make_plan
 from ditzoo.records import to_json

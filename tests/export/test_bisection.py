@@ -20,8 +20,9 @@ from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.backends.torch import TorchBackend
-from ditzoo.bundle import MANIFEST, Bundle, open_bundle, record_files
+from ditzoo.bundle import MANIFEST, Bundle, open_bundle
 from ditzoo.cli import run
+from ditzoo.manifests import record_files
 from ditzoo.measure.parity import TOLERANCES, SamplingTask, compared_rows, follow
 from ditzoo.plan.make import make_plan
 from ditzoo.records import to_json

@@ -1,0 +1,41 @@
+"""What a manifest says of the files in a folder, and how a file is checked against it: for bundles and for stored weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ditzoo.files import digest, sha256
+from ditzoo.records import Data
+
+
+class FileRecord(Data, frozen=True, kw_only=True):
+    """What a file must be: its size in bytes and its SHA-256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def record_file(path: Path) -> FileRecord:
+    """The record of the file at `path` as it is now. It reads the whole file."""
+    return FileRecord(size=path.stat().st_size, sha256=sha256(path))
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """The record of every file in `folder`, by name."""
+    return {path.name: record_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def damage(path: Path, expected: FileRecord, *, again: bool = False) -> str:
+    """What is wrong with the file at `path`, as the end of a sentence that begins with its name; empty if nothing is.
+
+    The size is compared every time. The checksum is computed on first use, after any change of the file, and if it has to be
+    `again`: see `ditzoo.files.digest`.
+    """
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != expected.size:
+        return f"has {size:,} bytes instead of {expected.size:,}: it was truncated or changed"
+    if digest(path, again=again) != expected.sha256:
+        return "was changed or damaged: its sha256 is not the one in the manifest"
+    return ""
