@@ -18,7 +18,7 @@ from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.bundle import Graph
 from ditzoo.errors import BackendError
 from ditzoo.files import cache_dir
-from ditzoo.specs import Array, Device, Precision, Profile, Range, TensorSpec, axes_of, check_inputs
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Profile, Range, TensorSpec, axes_of, check_inputs
 from ditzoo.zoo.card import Card
 
 PROVIDERS: dict[Device, str] = {
@@ -29,7 +29,6 @@ PROVIDERS: dict[Device, str] = {
 }
 
 _ERRORS_ONLY = 3
-_NOT_ON_CPU: tuple[Precision, ...] = ("bf16",)
 
 _AS_EXPORTED = {"session.disable_quant_qdq": "1"}
 """Q/DQ pairs stay what they are: fused for a CPU, int8 would saturate and fp8 is refused."""
@@ -62,7 +61,7 @@ class OnnxRuntimeBackend:
         profiles: Sequence[Profile] = (),
     ) -> None:
         graph, conditioning = graphs["backbone"], graphs.get("conditioning")
-        if device == "cpu" and graph.precision in _NOT_ON_CPU:
+        if device == "cpu" and not PRECISION_TRAITS[graph.precision].on_cpu:
             raise BackendError(
                 f"ONNX Runtime has no {graph.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
             )
@@ -73,7 +72,7 @@ class OnnxRuntimeBackend:
         self._graph, self._conditioning = graph, conditioning
         self.inputs: tuple[TensorSpec, ...] = (graph.inputs[:1] + conditioning.inputs) if conditioning else graph.inputs
         self._library = np if device == "cpu" else cuda.arrays()
-        entries = _AS_EXPORTED if graph.precision in ("int8", "fp8") else {}
+        entries = _AS_EXPORTED if PRECISION_TRAITS[graph.precision].eight_bits else {}
         options = provider_options(device, graph.inputs, profiles)
         self._sessions = {graph.file: _session(folder / graph.file, entries, device, threads, options)}
         self._modulation_cache = None

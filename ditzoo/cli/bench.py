@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ditzoo.zoo.card import Card
 
 
-_BYTES = {"fp32": 4, "bf16": 2}
-
-
 def bench(
     model: Model,
     backends: Annotated[
@@ -124,7 +121,9 @@ def share(result: Bench, entry: Measurement) -> str:
 
 def _limits(result: Bench, ceilings: Ceilings) -> str:
     """What a device can do, and how long one guided image takes it at least."""
-    read = _BYTES[ceilings.precision] * result.parameters / ceilings.copy
+    from ditzoo.specs import PRECISION_TRAITS
+
+    read = PRECISION_TRAITS[ceilings.precision].bytes * result.parameters / ceilings.copy
     parts = [f"{1e3 * read:.3g} ms for reading the weights once"]
     if result.multiply_adds is not None:
         parts.insert(0, f"{1e3 * result.rows * result.multiply_adds / ceilings.multiply_adds:.3g} ms of products")

@@ -11,7 +11,8 @@ from ditzoo.errors import BackendError
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import SampledStates, SamplingTask, Tolerance
+    from ditzoo.measure.parity import SampledStates, SamplingTask
+    from ditzoo.specs import Tolerance
 
 
 def bisect_all(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
     from ditzoo.measure.bisection import Bisection
-    from ditzoo.measure.parity import Comparison, SampledStates, SamplingTask, Tolerance
-    from ditzoo.specs import Precision
+    from ditzoo.measure.parity import Comparison, SampledStates, SamplingTask
+    from ditzoo.specs import Precision, Tolerance
     from ditzoo.zoo.card import Card
 
 PEER, FILE = "diffusers", ".npz"
@@ -93,7 +93,8 @@ def limits_of(text: str | None) -> dict[Precision, Tolerance]:
     """The tolerances of every precision, with the limits that "name=value,..." sets; raises UsageError for what is none."""
     import msgspec
 
-    from ditzoo.measure.parity import TOLERANCES, Tolerance
+    from ditzoo.measure.parity import TOLERANCES
+    from ditzoo.specs import Tolerance
 
     known = Tolerance.__struct_fields__
     given: dict[str, float] = {}

@@ -11,7 +11,7 @@ from ditzoo.pictures import autoencoders
 from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import has_decoder
 from ditzoo.zoo.card import Autoencoder, Card
-from ditzoo_export.graph import write_graph
+from ditzoo_export.onnx_files import write_graph
 
 
 def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:

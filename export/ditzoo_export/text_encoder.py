@@ -14,7 +14,7 @@ from ditzoo.errors import ExportError
 from ditzoo.pictures.text_encoder import TOKENIZER, load_torch, tokenize
 from ditzoo.specs import TensorSpec
 from ditzoo.zoo.card import Card
-from ditzoo_export.graph import write_graph
+from ditzoo_export.onnx_files import write_graph
 
 _PROMPTS = ("a", "a photograph of a cat", "")
 

@@ -21,7 +21,7 @@ CONFIG, CLIENT = "config.pbtxt", "client.py"
 PROFILES = "profiles"
 """The parameter of a model's configuration that says, in JSON, which sizes its engine takes: Triton itself does not tell."""
 
-_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "float16": "TYPE_FP16"}
+_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _LARGEST_BATCH = 64
 _DELAY_MICROSECONDS = 2000
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,12 +19,14 @@ from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
 from ditzoo.nets.network import Network
+from ditzoo.specs import PRECISION_TRAITS
 from ditzoo.zoo.card import Card
-from ditzoo_export.evaluations import Evaluation, fitted, record
-from ditzoo_export.graph import Inputs, check_form
-from ditzoo_export.rounding import HALVES, write_rounded
-from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
-from ditzoo_export.trace import random_inputs, resized
+from ditzoo_export.network_graphs import random_inputs, resized
+from ditzoo_export.onnx_files import Inputs, check_form
+from ditzoo_export.rounding import rounded_twins
+from ditzoo_export.sampling_run import Evaluation, cut_or_repeated, run_evaluations
+from ditzoo_export.settings import Settings
+from ditzoo_export.sizes import Size, number_of_tokens, own_size
 
 BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
@@ -47,7 +48,7 @@ def expect(card: Card, net: Network, settings: Settings) -> Expected:
     """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run without guidance, and
     two sizes of latents if the export takes any."""
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
-    run = record(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
+    run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
     if settings.size not in (None, own_size(card)):
         run = [_evaluate(net, _rows(seen.inputs, images, settings.size)) for seen in run]
     return Expected(
@@ -64,7 +65,7 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
     """
     for graph in graphs.values():
         check_form(folder / graph.file, graph)
-    with _runnable(folder, graphs) as runnable:
+    with rounded_twins(folder, graphs) as runnable:
         with OnnxRuntimeBackend(folder, runnable, card) as candidate:
             random = _worst(candidate, "random", settings, expected.random)
             along = _worst(candidate, "mid-trajectory", settings, expected.trajectory)
@@ -77,19 +78,8 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
         random=random,
         trajectory=along,
         tolerance=TOLERANCES[settings.precision].forward,
-        rounded=settings.precision in HALVES,
+        rounded=PRECISION_TRAITS[settings.precision].half,
     )
-
-
-@contextmanager
-def _runnable(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Graph]]:
-    """The graphs in `folder`, those in half precision as twins of them that compute here what a GPU does."""
-    twins = {name: write_rounded(folder, graph) for name, graph in graphs.items() if graph.precision in HALVES}
-    try:
-        yield {**graphs, **twins}
-    finally:
-        for twin in twins.values():
-            (folder / twin.file).unlink()
 
 
 def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
@@ -105,7 +95,7 @@ def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
     """
     shapes = list(zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))))
     if settings.calibrated:
-        run = record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
+        run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
         for (batch, size), seen in itertools.product(shapes, run[::2]):
             yield _evaluate(net, _rows(seen.inputs, batch, size))
         return
@@ -117,7 +107,7 @@ def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
     """Rows out of all of the inputs, as many as `batch`, for latents of a size."""
     rows = {name: value[:: len(value) // batch][:batch] for name, value in inputs.items()}
-    return {**rows, "x": fitted(rows["x"], size)}
+    return {**rows, "x": cut_or_repeated(rows["x"], size)}
 
 
 def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:

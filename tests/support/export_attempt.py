@@ -19,9 +19,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import ditzoo_export.engine
-import ditzoo_export.make  # so that no fork has to
-
+import ditzoo_export.engines
+import ditzoo_export.onnx_bundle  # so that no fork has to
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
 from ditzoo_export import export_engines, make_engine_settings

@@ -13,6 +13,7 @@ from ditzoo.bundle import Bundle
 from ditzoo.files import cache_dir
 from ditzoo.measure.bisection import Place
 from ditzoo.measure.metrics import relative_l2
+from ditzoo.specs import PRECISION_TRAITS
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.module_outputs import (
     WATCHED,
@@ -41,7 +42,7 @@ def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> P
     and in bf16, in which no CPU computes.
     """
     fresh = cached_bundle(bundle.card, settings=_settings(bundle))
-    if fresh.path == bundle.path or bundle.manifest.graphs["backbone"].precision == "bf16":
+    if fresh.path == bundle.path or not PRECISION_TRAITS[bundle.manifest.graphs["backbone"].precision].on_cpu:
         return None
     known, written = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
     nodes = [node for node in written if (node.graph, node.value) in known]

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from ditzoo.files import cache_dir
 from ditzoo.measure.bisection import Place
 from ditzoo.records import Data
 from ditzoo.specs import TensorSpec
-from ditzoo_export.graph import scope_of
+from ditzoo_export.scopes import scope_of
 
 Values: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -142,9 +142,9 @@ def place_of(node: Node, error: float, *, changed: bool) -> Place:
 def read_nodes(bundle: Bundle) -> list[Node]:
     """The nodes of a bundle's network, in the order in which they run."""
     return [
-        Node(graph=name, name=node.name, operation=node.op_type, module=scope_of(node), value=node.output[0])
+        Node(graph=name, name=str(node.name), operation=node.op_type, module=scope_of(node), value=str(node.outputs[0].name))
         for name, graph in network_graphs(bundle)
-        for node in onnx.load(bundle.path / graph.file, load_external_data=False).graph.node
+        for node in ir.load(bundle.path / graph.file).graph
     ]
 
 
@@ -182,11 +182,13 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
 
 def expose(path: Path, folder: Path, values: Mapping[str, str]) -> None:
     """Writes the graph at `path` into `folder`, with an output, in float32, of each name in `values` for the value there."""
-    model = onnx.load(path, load_external_data=False)
+    model = ir.load(path)
+    known = {value.name: value for node in model.graph for value in node.outputs}
     for name, value in values.items():
-        model.graph.node.append(onnx.helper.make_node("Cast", [value], [name], to=onnx.TensorProto.FLOAT))
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    onnx.save(model, folder / path.name)
+        output = ir.val(name, ir.DataType.FLOAT)
+        ir.node("Cast", [known[value]], {"to": ir.DataType.FLOAT.value}, outputs=[output], graph=model.graph)
+        model.graph.outputs.append(output)
+    ir.save(model, folder / path.name)
     for data in path.parent.glob(f"{path.name}.*"):
         shutil.copyfile(data, folder / data.name)
 

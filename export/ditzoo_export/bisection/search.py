@@ -25,7 +25,8 @@ from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.changed_graphs import error, first_change
 from ditzoo_export.bisection.module_outputs import Call, GraphOutputReader, OutputReader, TorchOutputReader, Values
 from ditzoo_export.engines import fill_engines
-from ditzoo_export.settings import EngineSettings, Settings, own_size
+from ditzoo_export.settings import EngineSettings, Settings
+from ditzoo_export.sizes import own_size
 
 
 def evaluations(drawn: SampledStates, work: SamplingTask, *, rows: Sequence[int]) -> list[Values]:
