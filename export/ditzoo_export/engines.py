@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
+from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.manifests import record_files
@@ -37,7 +37,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         profiles = settings.profiles if name == "backbone" else (conditioning_profile(),)
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
             engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
-            engines[engine.file.removesuffix(".plan")] = engine
+            engines[engine.file.removesuffix(ENGINE)] = engine
     for name in (CARD, PLAN):
         (folder / name).write_bytes((source.path / name).read_bytes())
     manifest = Manifest(
@@ -126,7 +126,7 @@ def _engine(
     """Builds one engine into `folder`."""
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
-    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}.plan"
+    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}{ENGINE}"
     (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
     return Engine(
         file=file,

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from ditzoo.bundle import MANIFEST, Bundle, Engine, is_bundle, open_bundle
+from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, is_bundle, open_bundle
 from ditzoo.errors import BundleError
 
 Facts = dict[str, Any]
@@ -20,8 +20,8 @@ def inspect(path: Path) -> Facts:
     if path.is_dir():
         return _bundle(open_bundle(path))
     if not path.is_file():
-        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or a .plan file")
-    return _engine_file(path) if path.suffix == ".plan" else _onnx(path)
+        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or an {ENGINE} file")
+    return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
 
 
 def _bundle(bundle: Bundle) -> Facts:
@@ -44,7 +44,7 @@ def _engine_file(path: Path) -> Facts:
         raise BundleError(
             f"{path} has no {MANIFEST} beside it, and TensorRT tells nothing of an engine without its GPU; not one of ours"
         )
-    engines = {engine.file: engine for engine in open_bundle(path.parent).manifest.engines.values()}
+    engines = _engines_beside(path)
     if path.name not in engines:
         raise BundleError(f"{path} is no engine of its bundle; there are: {', '.join(engines) or 'none'}")
     engine = engines[path.name]
@@ -58,6 +58,12 @@ def _engine_file(path: Path) -> Facts:
         "bytes": path.stat().st_size,
         "built in": f"{engine.seconds} s",
     }
+
+
+def _engines_beside(path: Path) -> dict[str, Engine]:
+    """The engines of the bundle that a file is in, by the names of their files; none where it is in no bundle."""
+    engines = open_bundle(path.parent).manifest.engines.values() if is_bundle(path.parent) else ()
+    return {engine.file: engine for engine in engines}
 
 
 def _runs_on(engine: Engine) -> str:

@@ -66,7 +66,7 @@ def models(bundle: Bundle) -> list[Model]:
     manifest = bundle.manifest
     if not manifest.engines:
         return [_graph_model(bundle, name, graph) for name, graph in manifest.graphs.items()]
-    return [_engine_model(bundle, engine) for engine in manifest.engines.values()]
+    return [_engine_model(bundle, name, engine) for name, engine in manifest.engines.items()]
 
 
 def config(model: Model, bundle: Bundle, *, instances: int) -> str:
@@ -104,9 +104,9 @@ def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
     )
 
 
-def _engine_model(bundle: Bundle, engine: Engine) -> Model:
+def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{engine.file.removesuffix('.plan')}".replace("+", "."),
+        name=f"{bundle.card.name}-{name}".replace("+", "."),
         file=engine.file,
         backend="tensorrt",
         inputs=engine.inputs,

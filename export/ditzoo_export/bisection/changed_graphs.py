@@ -16,15 +16,15 @@ from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import PRECISION_TRAITS
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.module_outputs import (
-    WATCHED,
+    EXPOSED,
     Node,
     Values,
     ends,
-    expose,
     given,
     network_graphs,
     place_of,
     read_nodes,
+    write_with_outputs,
 )
 from ditzoo_export.settings import Settings
 
@@ -97,7 +97,7 @@ def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> d
     """What nodes of a bundle's network give, by graph and value."""
     known, found = dict(evaluation), dict[tuple[str, str], np.ndarray]()
     for name, graph in network_graphs(bundle):
-        labels = {WATCHED + node.value: node.value for node in nodes if node.graph == name}
+        labels = {EXPOSED + node.value: node.value for node in nodes if node.graph == name}
         outputs = _run(bundle.path / graph.file, labels, given(graph.inputs, known))
         found |= {(name, value): outputs[label] for label, value in labels.items()}
         known |= {spec.name: outputs[spec.name] for spec in graph.outputs}
@@ -110,7 +110,7 @@ def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = _ERRORS_ONLY
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-        expose(path, Path(scratch), labels)
+        write_with_outputs(path, Path(scratch), labels)
         session = ort.InferenceSession(Path(scratch) / path.name, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))

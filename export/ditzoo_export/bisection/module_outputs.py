@@ -31,8 +31,8 @@ Values: TypeAlias = dict[str, npt.NDArray[Any]]
 GRAPHS = ("conditioning", "backbone")
 """The graphs of a network, in the order in which they run."""
 
-WATCHED = "watched."
-"""How the names of outputs begin that a graph has only to be looked into."""
+EXPOSED = "exposed."
+"""How the names of the outputs begin that were added to a graph, so that values inside of it can be read."""
 
 
 class Call(Data, frozen=True, kw_only=True):
@@ -116,11 +116,11 @@ class GraphOutputReader:
         """See `OutputReader`. A module that left nothing in the graphs is not there."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            watched = bundle_with_outputs(self.bundle, calls, Path(scratch))
-            with self._reopen(watched) as backend:
+            exposed = bundle_with_outputs(self.bundle, calls, Path(scratch))
+            with self._reopen(exposed) as backend:
                 for evaluation in evaluations:
                     values = backend.values(given(backend.inputs, evaluation))
-                    yield {path: values[WATCHED + path] for path in paths}
+                    yield {path: values[EXPOSED + path] for path in paths}
 
     def place(self, path: str, error: float) -> Place:
         """See `OutputReader`."""
@@ -166,13 +166,13 @@ def ends(nodes: Sequence[Node]) -> dict[str, Node]:
 def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
     """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules at `calls`, in float32.
 
-    Their names are "watched." and the module's path. Modules that left nothing in the graphs are left out.
+    Their names are "exposed." and the module's path. Modules that left nothing in the graphs are left out.
     """
     found, graphs = ends(read_nodes(bundle)), {}
     for name, graph in network_graphs(bundle):
         here = [call for call in calls if call.path in found and found[call.path].graph == name]
-        expose(bundle.path / graph.file, folder, {WATCHED + call.path: found[call.path].value for call in here})
-        specs = [TensorSpec(name=WATCHED + call.path, shape=("batch", *call.shape)) for call in here]
+        write_with_outputs(bundle.path / graph.file, folder, {EXPOSED + call.path: found[call.path].value for call in here})
+        specs = [TensorSpec(name=EXPOSED + call.path, shape=("batch", *call.shape)) for call in here]
         graphs[name] = msgspec.structs.replace(graph, outputs=(*graph.outputs, *specs))
     for name in (CARD, PLAN):
         shutil.copyfile(bundle.path / name, folder / name)
@@ -180,7 +180,7 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
     return msgspec.structs.replace(bundle, path=folder, manifest=manifest)
 
 
-def expose(path: Path, folder: Path, values: Mapping[str, str]) -> None:
+def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> None:
     """Writes the graph at `path` into `folder`, with an output, in float32, of each name in `values` for the value there."""
     model = ir.load(path)
     known = {value.name: value for node in model.graph for value in node.outputs}

@@ -39,7 +39,7 @@ def bisect(reference: Backend, candidate: Backend, evaluations: Sequence[Values]
 
     Raises UsageError for a reference that is not torch, and for a candidate that cannot be looked into.
     """
-    truth, other = TorchOutputReader(_torch(reference)), _watcher(candidate)
+    truth, other = TorchOutputReader(_torch(reference)), _output_reader(candidate)
     calls = truth.calls(evaluations[0])
     profiles = _profiles(truth, other, _blocks(calls), evaluations)
     firsts = [_first(profile, tolerance) for profile in profiles]
@@ -110,7 +110,7 @@ def _block_errors(evaluation: Values, profile: dict[str, float], first: str | No
     )
 
 
-def _watcher(candidate: Backend) -> OutputReader:
+def _output_reader(candidate: Backend) -> OutputReader:
     if isinstance(candidate, TorchBackend) and candidate.library == "torch" and not candidate.compiled:
         return TorchOutputReader(candidate)
     if isinstance(candidate, OnnxRuntimeBackend):
@@ -121,22 +121,22 @@ def _watcher(candidate: Backend) -> OutputReader:
     raise UsageError(f"--bisect can look into torch, onnxruntime, tensorrt and tensorrt_rtx, not into {candidate.name}")
 
 
-def _on_onnxruntime(candidate: OnnxRuntimeBackend, watched: Bundle) -> OnnxRuntimeBackend:
-    """The graphs of a watched bundle, opened as the candidate's were."""
-    graphs = watched.manifest.graphs
-    return OnnxRuntimeBackend(watched.path, graphs, watched.card, device=candidate.device, threads=candidate.threads)
+def _on_onnxruntime(candidate: OnnxRuntimeBackend, exposed: Bundle) -> OnnxRuntimeBackend:
+    """The graphs of a bundle with more outputs, opened as the candidate's were."""
+    graphs = exposed.manifest.graphs
+    return OnnxRuntimeBackend(exposed.path, graphs, exposed.card, device=candidate.device, threads=candidate.threads)
 
 
-def _on_tensorrt(settings: EngineSettings, watched: Bundle) -> TensorRTBackend:
-    """Engines of a watched bundle, built for this."""
-    return open_engines(build_engines(watched, settings), flavour=settings.flavour, precision=settings.onnx.precision)
+def _on_tensorrt(settings: EngineSettings, exposed: Bundle) -> TensorRTBackend:
+    """Engines of a bundle with more outputs, built for this."""
+    return open_engines(build_engines(exposed, settings), flavour=settings.flavour, precision=settings.onnx.precision)
 
 
-def build_engines(watched: Bundle, settings: EngineSettings) -> Bundle:
-    """Engines of a watched bundle in a folder inside of it. What its graphs show are outputs of the engines too."""
-    folder = watched.path / "engines"
+def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:
+    """Builds engines of a bundle in a folder inside of it. The outputs that its graphs were given are the engines' too."""
+    folder = exposed.path / "engines"
     folder.mkdir()
-    fill_engines(folder, watched, settings, key="watched", made_by={})
+    fill_engines(folder, exposed, settings, key="exposed", made_by={})
     return open_bundle(folder)
 
 
