@@ -49,15 +49,14 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
 
 
 def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:
-    """The spec of an input or output of a network, its latents' size replaced by that of the settings."""
+    """The spec of an input or output of a network; latents get the size that the settings say."""
     if len(spec.shape) != 4:
         return spec
     return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(settings.size or ("height", "width"))), dtype=spec.dtype)
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:
-    """Inputs of each kind that a network takes: normal latents and text, times up to 1000, any labels, the null label among
-    several."""
+    """Random inputs for specs: normal latents and text, times up to 1000, and labels, of which the second is the null label."""
     inputs: Inputs = {}
     for spec in specs:
         shape = spec.concrete(**axes)

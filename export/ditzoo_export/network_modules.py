@@ -13,7 +13,7 @@ from ditzoo.nets.precision import copied
 
 
 class Guided(nn.Module):
-    """A network with classifier-free guidance inside (arXiv 2207.12598): one label an image in, the guided prediction out."""
+    """A network with classifier-free guidance inside (arXiv 2207.12598): one label per image in, the guided prediction out."""
 
     def __init__(self, net: nn.Module, *, null: int, guided: int) -> None:
         super().__init__()
@@ -28,14 +28,14 @@ class Guided(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Self-attention that is exported as one operation, ONNX Runtime's own, which has flash attention for it."""
+    """Self-attention that is exported as one operation of ONNX Runtime, which computes it by flash attention."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.heads, self.qkv, self.proj = attention.heads, attention.qkv, attention.proj
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `Attention.forward`; only an exporter can call it."""
+        """The same as `Attention.forward`, but only PyTorch's exporter can call it."""
         q, k, v = self.qkv(x).chunk(3, dim=2)  # each: B T D
         heads: dict[str, Any] = {"num_heads": self.heads}
         operation = "com.microsoft::MultiHeadAttention"
@@ -44,7 +44,7 @@ class FusedAttention(nn.Module):
 
 
 def with_fused_attention(net: Network) -> Network:
-    """The net, its weights shared, with attention as ONNX Runtime has it."""
+    """A copy of the network that shares its weights, with attention as one operation of ONNX Runtime."""
     net = copied(net)
     for parent in list(net.modules()):
         for name, module in list(parent.named_children()):

@@ -74,8 +74,7 @@ def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable
 
 def check_form(path: Path, graph: Graph) -> None:
     """Raises ExportError unless the file is valid ONNX of the graph's opset."""
-    model = onnx.load(path, load_external_data=False)
-    opset = {opset.domain: opset.version for opset in model.opset_import}.get("")
+    opset = ir.load(path).opset_imports.get("")
     if opset != graph.opset:
         raise ExportError(f"{graph.file} was written in opset {opset}, not {graph.opset}; this torch cannot export it")
     try:

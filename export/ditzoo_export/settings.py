@@ -1,4 +1,4 @@
-"""What an export is asked for, and how the texts of the command line say it. Imports nothing heavy."""
+"""The settings of an export and of a build of engines, checked against the card. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from ditzoo.zoo.card import Card
 from ditzoo_export.sizes import Size, exactly, own_size, parse_batches, parse_resolution, parse_resolutions, pixels_per_latent
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""Up to 22 attention is written as its parts, which every ONNX Runtime runs; from 23 on as one op, which TensorRT fuses."""
+"""The opset of each target. ONNX has an operator for attention from opset 23 on, which TensorRT fuses."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
-    """One ONNX export. `size` is that of the latents, None where the graph takes any; `split` hoists conditioning into a graph
-    of its own; `guided` adds a graph with guidance inside it."""
+    """The settings of one ONNX export.
+
+    `size` is that of the latents, None if the graphs take any. `split` puts conditioning into a graph of its own. `guided` adds
+    a graph with guidance inside it.
+    """
 
     precision: Precision = "fp32"
     target: Target = "onnxruntime"
@@ -26,7 +29,7 @@ class Settings(Data, frozen=True, kw_only=True):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the graphs carry scales that were measured beforehand."""
+        """Whether the graphs hold scales that were measured on a sampling run."""
         return self.eight_bits and self.target == "tensorrt"
 
     @property
@@ -62,11 +65,14 @@ def make_settings(
     split: bool | None = None,
     guided: bool = False,
 ) -> Settings:
-    """The settings of an export of `card`; what is not given is the card's own. Raises UsageError for what cannot be."""
+    """The settings of an export of `card`; `resolution` and `split` are the card's own if they are not given.
+
+    Raises UsageError for settings that cannot be had of this card.
+    """
     for kind, given, known in (("precision", precision, GRAPH_PRECISIONS), ("target", target, TARGETS)):
         if given not in known:
             raise unknown(kind, given, known)
-    traits = PRECISION_TRAITS[precision]
+    traits = PRECISION_TRAITS[precision]  # type: ignore[index]  # checked above
     if target not in traits.targets:
         raise UsageError(f"{precision} is for GPUs; add --target {' or '.join(traits.targets)}, or use --precision int8")
     if split and not card.splits:
@@ -78,8 +84,8 @@ def make_settings(
     if guided and traits.eight_bits and target == "tensorrt":
         raise UsageError(f"a guided graph is not made in {precision} for tensorrt; use fp16, or leave --guided out")
     return Settings(
-        precision=precision,  # type: ignore[arg-type]  # checked above
-        target=target,  # type: ignore[arg-type]
+        precision=precision,
+        target=target,  # type: ignore[arg-type]  # checked above
         size=parse_resolution(card, resolution),
         split=card.splits if split is None else split,
         guided=guided,
@@ -94,11 +100,11 @@ _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 
 
 class EngineSettings(Data, frozen=True, kw_only=True):
-    """One build of TensorRT engines, from the ONNX export `onnx`.
+    """The settings of one build of TensorRT engines from the ONNX export `onnx`.
 
-    `profiles` are those of the backbone; `merged`: all in one engine, else an engine each. `gpus` None: this machine's.
-    `options` are "stripped" (weights left out, to be filled in from the ONNX file), "refittable", "hardware_compatible" and
-    "version_compatible".
+    `profiles` are those of the backbone. `merged` puts all of them into one engine; otherwise each gets its own. `gpus` is None
+    for the GPU of this machine. `options` are "stripped" (weights are left out, and read from the ONNX file later),
+    "refittable", "hardware_compatible" and "version_compatible".
     """
 
     onnx: Settings
@@ -136,8 +142,10 @@ def make_engine_settings(
     split: bool | None = None,
     options: Sequence[str] = (),
 ) -> EngineSettings:
-    """The settings of a build of engines for `card`: for each of the resolutions, each of the batch sizes, as
-    `parse_resolutions` and `parse_batches` read them. Raises UsageError for what cannot be."""
+    """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
+
+    `parse_resolutions` and `parse_batches` read these. Raises UsageError for settings that cannot be had of this card.
+    """
     flavour = flavour.replace("-", "_")
     if flavour not in FLAVOURS:
         raise unknown("flavour", flavour, FLAVOURS)
@@ -163,12 +171,12 @@ def make_engine_settings(
 
 
 def conditioning_profile() -> Profile:
-    """The profile of the engine of "conditioning": any number of (time, label) pairs up to 64 at a time."""
+    """The profile of the engine of "conditioning": up to 64 pairs of a time and a label at once."""
     return Profile(axes={"batch": _CONDITIONING_ROWS})
 
 
 def check_precision(gpu: str, precision: Precision) -> None:
-    """Raises UsageError where a GPU has no such arithmetic."""
+    """Raises UsageError if a GPU cannot compute in a precision."""
     least = PRECISION_TRAITS[precision].capability
     if GPUS[gpu] < least:
         raise UsageError(f"{gpu} has no {precision}, which begins with sm{least}; use --precision fp16")

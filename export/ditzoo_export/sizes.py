@@ -14,7 +14,7 @@ LARGEST = 4
 
 
 def pixels_per_latent(card: Card) -> int:
-    """How many pixels a latent is wide and high."""
+    """How many pixels high and wide the square is that one latent stands for."""
     return card.decoder.factor if isinstance(card.decoder, Autoencoder) else 1
 
 
@@ -24,15 +24,15 @@ def own_size(card: Card) -> Size:
 
 
 def number_of_tokens(card: Card) -> int:
-    """How many patches the card's network makes of an image."""
+    """How many patches the card's network cuts an image into."""
     height, width = own_size(card)
     return height * width // card.backbone.patch_size**2
 
 
 def parse_resolution(card: Card, text: str | None) -> Size | None:
-    """The size of the latents of pictures of "256" or "256x384" (height x width) pixels; None for "dynamic".
+    """The size of the latents for images of "256" or "256x384" (height x width) pixels; None for "dynamic".
 
-    Raises UsageError where the network cannot have latents of that size.
+    Raises UsageError if the network cannot take latents of that size.
     """
     if text is None:
         return own_size(card)

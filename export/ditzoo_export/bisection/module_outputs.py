@@ -1,4 +1,4 @@
-"""Looking into a network as it runs: the outputs of its modules, by hooks in PyTorch, elsewhere as more outputs of a graph."""
+"""The outputs of a network's modules: read by hooks in PyTorch, and elsewhere as additional outputs of a graph."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ EXPOSED = "exposed."
 
 
 class Call(Data, frozen=True, kw_only=True):
-    """A module that runs when a network does: its path, those of the modules inside of whose code it was called, and the shape
-    of its output but for the batch axis. The network itself has the path ""."""
+    """A module that runs when a network does.
+
+    `path` is "" for the network itself. `within` has the paths of the modules whose code it was called from, the outermost
+    first. `shape` is that of its output, without the batch axis.
+    """
 
     path: str
     within: tuple[str, ...]
@@ -55,13 +58,13 @@ class Node(Data, frozen=True, kw_only=True):
 
 
 class OutputReader(Protocol):
-    """A network that can be looked into."""
+    """A network whose modules' outputs can be read."""
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """The outputs of the modules at `calls`, those of them that it has, by path; one evaluation after the other."""
+        """For each evaluation, the outputs of the modules in `calls` by path; modules that it does not have are left out."""
 
     def place(self, path: str, error: float) -> Place:
-        """What computes the output of the module at a `path`."""
+        """The place that computes the output of the module at a `path`."""
 
 
 class TorchOutputReader:
@@ -73,7 +76,7 @@ class TorchOutputReader:
         self._backend, self._net = backend, backend.net
 
     def calls(self, evaluation: Values) -> list[Call]:
-        """Every module that runs, in the order in which they end; the network itself is the last."""
+        """Every module that runs, in the order in which they end. The last is the network itself."""
         running: list[str] = []
         calls: dict[str, Call] = {}
 
@@ -113,7 +116,7 @@ class GraphOutputReader:
         self.ends = ends(read_nodes(bundle))
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """See `OutputReader`. A module that left nothing in the graphs is not there."""
+        """See `OutputReader`. The graphs do not have modules that compute nothing."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
             exposed = bundle_with_outputs(self.bundle, calls, Path(scratch))
@@ -128,12 +131,12 @@ class GraphOutputReader:
 
 
 def given(specs: Sequence[TensorSpec], values: Values) -> Values:
-    """Those of the values that `specs` name, in the dtypes that they have."""
+    """The values that `specs` name, in the dtypes of the specs."""
     return {spec.name: values[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
 def place_of(node: Node, error: float, *, changed: bool) -> Place:
-    """The place that a node is."""
+    """A node as a place of a bisection."""
     return Place(
         graph=node.graph, module=node.module, operation=node.operation, node=node.name, relative_l2=error, changed=changed
     )
@@ -154,19 +157,19 @@ def network_graphs(bundle: Bundle) -> list[tuple[str, Graph]]:
 
 
 def ends(nodes: Sequence[Node]) -> dict[str, Node]:
-    """The node that gives the output of each module, by the module's path: the last one that belongs to it."""
+    """The node that gives the output of each module, by the module's path: the last node that belongs to it."""
     found: dict[str, Node] = {}
     for node in nodes:
-        parts = node.module.split(".") if node.module else []
-        for depth in range(len(parts) + 1):
-            found[".".join(parts[:depth])] = node
+        names = node.module.split(".") if node.module else []
+        for depth in range(len(names) + 1):
+            found[".".join(names[:depth])] = node
     return found
 
 
 def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
-    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules at `calls`, in float32.
+    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules in `calls`, in float32.
 
-    Their names are "exposed." and the module's path. Modules that left nothing in the graphs are left out.
+    The names of these outputs are "exposed." and the module's path. Modules that no node belongs to are left out.
     """
     found, graphs = ends(read_nodes(bundle)), {}
     for name, graph in network_graphs(bundle):
@@ -181,7 +184,10 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
 
 
 def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> None:
-    """Writes the graph at `path` into `folder`, with an output, in float32, of each name in `values` for the value there."""
+    """Writes the graph at `path` into `folder` with more outputs: `values` maps their names to those of values inside of it.
+
+    The added outputs are in float32.
+    """
     model = ir.load(path)
     known = {value.name: value for node in model.graph for value in node.outputs}
     for name, value in values.items():
@@ -197,7 +203,7 @@ def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> N
 def _hooked(
     modules: Mapping[str, nn.Module], *, begin: Callable[[str], None], end: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """While inside, `begin` is told the path of a module that begins to run, and `end` also its output."""
+    """In the block, `begin` is called with the path of each module that begins to run, and `end` with path and output."""
 
     def before(path: str) -> Callable[..., None]:
         return lambda module, arguments: begin(path)
