@@ -84,8 +84,8 @@ def make_settings(
     if guided and traits.eight_bits and target == "tensorrt":
         raise UsageError(f"a guided graph is not made in {precision} for tensorrt; use fp16, or leave --guided out")
     return Settings(
-        precision=precision,
-        target=target,  # type: ignore[arg-type]  # checked above
+        precision=precision,  # type: ignore[arg-type]  # checked above
+        target=target,
         size=parse_resolution(card, resolution),
         split=card.splits if split is None else split,
         guided=guided,
