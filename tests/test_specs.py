@@ -20,7 +20,7 @@ def test_every_precision_has_a_row() -> None:
 def test_onnx_has_the_type(precision: Precision) -> None:
     traits = PRECISION_TRAITS[precision]
     dtype = ir.DataType[traits.onnx].numpy()
-    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else ml_dtypes.finfo(dtype)
+    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     assert float(limits.max) == traits.largest
     assert dtype.itemsize == traits.bytes
     assert traits.half == (traits.bytes == 2)
