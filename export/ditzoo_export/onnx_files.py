@@ -88,11 +88,11 @@ def read_with_weights(path: Path) -> ir.Model:
     return ir.from_proto(onnx.load(path))
 
 
-def write_with_weights(model: ir.Model, path: Path) -> None:
+def write_with_weights(model: onnx.ModelProto, path: Path) -> None:
     """Writes a graph over the one at `path`, and its weights into a file beside it."""
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
-    onnx.save(ir.to_proto(model), path, save_as_external_data=True, location=data.name)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 @contextmanager

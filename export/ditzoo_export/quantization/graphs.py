@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx_ir as ir
 
 from ditzoo.bundle import Graph
 from ditzoo_export.onnx_files import read_with_weights, write_with_weights
@@ -40,5 +41,5 @@ def write_quantized(
         model = read_with_weights(source / graph.file)
         if name != "conditioning":
             insert_qdq(model.graph, settings.precision, largest=largest, left_out=left_out)
-        write_with_weights(model, folder / graph.file)
+        write_with_weights(ir.to_proto(model), folder / graph.file)
     return quantized

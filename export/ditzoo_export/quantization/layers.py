@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -54,15 +53,10 @@ def weights_of(layer: ir.Node) -> ir.Value:
     return layer.inputs[1]
 
 
-def values_inside(graph: ir.Graph) -> list[ir.Value]:
-    """The values that a graph computes and its weights; its inputs and outputs are none of them."""
+def forget_types(graph: ir.Graph) -> None:
+    """Drops what a graph says of the types and shapes of the values inside of it. It does not change the weights."""
     computed = [value for node in graph for value in node.outputs if not value.is_graph_output()]
-    return [*computed, *graph.initializers.values()]
-
-
-def forget_types(values: Iterable[ir.Value]) -> None:
-    """Drops what a graph says of the types and shapes of values. That of the weights themselves stays."""
-    for value in values:
+    for value in (*computed, *graph.initializers.values()):
         value.type = value.shape = None
         value.metadata_props.clear()
 

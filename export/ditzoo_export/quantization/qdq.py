@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ditzoo.specs import PRECISION_TRAITS, Precision
-from ditzoo_export.quantization.layers import forget_types, input_of, output_axis, quantized_layers, values_inside, weights_of
+from ditzoo_export.quantization.layers import forget_types, input_of, output_axis, quantized_layers, weights_of
 from ditzoo_export.scopes import add_missing_scopes, scopes_of_values
 
 SMOOTHING = 0.7
@@ -32,7 +32,7 @@ def insert_qdq(graph: ir.Graph, precision: Precision, *, largest: Mapping[str, n
     users = Counter(inputs)
     for layer, name in zip(layers, inputs, strict=True):
         _quantize_layer(graph, layer, precision, largest[name], alone=users[name] == 1)
-    forget_types(values_inside(graph))  # they are not true any more
+    forget_types(graph)  # they are not true any more
     add_missing_scopes(graph, scopes)
 
 
