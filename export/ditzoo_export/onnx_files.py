@@ -1,4 +1,4 @@
-"""ONNX files: writing a module of PyTorch as one, checking what was written, and reading and writing graphs with weights."""
+"""ONNX files: writing a module of PyTorch as one, checking it, and writing a graph that was changed."""
 
 from __future__ import annotations
 
@@ -81,11 +81,6 @@ def check_form(path: Path, graph: Graph) -> None:
         onnx.checker.check_model(path)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"{graph.file} is not valid ONNX: {error}; nothing was kept") from error
-
-
-def read_with_weights(path: Path) -> ir.Model:
-    """The graph at `path` with all of its weights in memory."""
-    return ir.from_proto(onnx.load(path))
 
 
 def write_with_weights(model: onnx.ModelProto, path: Path) -> None:

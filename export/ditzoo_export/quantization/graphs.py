@@ -7,12 +7,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnx_ir as ir
+import onnx
 
 from ditzoo.bundle import Graph
-from ditzoo_export.onnx_files import read_with_weights, write_with_weights
+from ditzoo_export.onnx_files import write_with_weights
 from ditzoo_export.quantization.dynamic import write_dynamic
-from ditzoo_export.quantization.qdq import insert_qdq
+from ditzoo_export.quantization.qdq import write_qdq
 from ditzoo_export.settings import Settings
 
 
@@ -33,13 +33,13 @@ def write_quantized(
     """
     quantized = dict(graphs)
     for name, graph in graphs.items():
-        if name != "conditioning":
-            quantized[name] = msgspec.structs.replace(graph, precision=settings.precision)
-        if name != "conditioning" and not settings.calibrated:
-            write_dynamic(source / graph.file, folder / graph.file, left_out=left_out)
+        given, made = source / graph.file, folder / graph.file
+        if name == "conditioning":
+            write_with_weights(onnx.load(given), made)
             continue
-        model = read_with_weights(source / graph.file)
-        if name != "conditioning":
-            insert_qdq(model.graph, settings.precision, largest=largest, left_out=left_out)
-        write_with_weights(ir.to_proto(model), folder / graph.file)
+        if settings.calibrated:
+            write_qdq(given, made, settings.precision, largest=largest, left_out=left_out)
+        else:
+            write_dynamic(given, made, left_out=left_out)
+        quantized[name] = msgspec.structs.replace(graph, precision=settings.precision)
     return quantized

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from ditzoo.specs import PRECISION_TRAITS, Precision
+from ditzoo_export.onnx_files import write_with_weights
 from ditzoo_export.quantization.layers import forget_types, input_of, output_axis, quantized_layers, weights_of
 from ditzoo_export.scopes import add_missing_scopes, scopes_of_values
 
@@ -21,12 +24,18 @@ SMOOTHING = 0.7
 _TINY = 1e-5
 
 
-def insert_qdq(graph: ir.Graph, precision: Precision, *, largest: Mapping[str, np.ndarray], left_out: str) -> None:
-    """Puts a Q/DQ pair on the input, and a DQ on the eight-bit weights, of every quantized layer of a float32 graph.
+def write_qdq(source: Path, path: Path, precision: Precision, *, largest: Mapping[str, np.ndarray], left_out: str) -> None:
+    """Writes the float32 graph at `source` to `path` with quantized layers.
 
-    `largest` holds the largest magnitudes [D] of each layer's input by the name of that value; `left_out` is as in
-    `quantized_layers`.
+    Every one gets a Q/DQ pair on its input, and a DQ on its eight-bit weights. `largest` holds the largest magnitudes [D] of
+    each layer's input by the name of that value; `left_out` is as in `quantized_layers`.
     """
+    model = ir.from_proto(onnx.load(source))
+    _insert_qdq(model.graph, precision, largest, left_out)
+    write_with_weights(ir.to_proto(model), path)
+
+
+def _insert_qdq(graph: ir.Graph, precision: Precision, largest: Mapping[str, np.ndarray], left_out: str) -> None:
     layers, scopes = quantized_layers(graph, left_out), scopes_of_values(graph)
     inputs = [str(input_of(layer).name) for layer in layers]
     users = Counter(inputs)
