@@ -26,6 +26,9 @@ from ditzoo.zoo.card import Card
 
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 
+ENGINE = ".engine"
+"""How the names of TensorRT's engines end. Readers take the names from the manifest: in older bundles they end in .plan."""
+
 log = logging.getLogger(__name__)
 
 

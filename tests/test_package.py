@@ -65,7 +65,7 @@ def test_the_runtime_never_imports_the_exporter() -> None:
 def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
-    assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/trace.py"} <= names
+    assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/network_graphs.py"} <= names
     for model in ("dit-digits", "uvit-digits"):
         weights = ROOT / "ditzoo" / "assets" / f"{model}.safetensors"
         assert f"ditzoo/assets/{weights.name}" in names
@@ -76,7 +76,7 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_bundle_runs_where_there_is_no_torch(name: str, bare_python: Path, tmp_path: Path) -> None:
-    for package in ("torch", "onnx", "ditzoo_export.trace"):
+    for package in ("torch", "onnx", "ditzoo_export.network_graphs"):
         absent = subprocess.run([bare_python, "-I", "-c", f"import {package}"], capture_output=True, text=True)
         assert "ModuleNotFoundError" in absent.stderr, package
     bundle = cached_bundle(ditzoo.card("dit-digits")).path

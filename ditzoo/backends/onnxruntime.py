@@ -19,10 +19,8 @@ from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.files import cache_dir
-from ditzoo.specs import Array, Device, Precision, Profile, Range, TensorSpec, axes_of
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Profile, Range, TensorSpec, axes_of
 from ditzoo.zoo.card import Card
-
-_NOT_ON_CPU: tuple[Precision, ...] = ("bf16",)
 
 _AS_EXPORTED = {"session.disable_quant_qdq": "1"}
 """Q/DQ pairs stay what they are: fused for a CPU, int8 would saturate and fp8 is refused."""
@@ -68,12 +66,12 @@ class OnnxRuntimeBackend(GraphBackend):
         profiles: Sequence[Profile] = (),
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads)
-        if device == "cpu" and self.precision in _NOT_ON_CPU:
+        if device == "cpu" and not PRECISION_TRAITS[self.precision].on_cpu:
             raise BackendError(
                 f"ONNX Runtime has no {self.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
             )
         self._library = np if device == "cpu" else cuda.arrays()
-        entries = _AS_EXPORTED if self.precision in ("int8", "fp8") else {}
+        entries = _AS_EXPORTED if PRECISION_TRAITS[self.precision].eight_bits else {}
         self._sessions = {self._graph.file: self._load(self._graph, entries, profiles)}
         if self._conditioning is not None:
             window = window_rows(self._conditioning.outputs)

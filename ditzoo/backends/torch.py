@@ -18,15 +18,12 @@ from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype
-from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
 DTYPES: dict[Precision, torch.dtype] = {
-    "fp64": torch.float64,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
+    name: getattr(torch, traits.torch) for name, traits in PRECISION_TRAITS.items() if traits.torch
 }
 
 
@@ -138,9 +135,8 @@ def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[...,
 
 def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
     """The inputs or outputs of a network in float32 as they are in `precision`."""
-    if precision != "fp64":
-        return specs
-    return tuple(msgspec.structs.replace(spec, dtype="float64") if spec.dtype == "float32" else spec for spec in specs)
+    dtype = PRECISION_TRAITS[precision].inputs
+    return tuple(msgspec.structs.replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
 
 
 def _check_device(device: Device, precision: Precision) -> None:

@@ -17,7 +17,7 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import check_backend, check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
-from ditzoo.specs import Precision
+from ditzoo.specs import PRECISION_TRAITS, Precision, Tolerance
 from ditzoo.zoo.card import Card
 
 TIMES, LATENTS = 5, 4
@@ -25,22 +25,7 @@ TIMES, LATENTS = 5, 4
 was asked for is tried on all of them."""
 
 
-class Tolerance(Data, frozen=True, kw_only=True):
-    """The largest relative L2 errors of one evaluation and of the final sample, and the least PSNR, that still pass."""
-
-    forward: float
-    sample: float
-    psnr: float
-
-
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp64": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
-    "fp32": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
-    "bf16": Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
-    "fp16": Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
-    "int8": Tolerance(forward=3e-2, sample=2e-1, psnr=20.0),
-    "fp8": Tolerance(forward=1e-1, sample=4e-1, psnr=15.0),
-}
+TOLERANCES: dict[Precision, Tolerance] = {name: traits.tolerance for name, traits in PRECISION_TRAITS.items()}
 
 
 class LabelError(Data, frozen=True, kw_only=True):

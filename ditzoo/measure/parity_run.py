@@ -16,14 +16,13 @@ from ditzoo.measure.parity import (
     Comparison,
     SampledStates,
     SamplingTask,
-    Tolerance,
     check_comparable,
     follow,
     forward_errors,
     measure,
 )
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import Precision
+from ditzoo.specs import Precision, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
 """What opens a backend."""

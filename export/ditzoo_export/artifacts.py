@@ -1,4 +1,4 @@
-"""What was made before is found again: bundles named by a hash of all that they depend on. Imports nothing heavy."""
+"""Exports and engines, each made once: they are found again by a hash of all that they depend on. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ditzoo.nets.network import Network
 
 PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-SOURCES = ("families", "nets", "pictures", "plan", "solvers")
-"""The packages of ditzoo whose code decides what an export contains."""
+SOURCES = ("families", "nets", "pictures", "plan", "solvers", "specs.py")
+"""The packages and modules of ditzoo whose code decides what an export contains."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -33,8 +33,8 @@ def export_onnx(
 ) -> Bundle:
     """Exports the card's network, or `net` in its place, to a bundle in the folder `out`, verified before it appears.
 
-    Where the same bundle is there already, it is left as it is. Raises ExportError where the verification fails, and UsageError
-    where `out` cannot be written or is taken.
+    If the same bundle is there already, it is left as it is. Raises ExportError if the verification fails, and UsageError if
+    `out` cannot be written, or something else is there.
     """
     return _provide_onnx(card, out, settings or make_settings(card), net, overwrite=overwrite)
 
@@ -52,7 +52,7 @@ def export_engines(
     """Builds TensorRT engines of the card's network, or of `net`, into a bundle in the folder `out`.
 
     The ONNX graphs that they are built from are made in the cache, or found there. Raises ExportError, with all that TensorRT
-    said, where one cannot be built; else as `export_onnx`.
+    said, if an engine cannot be built; for other errors see `export_onnx`.
     """
     key = engine_key(card, settings, net)
 
@@ -77,15 +77,18 @@ def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
 
 
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
-    """The hash of all that engines depend on: those of their ONNX export, and TensorRT, GPU, profiles and flags."""
+    """The hash of all that engines depend on: the ONNX export, and the version of TensorRT, the GPUs, profiles and options."""
     return _hash(onnx_key(card, settings.onnx, net), settings, made_by(settings.flavour))
 
 
 def made_by(flavour: str | None = None) -> dict[str, str]:
-    """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour`."""
+    """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour` if one is given.
+
+    Raises MissingPackageError, with the command that installs it, for a package that is missing.
+    """
     names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
-    folders = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
-    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    places = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
+    sources = [path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))]
     exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
 

@@ -1,4 +1,4 @@
-"""The decoder of latent models as ONNX, so that a bundle gives images without torch."""
+"""The decoder of latent models as ONNX, so that a bundle gives images without PyTorch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ditzoo.pictures import autoencoders
 from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import has_decoder
 from ditzoo.zoo.card import Autoencoder, Card
-from ditzoo_export.graph import write_graph
+from ditzoo_export.onnx_files import write_graph
 
 
 def export_decoder(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
     """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
 
-    Returns what the manifest says of it; nothing for models of pixels, and where the decoder should have come with a
-    checkpoint but did not. The size of the latents is the card's own.
+    Returns the graph by its name, for the manifest. Returns none for models of pixels, and if the checkpoint should have held
+    the decoder but did not. The size of the latents is the card's own.
     """
     if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not has_decoder(card)):
         return {}

@@ -185,7 +185,8 @@ def test_parity_of_the_embedded_models(name: str, capfd: pytest.CaptureFixture[s
 
 
 def test_parity_beyond_its_tolerance_exits_with_1(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from ditzoo.measure.parity import TOLERANCES, Tolerance
+    from ditzoo.measure.parity import TOLERANCES
+    from ditzoo.specs import Tolerance
 
     monkeypatch.setitem(TOLERANCES, "bf16", Tolerance(forward=1e-9, sample=1e-9, psnr=200.0))
     assert run(["parity", "uvit-digits", "--backends", "torch,torch:bf16", *FAST]) == 1

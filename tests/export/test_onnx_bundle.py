@@ -21,8 +21,8 @@ from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import Precision, Profile, Range, TensorSpec
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, export_onnx, make_settings
-from ditzoo_export.settings import parse_batches, parse_resolution
-from ditzoo_export.trace import trace_graphs
+from ditzoo_export.network_graphs import write_network_graphs
+from ditzoo_export.sizes import parse_batches, parse_resolution
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
 
@@ -122,7 +122,7 @@ def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Preci
     """The exporter's rules keep the last graph that they saw: its weights would lie beside ONNX Runtime's copies."""
     card, net = random_model(config)
     weights = [weakref.ref(tensor) for tensor in (*net.parameters(), *net.buffers())]
-    trace_graphs(tmp_path, card, net, make_settings(card, precision=precision), precision=precision)
+    write_network_graphs(tmp_path, card, net, make_settings(card, precision=precision))
     del net
     gc.collect()
     assert [weight() for weight in weights if weight() is not None] == []
@@ -131,7 +131,7 @@ def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Preci
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, net = random_model(TINY_UVIT)
     other = build(TINY_UVIT).eval()
-    monkeypatch.setattr("ditzoo_export.trace.with_fused_attention", lambda net: other)
+    monkeypatch.setattr("ditzoo_export.network_graphs.with_fused_attention", lambda net: other)
     with pytest.raises(ExportError, match=r"the output prediction of random-uvit in fp32 is off by .* at time"):
         export_onnx(card, tmp_path / "b", net=net)
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +180,7 @@ def test_a_uvit_takes_no_other_resolution_and_no_split() -> None:
     for resolution in ("dynamic", "16"):
         with pytest.raises(UsageError, match="learned the positions of 8x8 pixels"):
             parse_resolution(card, resolution)
-    with pytest.raises(UsageError, match="leave split out"):
+    with pytest.raises(UsageError, match="leave --split out"):
         make_settings(card, split=True)
 
 

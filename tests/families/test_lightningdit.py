@@ -28,7 +28,7 @@ from ditzoo.plan.make import make_plan
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import LightningDiTConfig
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
 from tests.support.hub_models import Desk
 from tests.support.published import LIGHTNINGDIT_CARD, lightningdit_file, sampled, vavae_files

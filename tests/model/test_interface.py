@@ -19,7 +19,7 @@ from ditzoo.errors import BackendError, BundleError, PlanError, UsageError
 from ditzoo.sampling.loop import Step
 from ditzoo.specs import Array
 from ditzoo_export import cached_bundle
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from ditzoo.pictures import autoencoders
 from ditzoo.pictures.decode import open_decoder
 from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo_export import export_onnx
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
 from tests.support.hub_models import Desk, state
 from tests.support.published import DCAE_CARD, VAVAE_CARD, dcae_file, sampled, vavae_files

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
 
 WEIGHTS = state(TINY)
