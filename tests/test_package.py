@@ -49,7 +49,6 @@ def test_public_names_are_there_whatever_was_imported_before() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr == ""
 
 
-@pytest.mark.slow
 def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
     bundle = cached_bundle(ditzoo.card("uvit-digits")).path
     typed = ["sample", str(bundle), "--steps", "2", "--out", str(tmp_path / "x.png")]

@@ -26,6 +26,7 @@ gpus = ["sm89", "sm90"]
 """
 
 
+@pytest.mark.slow
 def test_a_matrix_is_made_then_found_and_a_failure_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "export.toml").write_text(MATRIX)
     command = ["export", "--matrix", str(tmp_path / "export.toml"), "--json"]
