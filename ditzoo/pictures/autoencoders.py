@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ditzoo.checkpoint import open_checkpoint, read_decoder
-from ditzoo.checkpoint.autoencoders import build
-from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
+from ditzoo.checkpoint.autoencoders import build, diffusers_class
+from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file
 from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
@@ -83,15 +83,9 @@ def _is_config(path: str) -> bool:
 
 def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Module:
     """The autoencoder in a folder of diffusers."""
-    folder = fetch(source) / PurePath(source.files[0].path).parent
+    kind, folder = diffusers_class(architecture), fetch(source) / PurePath(source.files[0].path).parent
     try:
-        import diffusers
-
-        net: nn.Module = getattr(diffusers, architecture).from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"decoding with torch needs the package {error.name}: pip install 'ditzoo[diffusers]'"
-        ) from error
+        net: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the decoder of {card.name} in {folder} does not load: {error}") from error
     return net

@@ -65,7 +65,7 @@ def test_the_dcae_file_gives_the_authors_image(way: str, desk: Desk) -> None:
     assert np.abs(output - DCAE["out"].numpy()).max() <= 1e-5 * np.abs(output).max()
     assert relative_l2(latents, DCAE["latents"].numpy()) <= 2e-5
     assert relative_l2(open_decoder(card)(DCAE["latents"].numpy()), DCAE["image"].numpy()) <= 1e-5
-    assert relative_l2(open_decoder(card)(latents), DCAE["image"].numpy()) <= 1e-4
+    assert relative_l2(open_decoder(card)(latents), DCAE["image"].numpy()) <= 1e-5  # the whole way
 
 
 def test_the_bundle_of_the_dcae_file_gives_the_authors_image(desk: Desk) -> None:
@@ -73,7 +73,8 @@ def test_the_bundle_of_the_dcae_file_gives_the_authors_image(desk: Desk) -> None
     with ditzoo.open_backend("onnxruntime", bundle) as backend:
         latents = sampled(backend, DCAE)
     assert relative_l2(latents, DCAE["latents"].numpy()) <= 2e-5
-    assert relative_l2(open_decoder(bundle)(DCAE["latents"].numpy()), DCAE["image"].numpy()) <= 1e-5
+    for each in (latents, DCAE["latents"].numpy()):
+        assert relative_l2(open_decoder(bundle)(each), DCAE["image"].numpy()) <= 1e-5
 
 
 def test_of_the_autoencoder_the_decoder_alone_is_kept_and_pushed(desk: Desk) -> None:
