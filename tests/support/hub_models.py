@@ -76,7 +76,7 @@ class Command:
         self._process.start()
 
     def wait(self) -> int:
-        self._process.join(100)
+        self._process.join(600)
         assert self._process.exitcode is not None, "it hangs"
         return self._process.exitcode
 
