@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import ditzoo
+from ditzoo_export import cached_bundle
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,6 +82,7 @@ def test_a_script_of_all_public_names_runs_and_is_strictly_typed(bare_python: Pa
     exec(compile(SCRIPT, "script.py", "exec"), namespace)  # noqa: S102
     main = namespace["main"]
     assert callable(main)
+    shutil.copytree(cached_bundle(ditzoo.card("uvit-digits")).path, tmp_path / "bundle")  # the script's export finds it
     main(tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
     options = ["--strict", "--python-executable", str(bare_python), "--config-file", "", "--cache-dir", str(tmp_path / "cache")]
