@@ -229,7 +229,7 @@ def test_against_diffusers(capfd: pytest.CaptureFixture[str]) -> None:
     (report,) = json.loads(capfd.readouterr().out)
     assert report["precision"] == "bf16"
     assert run(["parity", "uvit-digits", "--against", "diffusers"]) == 2
-    assert "error: diffusers has no such network as that of uvit-digits" in capfd.readouterr().err
+    assert "error: diffusers has no network like that of uvit-digits" in capfd.readouterr().err
     no_null = msgspec.structs.replace(DIT, backbone=msgspec.structs.replace(DIT.backbone, class_dropout_prob=0.0))
     with pytest.raises(UsageError, match="always has a null label, and dit-digits has none"):
         open_backend("diffusers", no_null)
