@@ -49,20 +49,26 @@ def decoder_entries(entries: Entries, architecture: Architecture) -> Entries:
     return LAYOUTS[architecture].to_canonical(ours)
 
 
-def build(architecture: Architecture, shapes: Shapes) -> nn.Module:
-    """diffusers' autoencoder of the sizes that `shapes` have, without its encoder, on torch's device "meta".
-
-    Raises CheckpointError where a tensor that tells the sizes is missing, MissingPackageError without diffusers.
-    """
+def diffusers_class(architecture: Architecture) -> Any:
+    """The class of that name; raises MissingPackageError, with what to install, without diffusers."""
     try:
         import diffusers
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"decoding with torch needs the package {error.name}: pip install 'ditzoo[diffusers]'"
         ) from error
+    return getattr(diffusers, architecture)
+
+
+def build(architecture: Architecture, shapes: Shapes) -> nn.Module:
+    """diffusers' autoencoder of the sizes that `shapes` have, without its encoder, on torch's device "meta".
+
+    Raises CheckpointError where a tensor that tells the sizes is missing, MissingPackageError without diffusers.
+    """
+    kind = diffusers_class(architecture)
     try:
         with torch.device("meta"):
-            net: nn.Module = getattr(diffusers, architecture)(**LAYOUTS[architecture].config(shapes))
+            net: nn.Module = kind(**LAYOUTS[architecture].config(shapes))
     except (LookupError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"it is no decoder of {architecture}: {error}") from error
     net.encoder = nn.Identity()

@@ -13,6 +13,7 @@ from ditzoo.zoo.card import Layout
 
 _NETWORK, _AUTOENCODER = "diffusion_model.", "autoencoder."
 _LAYOUTS = {layout.name: layout for family in FAMILIES for layout in family.layouts}
+_CONFIGS = {layout.name: family.config for family in FAMILIES for layout in family.layouts}
 
 
 def detect(entries: Entries) -> Layout:
@@ -41,11 +42,12 @@ def _prefix(entries: Entries) -> str:
 def to_canonical(entries: Entries, layout: Layout, config: object) -> Entries:
     """The network's entries under their canonical names. Those without a canonical name keep theirs, to be reported.
 
-    `config` is the configuration of the network, or None where none is known yet.
+    `config` is the configuration of the network, or None where none is known yet. One of another family than the checkpoint's
+    counts as none.
     """
     network, known = _network(entries, layout)
     kept = {key: entry for key, entry in network.items() if not key.startswith(known.training_only)}
-    return known.to_canonical(kept, config)
+    return known.to_canonical(kept, config if isinstance(config, _CONFIGS[known.name]) else None)
 
 
 def left_out(entries: Entries, layout: Layout) -> list[str]:

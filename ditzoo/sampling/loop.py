@@ -112,7 +112,7 @@ def _first_broken(x: Array) -> int:
 
 def _not_finite(backend: Backend, plan: Plan, done: int, image: int) -> BackendError:
     advice = (
-        "half precision overflowed, as fp16 ends at 65504: use --precision bf16, which reaches as far as fp32, or fp32"
+        "fp16 overflowed, as it ends at 65504: use --precision bf16, which ends where fp32 does (export a bundle in it)"
         if backend.precision == "fp16"
         else "weights, solver or guidance make numbers that are too large; `ditzoo parity` compares with PyTorch in fp32"
     )

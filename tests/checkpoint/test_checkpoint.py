@@ -241,3 +241,8 @@ def test_random_bytes_are_refused(content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(CheckpointError):
             shapes_of(path)
+
+
+def test_a_network_of_another_family_is_recognised_in_any_layout(tmp_path: Path) -> None:
+    save_file(diffusers(DIT, TINY), tmp_path / "other.safetensors")
+    assert "kind DiT instead of U-ViT" in refused(tmp_path / "other.safetensors", TINY_UVIT)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,7 @@ from ditzoo.weights.catalogue import card
 from ditzoo.weights.local import weights_file
 from ditzoo.weights.reference import parse
 from ditzoo.zoo import CARDS
-from ditzoo.zoo.card import ByHand, Card, File, OnHub, Published, Unreleased
+from ditzoo.zoo.card import ByHand, Card, File, LinearFlow, OnHub, Published, Unreleased
 from ditzoo.zoo.class_names import class_names
 from ditzoo.zoo.configs import DiTConfig
 from ditzoo.zoo.toml import load_cards
@@ -387,9 +388,20 @@ def test_the_table_in_the_docs_is_the_cards(name: str) -> None:
     assert cells[4:] == [found.licence, figure]
 
 
-def test_the_card_in_the_docs_is_one(tmp_path: Path) -> None:
-    example = re.search(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert example
+def test_the_cards_in_the_docs_are_cards(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     file = tmp_path / "zoo.toml"
-    file.write_text(example[1])
-    assert load_cards(file, CARDS)["moths"].number_of_classes == 12
+    file.write_text("".join(examples))
+    found = load_cards(file, CARDS)
+    assert found["moths"].number_of_classes == 12
+    assert found["repa"].schedule == LinearFlow(noise_at=1, velocity="to_noise")
+    assert found["repa"].sampling.guidance_times == (0.0, 0.7)
+    assert found["repa"].sampling.solver == CARDS["sit-xl-2-256"].sampling.solver
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_docs_say_of_every_card_what_it_was_held_against(name: str) -> None:
+    text = DOCS.with_name("checkpoints.md").read_text(encoding="utf-8").partition("## What was held against what")[2]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    rows_of_it = [row for row in rows if any(fnmatchcase(name, pattern) for pattern in re.findall(r"`(.+?)`", row))]
+    assert len(rows_of_it) == 1
