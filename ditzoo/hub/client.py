@@ -286,7 +286,7 @@ def _refusal(error: Any, what: str) -> str:
 def _unresolved(what: str) -> str:
     return (
         f"cannot fetch {what}: the name of {_endpoint()} cannot be looked up; check the network, DNS and HF_ENDPOINT,"
-        " or wait longer with --timeout SECONDS (a twelfth of it is for the name)"
+        " or wait longer with --timeout SECONDS (a twelfth of it is for the name, and at least 2.5 s)"
     )
 
 

@@ -42,11 +42,12 @@ def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = sil
 
     Where no server can be asked, the newest revision is the one that the Hub's cache has: see `ditzoo.hub.offline`.
     """
-    commit = source.revision or pins.read(source.repo).newest or _newest(source, patience=patience)
+    known = source.revision or pins.read(source.repo).newest
+    commit, is_newest = (known, source.revision is None) if known else _newest(source, patience=patience)
     paths, files = {}, []
     for file in source.files:
         path, found = _verified(source, file, commit, patience=patience, advance=advance)
-        pins.add(source.repo, commit, found, newest=source.revision is None)
+        pins.add(source.repo, commit, found, newest=is_newest)
         paths[file.path] = path
         files.append(found)
     return msgspec.structs.replace(source, revision=commit, files=tuple(files)), paths
@@ -66,17 +67,18 @@ def explaining_the_disk() -> Iterator[None]:
         ) from error
 
 
-def _newest(source: OnHub, *, patience: float) -> str:
-    """The newest commit of a source's repository: as the server says, or, without one, as the Hub's cache says."""
+def _newest(source: OnHub, *, patience: float) -> tuple[str, bool]:
+    """The newest commit of a source's repository, and True, as the server says; without one, what the Hub's cache has, and
+    False, so that a later pull asks again."""
     paths = [file.path for file in source.files]
     try:
-        return client.look_up(source.repo, paths[0], revision=None, patience=patience).commit
+        return client.look_up(source.repo, paths[0], revision=None, patience=patience).commit, True
     except client.UnreachableError:
         commit = offline.find_revision(source.repo, None, paths)
         if commit is None:
             raise
     log.warning("%s: no server can be asked; took the revision %s, which is in the Hub's cache", source.repo, commit)
-    return commit
+    return commit, False
 
 
 def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:

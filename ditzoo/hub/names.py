@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 import urllib.request
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-_SHARE = 12
-"""The part of the patience with a server that a look-up of its name gets: 2.5 of 30 seconds."""
+_SHARE, _LEAST = 12, 2.5
+"""The part of the patience with a server that a look-up of its name gets, and the least that it gets, in seconds."""
 
 
 def is_unresolved(error: BaseException | None) -> bool:
@@ -22,22 +23,24 @@ def is_unresolved(error: BaseException | None) -> bool:
 
 
 def is_resolvable(url: str, *, patience: float) -> bool:
-    """Whether the name of the server at `url` can be looked up in a twelfth of `patience`, in seconds.
+    """Whether the name of the server at `url` can be looked up in a twelfth of `patience`, or in 2.5 seconds.
 
-    A proxy looks names up itself, so behind one every name counts as resolvable.
+    A proxy looks names up itself, so behind one every name counts as resolvable; so do addresses.
     """
     host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
     if urlsplit(url).scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return True
-    found = threading.Event()
-    failed = threading.Event()
+    found, ended = threading.Event(), threading.Event()
 
     def look_up() -> None:
         with suppress(OSError, UnicodeError):
             socket.getaddrinfo(host, None)
             found.set()
-        failed.set()
+        ended.set()
 
     threading.Thread(target=look_up, daemon=True).start()  # left behind where it hangs
-    failed.wait(patience / _SHARE)
+    ended.wait(max(_LEAST, patience / _SHARE))
     return found.is_set()

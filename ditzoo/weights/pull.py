@@ -88,7 +88,12 @@ def _fetch_and_store(
     known = source.revision or pins.read(source.repo).newest
     fetched = fetch_checkpoint(source, patience=patience, advance=advance)
     kept = keep(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
-    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
+    return Pulled(
+        card=card,
+        path=kept.path / store.MODEL,
+        source=fetched.source,
+        resolved_now=known is None and pins.read(source.repo).newest is not None,
+    )
 
 
 def _usable(card: Card) -> store.Stored | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from ditzoo.weights.load import load_network
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from tests.support.hub_models import diffusers, state
+from tests.support import hub_server
+from tests.support.hub_models import Desk, diffusers, state
 
 SMALL = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=384, depth=2, num_heads=6, num_classes=12)
 U_SMALL = UViTConfig(img_size=8, patch_size=2, embed_dim=512, depth=4, num_heads=8, num_classes=13)
@@ -125,9 +128,9 @@ def test_what_shapes_cannot_say_is_asked_for(tmp_path: Path) -> None:
     line = refused(SMALL)
     assert "say with --like CARD" in line
     assert "dit-xl-2-256, sit-s-2-256" in line
-    narrow = changed(SMALL, hidden_size=64)
+    narrow = changed(SMALL, hidden_size=64, num_heads=4)
     assert "how many heads a network 64 wide has" in refused(narrow, card=DIT)
-    assert imported(narrow, tmp_path, card=DIT, heads=4).backbone == changed(narrow, num_heads=4)
+    assert imported(narrow, tmp_path, card=DIT, heads=4).backbone == narrow
     assert "no multiple of the number of heads 5" in refused(narrow, card=DIT, heads=5)
     assert "latents have 3 channels, and the decoder of dit-s-2 takes 4" in refused(changed(SMALL, in_channels=3), card=DIT)
     assert "is a U-ViT, and dit-s-2 is a DiT" in refused(U_SMALL, card=DIT)
@@ -154,3 +157,36 @@ def test_another_import_replaces_the_first(tmp_path: Path) -> None:
         load_file(stored.path / "model.safetensors")["final_layer.linear.bias"], state(SMALL, seed=1)["final_layer.linear.bias"]
     )
     assert len(list((tmp_path / "cache" / "weights").glob("moths-*"))) == 1
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with hub_server.serving() as hub:
+        tmp_path.joinpath("zoo.toml").touch()
+        yield Desk(tmp_path, hub)
+
+
+def test_the_command_line_says_what_it_took_and_asks_for_the_rest(desk: Desk) -> None:
+    digits = changed(CARDS["dit-digits"].backbone, num_classes=12, depth=2)
+    file = desk.home / "last.pt"
+    averages = [state(digits, seed=seed) for seed in (1, 2)]
+    torch.save({"model": state(digits), "model_ema1": averages[0], "model_ema2": averages[1]}, file)
+    desk.hub.commit("me/moths", {"last.pt": file.read_bytes()})
+    assert "say with --entry" in desk.fails("import", "moths", str(file), "--like", "dit-digits")
+    assert "--like" in desk.fails("import", "moths", str(file), "--entry", "model_ema1")
+    assert "go with --like" in desk.fails("import", "moths", str(file), "--heads", "4")
+    assert "has a card" in desk.fails("import", "dit-s-2", str(file), "--like", "dit-digits")
+    done = desk.run("import", "moths", str(file), "--like", "dit-digits", "--entry", "model_ema2")
+    assert "took the averaged weights, entry 'model_ema2'" in done.stderr
+    assert "for 12 classes and the null label 12; if all are classes, say --classes 13" in done.stderr
+    assert torch.equal(load_file(done.stdout.strip())["final_layer.linear.bias"], averages[1]["final_layer.linear.bias"])
+    out = str(desk.home / "x.png")
+    assert desk.run("sample", "moths", "--classes", "0,11", "--steps", "2", "--out", out).returncode == 0
+    assert "knows 0 to 11" in desk.fails("sample", "moths", "--classes", "12", "--steps", "2", "--out", out)
+    options = ("--like", "dit-digits", "--entry", "model_ema1", "--classes", "13")
+    pulled = desk.run("pull", "hf:me/moths", *options)
+    assert "cannot be guided" in pulled.stderr
+    assert torch.equal(load_file(pulled.stdout.strip())["final_layer.linear.bias"], averages[0]["final_layer.linear.bias"])
+    shown = json.loads(desk.run("info", "hf:me/moths", "--json").stdout)
+    assert (shown["null_label"], shown["sampling"]["guidance"], shown["backbone"]["num_classes"]) == (None, 1.0, 13)
+    assert desk.run("sample", "hf:me/moths", "--classes", "12", "--steps", "2", "--out", out).returncode == 0

@@ -49,9 +49,13 @@ def test_what_was_downloaded_is_found(desk: Desk, env: dict[str, str]) -> None:
     done = desk.run("pull", "tiny", **env)
     assert_pulled(done.stdout)
     assert f"took the revision {commit}" in done.stderr
+    assert "recorded" not in done.stderr
     for reference in ("hf:team/tiny", f"hf:team/tiny@{commit}", f"hf:team/tiny@main:{FILE}"):
         assert_pulled(desk.run("pull", reference, "--like", "tiny", **env).stdout)
     assert len(desk.hub.log) == asked
+    shutil.rmtree(desk.home / "ditzoo" / "weights")
+    newer = desk.hub.commit("team/tiny", {FILE: save(diffusers(state(TINY, seed=1), TINY))})
+    assert f"resolved the newest revision of team/tiny to {newer}" in desk.run("pull", "tiny").stderr
 
 
 def test_a_repository_on_another_disk(desk: Desk) -> None:

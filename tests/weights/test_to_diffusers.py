@@ -144,7 +144,7 @@ def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     theirs(SMALL).save_pretrained(desk.home / "net")
     published = desk.home / "net" / "diffusion_pytorch_model.safetensors"
-    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "none that ditzoo has a card of")):
+    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "is that of no card; say with --like CARD")):
         old = {"_class_name": "Transformer2DModel", "sample_size": side, "num_embeds_ada_norm": 1000}
         files = {"config.json": json.dumps(old).encode(), "diffusion_pytorch_model.safetensors": published}
         desk.hub.commit(f"me/dit-{side}", {f"transformer/{name}": content for name, content in files.items()})
