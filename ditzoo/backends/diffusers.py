@@ -60,5 +60,6 @@ def open_diffusers(row: BackendRow, card: Card, options: OpenOptions) -> TorchBa
         device=options.device,
         precision=options.precision or "fp32",
         compiled=options.compiled,
+        tf32=options.tf32,
         threads=options.threads,
     )

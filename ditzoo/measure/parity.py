@@ -17,7 +17,7 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import check_backend, check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
-from ditzoo.specs import PRECISION_TRAITS, Precision, Tolerance
+from ditzoo.specs import PRECISION_TRAITS, TF32_TOLERANCE, Arithmetic, Precision, Tolerance
 from ditzoo.zoo.card import Card
 
 TIMES, LATENTS = 5, 4
@@ -25,7 +25,11 @@ TIMES, LATENTS = 5, 4
 was asked for is tried on all of them."""
 
 
-TOLERANCES: dict[Precision, Tolerance] = {name: traits.tolerance for name, traits in PRECISION_TRAITS.items()}
+TOLERANCES: dict[Arithmetic, Tolerance] = {
+    **{name: traits.tolerance for name, traits in PRECISION_TRAITS.items()},
+    "tf32": TF32_TOLERANCE,
+}
+"""What passes as parity with fp32, for each precision, and for fp32 on a GPU that computes it in TF32."""
 
 
 class LabelError(Data, frozen=True, kw_only=True):
@@ -154,6 +158,11 @@ def compare(
     ours, theirs = (follow(backend, work, advance=advance) for backend in (reference, candidate))
     forward = forward_errors(reference, candidate, work, ours, rows=rows)
     return measure(reference.card, ours, theirs, work, forward=forward, tolerance=tolerance)
+
+
+def arithmetic(backend: Backend) -> Arithmetic:
+    """What a backend computes in, by the names of `TOLERANCES`."""
+    return "tf32" if backend.tf32 else backend.precision
 
 
 def check_comparable(reference: Backend, candidate: Backend) -> None:

@@ -16,13 +16,14 @@ from ditzoo.measure.parity import (
     Comparison,
     SampledStates,
     SamplingTask,
+    arithmetic,
     check_comparable,
     follow,
     forward_errors,
     measure,
 )
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import Precision, Tolerance
+from ditzoo.specs import Arithmetic, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
 """What opens a backend."""
@@ -62,7 +63,7 @@ def run_parity(
     *,
     rows: Sequence[int],
     recorded: SampledStates | None = None,
-    tolerances: Mapping[Precision, Tolerance] = TOLERANCES,
+    tolerances: Mapping[Arithmetic, Tolerance] = TOLERANCES,
     bisect: Bisect | None = None,
     display: Display = SILENT,
 ) -> ParityRun:
@@ -82,13 +83,13 @@ def run_parity(
         bisections = []
         for candidate in candidates:
             if bisect is not None:
-                limit = tolerances[candidate.precision].forward
+                limit = tolerances[arithmetic(candidate)].forward
                 bisections.append(_bisect(bisect, reference, candidate, task, ours, rows, limit, display))
         comparisons = []
         for candidate in candidates:
             theirs = _follow(candidate, task, display)
             forward = forward_errors(reference, candidate, task, ours, rows=rows)
-            limits = tolerances[candidate.precision]
+            limits = tolerances[arithmetic(candidate)]
             comparisons.append(measure(reference.card, ours, theirs, task, forward=forward, tolerance=limits))
         if recorded is not None:
             limits = tolerances[recorded.precision]
@@ -96,7 +97,7 @@ def run_parity(
     return ParityRun(comparisons=tuple(comparisons), bisections=tuple(bisections))
 
 
-def limits_of(limits: str | Mapping[str, float] | None) -> dict[Precision, Tolerance]:
+def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tolerance]:
     """The tolerances of every precision, with other `limits`: a text such as "forward=1e-4,psnr=50", or numbers by name.
 
     Raises UsageError for a limit that does not exist, and for a value that is not a number.

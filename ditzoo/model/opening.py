@@ -50,6 +50,7 @@ def open_model(
             precision=spec.precision,
             form=spec.form,
             compiled=spec.compiled,
+            tf32=spec.tf32,
             threads=threads,
         )
 

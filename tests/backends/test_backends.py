@@ -242,10 +242,24 @@ def test_openvino_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_torch_on_a_gpu_agrees_with_the_cpu(card: ditzoo.Card, precision: str) -> None:
-    with open_backend("torch", card) as cpu, open_backend("torch", card, device="cuda", precision=precision) as gpu:  # type: ignore[arg-type]
+def test_torch_on_a_gpu_agrees_with_the_cpu(card: ditzoo.Card, precision: Precision) -> None:
+    with open_backend("torch", card) as cpu, open_backend("torch", card, device="cuda", precision=precision) as gpu:
         report = ditzoo.compare(cpu, gpu, ditzoo.make_plan(card), classes=range(10)).report
-    assert report.sample_relative_l2 <= {"fp32": 1e-3, "bf16": 1e-1, "fp16": 2e-2}[precision]
+    limits = TOLERANCES[precision]
+    assert limits.forward <= {"fp32": 1e-5, "bf16": 1.5e-2, "fp16": 2e-3}[precision]
+    assert report.worst_forward is not None
+    assert report.worst_forward <= limits.forward
+    assert report.sample_relative_l2 <= limits.sample
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_onnx_runtime_on_a_gpu_holds_the_limits_of_fp32(card: ditzoo.Card) -> None:
+    with open_backend("torch", card) as cpu, open_backend("onnxruntime", cached_bundle(card), device="cuda") as gpu:
+        report = ditzoo.compare(cpu, gpu, ditzoo.make_plan(card), classes=range(10)).report
+    assert report.worst_forward is not None
+    assert report.worst_forward <= 1e-5
+    assert report.sample_relative_l2 <= 1e-4
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

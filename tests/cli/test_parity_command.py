@@ -51,7 +51,7 @@ def test_options_come_in_any_order(spelling: tuple[str, dict[str, str]]) -> None
     text, given = spelling
     spec = parse_spec(text)
     assert spec.name == text.partition(":")[0]
-    assert spec.compiled == ("compiled" in given)
+    assert (spec.compiled, spec.tf32) == ("compiled" in given, "tf32" in given)
     for field in ("precision", "form", "device"):
         assert getattr(spec, field) == given.get(field)
     name, *options = text.split(":")

@@ -200,12 +200,13 @@ def test_provider_options_come_from_profiles() -> None:
     specs = (TensorSpec(name="x", shape=("batch", 4, "height", "width")), TensorSpec(name="t", shape=("batch",)))
     size = Range(min=32, opt=32, max=64)
     profile = Profile(axes={"batch": Range(min=1, opt=2, max=8), "height": size, "width": size})
-    assert provider_options("cuda", specs, [profile]) == {}
-    options = provider_options("tensorrt", specs, [profile])
+    assert provider_options("cuda", specs, [profile], cache=Path("kept")) == {}
+    options = provider_options("tensorrt", specs, [profile], cache=Path("kept"))
     assert options["trt_profile_min_shapes"] == "x:1x4x32x32,t:1"
     assert options["trt_profile_max_shapes"] == "x:8x4x64x64,t:8"
-    assert options["trt_engine_cache_enable"] == "1"
-    assert provider_options("tensorrt_rtx", specs, [profile])["nv_profile_opt_shapes"] == "x:2x4x32x32,t:2"
+    assert (options["trt_engine_cache_enable"], options["trt_engine_cache_path"]) == ("1", "kept")
+    assert not [name for name in provider_options("tensorrt", specs, [profile], cache=None) if "cache" in name]
+    assert provider_options("tensorrt_rtx", specs, [profile], cache=None)["nv_profile_opt_shapes"] == "x:2x4x32x32,t:2"
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt_rtx"])
