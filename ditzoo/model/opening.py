@@ -69,6 +69,7 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, display: 
         settings = make_settings(model, precision=precision, target=target, split=split)
         with display.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
             return cached_bundle(model, settings=settings)
-    engines = make_engine_settings(model, flavour=spec.name, precision=precision, split=split)
+    options = ("tf32",) if spec.tf32 else ()
+    engines = make_engine_settings(model, flavour=spec.name, precision=precision, split=split, options=options)
     with display.status(f"building engines of {model.name}, if they are not in the cache"):
         return cached_engines(model, settings=engines)

@@ -11,7 +11,15 @@ from ditzoo.plan.table import Plan
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import sample_steps
 
-_SIGNS = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad allocation", "bad_alloc")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "cudaerrormemoryallocation",
+    "did not give an execution context",  # the context takes the memory of all layers, and TensorRT says no more than that
+)
 
 
 @contextmanager

@@ -47,7 +47,12 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         model=source.card.name,
         key=key,
         weights=source.manifest.weights,
-        settings={"command": settings.command(source.card), "flavour": settings.flavour, "gpus": ", ".join(gpus)},
+        settings={
+            "command": settings.command(source.card),
+            "flavour": settings.flavour,
+            "gpus": ", ".join(gpus),
+            **({"built on": cuda.gpu_name()} if cuda.gpu() else {}),
+        },
         graphs=_keep_graphs(folder, source, graphs) if "stripped" in settings.options else {},
         engines=engines,
         files=record_files(folder),
@@ -177,6 +182,8 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
 
 
 def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
+    if "tf32" not in options:
+        config.clear_flag(trt.BuilderFlag.TF32)  # it is set by default
     for option in options:
         if option in _FLAGS:
             config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))

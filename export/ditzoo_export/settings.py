@@ -92,8 +92,8 @@ def make_settings(
     )
 
 
-GPUS: dict[str, int] = {"sm75": 75, "sm80": 80, "sm86": 86, "sm89": 89, "sm90": 90, "sm100": 100, "sm120": 120, "sm121": 121}
-"""The GPUs that an engine can be built for, and their compute capabilities, times ten."""
+GPUS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
+"""The architectures of GPUs that an engine can be built for by name."""
 
 CURRENT = "current"
 _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
@@ -104,7 +104,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     `profiles` are those of the backbone. `merged` puts all of them into one engine; otherwise each gets its own. `gpus` is None
     for the GPU of this machine. `options` are "stripped" (weights are left out, and read from the ONNX file later),
-    "refittable", "hardware_compatible" and "version_compatible".
+    "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be computed in TF32).
     """
 
     onnx: Settings
@@ -127,7 +127,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
         return " ".join([*words, *(f"--{option.replace('_', '-')}" for option in self.options)])
 
 
-OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible")
+OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32")
 
 
 def make_engine_settings(
@@ -155,6 +155,8 @@ def make_engine_settings(
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
+    if "tf32" in options and precision != "fp32":
+        raise UsageError(f"--tf32 is a way to compute fp32, and this is {precision}; leave one of the two out")
     profiles = [
         Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
@@ -178,7 +180,7 @@ def conditioning_profile() -> Profile:
 def check_precision(gpu: str, precision: Precision) -> None:
     """Raises UsageError if a GPU cannot compute in a precision."""
     least = PRECISION_TRAITS[precision].capability
-    if GPUS[gpu] < least:
+    if int(gpu.removeprefix("sm")) < least:
         raise UsageError(f"{gpu} has no {precision}, which begins with sm{least}; use --precision fp16")
 
 
