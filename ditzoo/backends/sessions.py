@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib.metadata import packages_distributions
+from io import StringIO
 from pathlib import Path
 
 import onnxruntime as ort
 
 from ditzoo.errors import BackendError
 from ditzoo.specs import Device
+
+log = logging.getLogger(__name__)
 
 PROVIDERS: dict[Device, str] = {
     "cpu": "CPUExecutionProvider",
@@ -44,16 +50,21 @@ def open_session(
 
     `entries` are ONNX Runtime's session options by name, and `provider_options` are those of the device's execution provider.
     Unless `optimized`, the graph runs node by node as it was written. Unless `tf32`, a GPU computes float32 in float32. Raises
-    BackendError if the execution provider is not installed, if ONNX Runtime falls back to another one, for the graph or for a
-    part of it, if it cannot load the graph, or if TF32 is not as asked.
+    BackendError if the execution provider is not installed, if two packages of ONNX Runtime are, if ONNX Runtime falls back to
+    another provider for the graph or for a heavy part of it, if it cannot load the graph, or if TF32 is not as asked.
     """
     provider, available = PROVIDERS[device], ort.get_available_providers()
+    if device != "cpu":
+        _check_packages()
     if provider not in available:
         raise BackendError(
             f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); use --device cpu,"
-            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install 'ditzoo[gpu]'"
+            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install"
+            f" 'ditzoo[{'gpu-tensorrt' if device == 'tensorrt' else 'gpu'}]'"
         )
     settle_tf32(device, tf32=tf32)
+    if device != "cpu":
+        _load_cuda()
     given = {**({"use_tf32": str(int(tf32))} if device == "cuda" else {}), **(provider_options or {})}
     options = _session_options(device, threads, entries or {}, optimized=optimized)
     try:
@@ -100,6 +111,26 @@ def check_placement(session: ort.InferenceSession, path: Path, provider: str) ->
             f"ONNX Runtime does not run {', '.join(heavy)} of {path} on {provider}; use --device cpu, or export the model in"
             " fp16, which runs on GPUs: ditzoo export onnx NAME --precision fp16 --out DIR"
         )
+
+
+def _check_packages() -> None:
+    """Raises BackendError if several packages of ONNX Runtime are installed: they write into one folder, over each other."""
+    packages = sorted(set(packages_distributions().get("onnxruntime", ())))
+    if len(packages) > 1:
+        raise BackendError(
+            f"the packages {' and '.join(packages)} are installed over each other; keep one:"
+            f" pip uninstall {' '.join(packages)} && pip install 'ditzoo[gpu]'"
+        )
+
+
+def _load_cuda() -> None:
+    """Loads the CUDA and cuDNN that were installed with pip, which the system does not find by itself."""
+    if not hasattr(ort, "preload_dlls"):  # before ONNX Runtime 1.21
+        return
+    with redirect_stdout(StringIO()) as said:
+        ort.preload_dlls()
+    if said.getvalue():
+        log.info("ONNX Runtime says as it loads CUDA: %s", said.getvalue())
 
 
 def _is_loaded(library: str) -> bool:

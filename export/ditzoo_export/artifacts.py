@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +22,12 @@ from ditzoo_export.settings import EngineSettings, Settings, make_settings
 if TYPE_CHECKING:
     from ditzoo.nets.network import Network
 
-PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "numpy")
 SOURCES = ("families", "nets", "pictures", "plan", "solvers", "specs.py")
 """The packages and modules of ditzoo whose code decides what an export contains."""
+
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""The distributions that bring ONNX Runtime: any one of them does."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -86,11 +90,19 @@ def made_by(flavour: str | None = None) -> dict[str, str]:
 
     Raises MissingPackageError, with the command that installs it, for a package that is missing.
     """
-    names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
+    names = [*PACKAGES, _onnx_runtime(), *([DISTRIBUTIONS[flavour]] if flavour else [])]
     places = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
     sources = [path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))]
     exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
+
+
+def _onnx_runtime() -> str:
+    """The name of the distribution of ONNX Runtime that is installed, or of the usual one."""
+    for name in ONNX_RUNTIMES:
+        with suppress(PackageNotFoundError):
+            return version(name) and name
+    return ONNX_RUNTIMES[0]
 
 
 def _version(name: str, flavour: str | None) -> str:

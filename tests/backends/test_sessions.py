@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -134,6 +135,27 @@ def test_int8_that_measures_as_it_runs_is_for_cpus(device: Device) -> None:
     bundle = cached_bundle(UVIT, settings=make_settings(UVIT, precision="int8"))
     with pytest.raises(BackendError, match=r"on CPUs alone; for --device cuda use `ditzoo export onnx uvit-digits .* fp16`"):
         open_backend("onnxruntime", bundle, device=device)
+
+
+def test_two_packages_of_onnx_runtime_are_refused(opened: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"]}
+    monkeypatch.setattr(sessions, "packages_distributions", lambda: both)
+    with pytest.raises(BackendError, match="onnxruntime and onnxruntime-gpu are installed over each other; keep one"):
+        open_backend("onnxruntime", cached_bundle(UVIT), device="cuda")
+    open_backend("onnxruntime", cached_bundle(UVIT)).close()  # the CPU is in either
+
+
+def test_cuda_of_pip_is_loaded_first_and_nothing_is_printed(
+    opened: list[dict[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sessions.ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcudnn.so.9"))
+    with caplog.at_level(logging.INFO, sessions.log.name):
+        sessions.open_session(cached_bundle(UVIT).path / "backbone.onnx", device="cuda")
+    assert "Failed to load libcudnn.so.9" in caplog.text
+    assert "libcudnn" not in capfd.readouterr().out
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from ditzoo.families import build
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import Precision, Profile, Range, TensorSpec
 from ditzoo.zoo.configs import BackboneConfig
-from ditzoo_export import cached_bundle, export_onnx, make_settings
+from ditzoo_export import artifacts, cached_bundle, export_onnx, make_settings
 from ditzoo_export.network_graphs import write_network_graphs
 from ditzoo_export.sizes import parse_batches, parse_resolution
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
@@ -194,6 +195,19 @@ def test_batches() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             parse_batches(text)
+
+
+def test_any_distribution_of_onnx_runtime_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = artifacts.version
+
+    def only_gpu(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1.31.1" if name == "onnxruntime-gpu" else installed(name)
+
+    assert "onnxruntime" in artifacts.made_by()
+    monkeypatch.setattr(artifacts, "version", only_gpu)
+    assert artifacts.made_by()["onnxruntime-gpu"] == "1.31.1"
 
 
 def test_provider_options_come_from_profiles() -> None:
