@@ -63,6 +63,7 @@ def open_peer(
         library="diffusers",
         net=DiffusersNetwork(card, theirs),
         half_precision=("net",),
+        resizable=False,
         device=device,
         precision=precision,
         form=form,

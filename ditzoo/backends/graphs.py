@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.backends import load_module
 from ditzoo.bundle import Bundle
-from ditzoo.errors import BackendError, BundleError
+from ditzoo.errors import BundleError
 from ditzoo.specs import Device
+
+log = logging.getLogger(__name__)
 
 Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
 
@@ -18,15 +22,25 @@ Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float
 def load_graph(bundle: Bundle, name: str, *, device: Device = "cpu") -> Run:
     """The graph called `name` of a bundle, as a function from its inputs to its one output.
 
-    Raises BundleError where the bundle has none, and BackendError where ONNX Runtime does not load it.
+    Raises BundleError where the bundle has none, and BackendError where ONNX Runtime does not load it. `device` is that of the
+    network: see `graph_device`.
     """
-    from ditzoo.backends import load_module
-
     if name not in bundle.manifest.graphs:
         raise BundleError(f"the bundle {bundle.path} has no {name}; it has {', '.join(bundle.manifest.graphs)}")
-    path, module = bundle.path / bundle.manifest.graphs[name].file, load_module("onnxruntime")
-    try:
-        session = module.ort.InferenceSession(path, providers=[module.PROVIDERS[device]])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+    module = load_module("onnxruntime")
+    session = module.new_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
     return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+def graph_device(device: Device) -> Device:
+    """Where graphs beside a network on `device` run: on the GPU, if ONNX Runtime has its provider for CUDA, else on the CPU.
+
+    The network may run on a GPU with another library, such as torch or TensorRT, beside an ONNX Runtime for CPUs.
+    """
+    if device == "cpu":
+        return device
+    module = load_module("onnxruntime")
+    if module.PROVIDERS["cuda"] in module.ort.get_available_providers():
+        return "cuda"
+    log.warning("this ONNX Runtime has no %s: decoder and text encoder run on the CPU", module.PROVIDERS["cuda"])
+    return "cpu"

@@ -174,13 +174,22 @@ def _session(
     key = (path.resolve(), state.st_ino, state.st_mtime_ns, *settings)
     session = _open.get(key)
     if session is None:
-        session = _open[key] = _new_session(path, entries, device, threads, provider_options)
+        session = _open[key] = new_session(path, entries, device, threads, provider_options)
     return session
 
 
-def _new_session(
-    path: Path, entries: Mapping[str, str], device: Device, threads: int | None, provider_options: Mapping[str, str]
+def new_session(
+    path: Path,
+    entries: Mapping[str, str] | None = None,
+    device: Device = "cpu",
+    threads: int | None = None,
+    provider_options: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
+    """A session of the graph at `path`. `entries` are options of the session, `provider_options` those of the device.
+
+    Raises BackendError if there is no such execution provider, if ONNX Runtime falls back to another one, or if it cannot load
+    the graph.
+    """
     provider, available = PROVIDERS[device], ort.get_available_providers()
     if provider not in available:
         raise BackendError(
@@ -192,10 +201,10 @@ def _new_session(
     options.intra_op_num_threads = threads or 0
     if device == "cpu":  # the other order runs what looks into a graph last, and holds all that it looks at until then
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    for entry, value in entries.items():
+    for entry, value in (entries or {}).items():
         options.add_session_config_entry(entry, value)
     try:
-        session = ort.InferenceSession(path, options, providers=[(provider, dict(provider_options))])
+        session = ort.InferenceSession(path, options, providers=[(provider, dict(provider_options or {}))])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
     used = session.get_providers()

@@ -16,7 +16,7 @@ from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype
-from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs
+from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs, resized
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
@@ -35,7 +35,8 @@ class TorchBackend:
     is, and `half_precision` which of its modules compute in half precision (those of its family, if not given). In the form
     "split", the part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`).
     `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
-    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it.
+    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it. `resizable` says
+    whether the network takes latents of any size, by default whether the card says so.
     Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
     form.
     """
@@ -52,6 +53,7 @@ class TorchBackend:
         form: Form | None = None,
         threads: int | None = None,
         compiled: bool = False,
+        resizable: bool | None = None,
     ) -> None:
         _check_device(device, precision)
         if threads is not None:
@@ -61,8 +63,9 @@ class TorchBackend:
         words = [library, precision, device, *(["split"] if form == "split" else []), *(["compiled"] if compiled else [])]
         self.name = " ".join(words)
         net = load_network(card) if net is None else net
-        self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
-        self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
+        any_size = card.backbone.resizable if resizable is None else resizable
+        self.inputs: tuple[TensorSpec, ...] = _as_run(net.inputs, precision, any_size=any_size)
+        self.outputs: tuple[TensorSpec, ...] = _as_run(net.outputs, precision, any_size=any_size)
         self.device, self.compiled = torch.device(device), compiled
         modules = family_of(card.backbone).half_precision if half_precision is None else half_precision
         net = in_dtype(net, DTYPES[precision], modules=modules)
@@ -122,8 +125,10 @@ def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[...,
     return lambda *args, **kwargs: graphs(*args, **kwargs).clone()  # the next run writes over what a CUDA graph gave
 
 
-def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
-    """The inputs or outputs of a network in float32 as they are in `precision`."""
+def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bool) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a network in float32 as they are in `precision`, and for latents of any size if that is so."""
+    if any_size:
+        specs = tuple(resized(spec) for spec in specs)
     if precision != "fp64":
         return specs
     return tuple(msgspec.structs.replace(spec, dtype="float64") if spec.dtype == "float32" else spec for spec in specs)

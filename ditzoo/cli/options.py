@@ -13,7 +13,19 @@ from ditzoo.errors import UsageError
 BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
 """How a backend of a list is written."""
 
-_WHAT_TO_DRAW = ("classes", "num", "prompt", "prompts", "solver", "steps", "guidance", "guidance_interval", "plan", "seed")
+_WHAT_TO_DRAW = (
+    "classes",
+    "num",
+    "prompt",
+    "prompts",
+    "solver",
+    "steps",
+    "guidance",
+    "guidance_interval",
+    "plan",
+    "resolution",
+    "seed",
+)
 """The parameters that say what to draw."""
 
 Model: TypeAlias = Annotated[
@@ -42,6 +54,13 @@ GuidanceInterval: TypeAlias = Annotated[
 ]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
+]
+Resolution: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Of the images, in pixels: 256, or 256x384 (height x width). [default: the bundle's, or the model's]",
+    ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Image i gets its noise from (seed, i) alone.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.weights.catalogue import card, card_of, cards
+from ditzoo.weights.hub_reference import PREFIX, pull_reference
 from ditzoo.weights.local import STATES, weights_state
 from ditzoo.weights.pull import Pulled
 from ditzoo.weights.pull import pull as pull_card
-from ditzoo.weights.reference import PREFIX, pull_reference
 from ditzoo.zoo.card import Card
 
 
@@ -23,7 +23,7 @@ def list_models(
     `resolution` is the side of the images in pixels. `state` is where the weights are: embedded, cached, hub, by-hand or
     architecture. Raises UsageError for an unknown family or state.
     """
-    return [card.name for card in matching_cards(filter, family=family, resolution=resolution, state=state)]
+    return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 
 
 def matching_cards(

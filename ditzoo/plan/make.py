@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -19,6 +19,15 @@ from ditzoo.zoo.card import Card
 
 DIFFUSERS = "diffusers:"
 """The prefix of the name of a diffusers scheduler."""
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """A model that brings its plan: an opened bundle."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the model is sampled with unless something else is asked for."""
 
 
 def make_plan(
@@ -80,11 +89,15 @@ def choose_plan(
 ) -> Plan:
     """`plan` itself, or that in the file at this path; without it, the plan that `make_plan` makes of the other arguments.
 
+    Where no argument is given, the plan is the model's own: a bundle has one in its plan.json, and a card says how to make it.
     Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
     """
+    given = (solver, steps, guidance, guidance_interval) != (None,) * 4
+    if plan is None and not given and isinstance(model, HasPlan):
+        return model.plan
     if plan is None:
         return make_plan(model, solver=solver, steps=steps, guidance=guidance, guidance_interval=guidance_interval)
-    if (solver, steps, guidance, guidance_interval) != (None,) * 4:
+    if given:
         raise UsageError("--plan says it all: leave out --solver, --steps, --guidance and --guidance-interval")
     check_type("plan", plan, (Plan, str, os.PathLike), "a Plan, or the path of one that was saved")
     return plan if isinstance(plan, Plan) else Plan.load(plan)

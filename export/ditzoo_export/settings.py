@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from ditzoo.errors import UsageError, unknown
 from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, TARGETS, Flavour, Precision, Profile, Range, Target
-from ditzoo.zoo.card import Autoencoder, Card
-
-Size = tuple[int, int]
-"""Height and width."""
+from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, in_pixels, own_size, parse_size
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
 """Up to 22 attention is written as its parts, which every ONNX Runtime runs; from 23 on as one op, which TensorRT fuses."""
@@ -43,15 +41,10 @@ class Settings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
-        factor = pixels_per_latent(card)
-        size = "dynamic" if self.size is None else f"{self.size[0] * factor}x{self.size[1] * factor}"
+        size = "dynamic" if self.size is None else in_pixels(card, self.size)
         words = [f"ditzoo export onnx {card.name} --precision {self.precision} --target {self.target} --resolution {size}"]
         words += ["--split" if self.split else "--single"] + (["--guided"] if self.guided else [])
         return " ".join(words)
-
-
-LARGEST = 4
-"""How many times as high and wide as in training the latents of a DiT may be."""
 
 
 def make_settings(
@@ -113,8 +106,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that builds these engines."""
-        factor = pixels_per_latent(card)
-        sizes = dict.fromkeys(f"{p.axes['height'].opt * factor}x{p.axes['width'].opt * factor}" for p in self.profiles)
+        sizes = dict.fromkeys(in_pixels(card, (p.axes["height"].opt, p.axes["width"].opt)) for p in self.profiles)
         batches = dict.fromkeys(str(profile.axes["batch"]) for profile in self.profiles)
         words = [
             f"ditzoo export tensorrt {card.name} --flavour {self.flavour} --gpu {','.join(self.gpus or (CURRENT,))}",
@@ -189,16 +181,6 @@ def _exactly(number: int) -> Range:
     return Range(min=number, opt=number, max=number)
 
 
-def pixels_per_latent(card: Card) -> int:
-    """How many pixels a latent is wide and high."""
-    return card.decoder.factor if isinstance(card.decoder, Autoencoder) else 1
-
-
-def own_size(card: Card) -> Size:
-    """The size of the latents that the card's network was trained on."""
-    return card.backbone.latent_shape[1:]
-
-
 def number_of_tokens(card: Card) -> int:
     """How many patches the card's network makes of an image."""
     height, width = own_size(card)
@@ -210,24 +192,11 @@ def parse_resolution(card: Card, text: str | None) -> Size | None:
 
     Raises UsageError where the network cannot have latents of that size.
     """
-    if text is None:
-        return own_size(card)
-    factor, patch, own = pixels_per_latent(card), card.backbone.patch_size, own_size(card)
-    movable = card.backbone.resizable
-    if text == "dynamic" and movable:
+    if text == "dynamic" and card.backbone.resizable:
         return None
-    height, _, width = text.partition("x")
-    if text != "dynamic" and not (height.isdecimal() and (width or height).isdecimal()):
-        raise UsageError(f"--resolution {text!r} is none; write 256, 256x384 or dynamic")
-    size = own if text == "dynamic" else (int(height) // factor, int(width or height) // factor)
-    if text != "dynamic" and any(int(pixels) % (patch * factor) or int(pixels) < 1 for pixels in (height, width or height)):
-        raise UsageError(f"a resolution of {text} is no multiple of {patch * factor} (patches of {patch}, decoder of {factor})")
-    if max(size) > LARGEST * max(own):
-        most = LARGEST * max(own) * factor
-        raise UsageError(f"a resolution of {text} is more than {LARGEST} times that of training; at most {most} pixels a side")
-    if not movable and (size != own or text == "dynamic"):
-        raise UsageError(f"{card.name} learned the positions of {own[0] * factor}x{own[1] * factor} pixels; it takes no {text}")
-    return size
+    if text == "dynamic":
+        raise UsageError(f"{card.name} learned the positions of {in_pixels(card, own_size(card))} pixels; it takes no {text}")
+    return own_size(card) if text is None else parse_size(card, text, examples="256, 256x384 or dynamic")
 
 
 def parse_resolutions(card: Card, text: str | None) -> list[Size]:

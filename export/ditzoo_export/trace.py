@@ -15,10 +15,11 @@ from ditzoo.families import family_of, in_precision
 from ditzoo.nets.layers import Attention
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
 from ditzoo.nets.precision import copied
-from ditzoo.specs import Precision, TensorSpec
+from ditzoo.specs import Precision, TensorSpec, resized
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import LARGEST, own_size
 from ditzoo_export.graph import TRACED_BATCH, Inputs, write_onnx
-from ditzoo_export.settings import LARGEST, Settings, own_size
+from ditzoo_export.settings import Settings
 
 ONNX_RUNTIMES_ATTENTION: tuple[Precision, ...] = ("fp32", "fp16")
 """What ONNX Runtime has an operation for attention in, on processors and NVIDIA GPUs alike."""
@@ -46,7 +47,7 @@ def trace_graphs(folder: Path, card: Card, net: Network, settings: Settings, *, 
     if settings.target == "onnxruntime" and precision in ONNX_RUNTIMES_ATTENTION:
         net = with_fused_attention(net)
     sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
-    specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
+    specs = {spec.name: resized(spec, settings.size) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
     parts: dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]] = {"backbone": (sized, inputs, outputs)}
     if settings.split and family.conditioning and isinstance(sized, ConditionedNetwork):
@@ -88,13 +89,6 @@ def with_fused_attention(net: Network) -> Network:
             if isinstance(module, Attention):
                 setattr(parent, name, FusedAttention(module))
     return net
-
-
-def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:
-    """The spec of an input or output of a network, its latents' size replaced by that of the settings."""
-    if len(spec.shape) != 4:
-        return spec
-    return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(settings.size or ("height", "width"))), dtype=spec.dtype)
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:

@@ -20,12 +20,14 @@ from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
 from ditzoo.nets.network import Network
+from ditzoo.specs import resized
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, own_size
 from ditzoo_export.evaluations import Evaluation, fitted, record
 from ditzoo_export.graph import Inputs, check_form
 from ditzoo_export.rounding import HALVES, write_rounded
-from ditzoo_export.settings import Settings, Size, number_of_tokens, own_size
-from ditzoo_export.trace import random_inputs, resized
+from ditzoo_export.settings import Settings, number_of_tokens
+from ditzoo_export.trace import random_inputs
 
 BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
@@ -134,7 +136,7 @@ def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 
 def _inputs(card: Card, net: Network, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
     """A source of random inputs of the network, for a batch and a size of latents."""
-    specs, rng = tuple(resized(spec, settings) for spec in net.inputs), np.random.default_rng(seed)
+    specs, rng = tuple(resized(spec, settings.size) for spec in net.inputs), np.random.default_rng(seed)
     return lambda batch, size: random_inputs(specs, card, rng, batch=batch, height=size[0], width=size[1])
 
 
