@@ -14,17 +14,8 @@ BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:sing
 """How a backend of a list is written."""
 
 _WHAT_TO_DRAW = (
-    "classes",
-    "num",
-    "prompt",
-    "prompts",
-    "solver",
-    "steps",
-    "guidance",
-    "guidance_interval",
-    "plan",
-    "resolution",
-    "seed",
+    *("classes", "num", "prompt", "prompts"),
+    *("solver", "steps", "guidance", "guidance_interval", "plan", "resolution", "seed"),
 )
 """The parameters that say what to draw."""
 

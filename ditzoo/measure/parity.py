@@ -156,7 +156,8 @@ def compare(
     """Samples the same images on both backends, and evaluates both networks on latents of the reference's trajectory.
 
     The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. Their size
-    is the one that both backends take, and that of training if both take any. `advance` is called after each step. Raises UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
+    is the one that both backends take, and that of training if both take any. `advance` is called after each step. Raises
+    UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
     """
     if classes is not None:
         condition = class_condition(reference.card, classes)

@@ -73,8 +73,8 @@ def run_parity(
 ) -> ParityRun:
     """Compares every backend but the first with the first, and what was `recorded` elsewhere too. All are open at once.
 
-    The reference draws its images once; single evaluations are compared at `rows` of the plan. `decoder` makes the images of all
-    latents. `bisect` also finds where each backend departs from the reference by more than its forward tolerance. Raises
+    The reference draws its images once; single evaluations are compared at `rows` of the plan. `decoder` makes the images of
+    all latents. `bisect` also finds where each backend departs from the reference by more than its forward tolerance. Raises
     UsageError for no backend, for backends that cannot be compared, and for one that does not take latents of the size of the
     task's noise; and BackendError for a number that is not finite.
     """
@@ -84,9 +84,7 @@ def run_parity(
         reference, *candidates = [stack.enter_context(opener()) for opener in openers]
         for candidate in candidates:
             check_comparable(reference, candidate)
-        height, width = task.noise(0).shape[2:]
-        for backend in (reference, *candidates):
-            latent_shape(backend, (height, width))
+        _check_size(task, reference, *candidates)
         ours = _follow(reference, task, display)
         images = pixel_values(reference.card, ours.states[-1], decoder=decoder)
 
@@ -108,6 +106,13 @@ def run_parity(
         if recorded is not None:
             comparisons.append(compared(recorded))
     return ParityRun(comparisons=tuple(comparisons), bisections=tuple(bisections))
+
+
+def _check_size(task: SamplingTask, *backends: Backend) -> None:
+    """Raises UsageError for a backend that does not take latents of the size of the task's noise."""
+    height, width = task.noise(0).shape[2:]
+    for backend in backends:
+        latent_shape(backend, (height, width))
 
 
 def limits_of(limits: str | Mapping[str, float] | None) -> dict[Precision, Tolerance]:

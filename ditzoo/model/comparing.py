@@ -63,9 +63,9 @@ def parity(
     `backends` has the reference first, as "torch,onnxruntime:int8" or as a list. `exact` puts torch in float64 before them.
     `against` also compares diffusers' own network ("diffusers", with options as any backend), or the latents in an .npz file
     that another system drew, which then says what was drawn. `classes`, `prompts`, `solver`, `steps`, `guidance`, `plan`,
-    `resolution` and `seed` are those of `Model.sample`; `times` is at how many timesteps single evaluations are compared. `tolerance` sets other
-    limits, as "forward=1e-4,psnr=50" or by name. `bisect` also finds the first block and operation beyond the tolerance.
-    Raises UsageError for what cannot be compared, and BackendError for a number that is not finite.
+    `resolution` and `seed` are those of `Model.sample`; `times` is at how many timesteps single evaluations are compared.
+    `tolerance` sets other limits, as "forward=1e-4,psnr=50" or by name. `bisect` also finds the first block and operation
+    beyond the tolerance. Raises UsageError for what cannot be compared, and BackendError for a number that is not finite.
     """
     found = find_model(model)
     card = card_of(found)

@@ -83,9 +83,9 @@ class Model:
         images take turns at them, by default one image each. `solver`, `steps`, `guidance` and `guidance_interval` are those of
         `make_plan`; a `plan`, or the path of a saved one, takes their place. A bundle has a plan of its own. `resolution` is in
         pixels: 256, or "256x384" (height x width), for networks and bundles that take other sizes than that of training.
-        `batch` is how many images are sampled at a time, by default all. `callback` is called after each step of each batch with a `Step`: the range of its `images`, the number
-        of steps `done`, and the latents `x`. Raises UsageError for arguments that the model does not take, and BackendError,
-        which says what batch fits, where the memory runs out.
+        `batch` is how many images are sampled at a time, by default all. `callback` is called after each step of each batch
+        with a `Step`: the range of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for
+        arguments that the model does not take, and BackendError, which says what batch fits, where the memory runs out.
         """
         self._check_open()
         chosen = choose_plan(

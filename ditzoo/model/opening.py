@@ -37,8 +37,9 @@ def open_model(
     """Opens a model on the backend of `spec`, on `device` unless the spec names one.
 
     onnxruntime runs the ONNX export of a card, and TensorRT its engines for the GPU of this machine: they are taken from
-    ditzoo's cache, or made there first, for latents of `size` (height, width), by default those of training. Raises MissingPackageError where the packages for that are not installed, ExportError
-    where an export fails its verification, and all that `find_model` and `open_backend` raise.
+    ditzoo's cache, or made there first, for latents of `size` (height, width), by default those of training. Raises
+    MissingPackageError where the packages for that are not installed, ExportError where an export fails its verification, and
+    all that `find_model` and `open_backend` raise.
     """
     load_module(spec.name)
     found = _prepared(find_model(model), spec, device=device, size=size, display=display)

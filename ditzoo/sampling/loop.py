@@ -113,9 +113,9 @@ def sample_steps(
 ) -> Iterator[Step]:
     """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
 
-    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it. `size` is the height
-    and width of the latents, by default those that the backend takes, or those of training if it takes any. Raises UsageError
-    for a count or batch below 1, a seed that is none, or a size that the backend does not take.
+    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it. `size` is the
+    height and width of the latents, by default those that the backend takes, or those of training if it takes any. Raises
+    UsageError for a count or batch below 1, a seed that is none, or a size that the backend does not take.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)

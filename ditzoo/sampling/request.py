@@ -75,8 +75,8 @@ def make_request(
     """The request for `num` images of a model, which take turns at the `classes` or the `prompts`.
 
     Without `num` there is one image for each class or prompt. Without `classes`, a model of classes draws its first ten; a
-    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents, by default those of the
-    model's training. Errors about classes name the `argument`. Raises UsageError for a plan that is not for the model, for
+    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents, by default those of
+    the model's training. Errors about classes name the `argument`. Raises UsageError for a plan that is not for the model, for
     classes or prompts that the model does not take, and for a number of images or a seed out of range.
     """
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")

@@ -71,8 +71,9 @@ def latent_shape(backend: Backend, size: Size | None = None) -> tuple[int, int, 
 
 
 def common_shape(*backends: Backend) -> tuple[int, int, int]:
-    """Channels, height and width of latents that all of the backends take: those of the first one that takes only one size."""
+    """Channels, height and width of latents for all of the backends of one model.
+
+    They are those of a backend that takes only another size than that of training, if there is one.
+    """
     shapes = [latent_shape(backend) for backend in backends]
-    return next(
-        (shape for shape, backend in zip(shapes, backends, strict=True) if shape[1:] != own_size(backend.card)), shapes[0]
-    )
+    return next((shape for shape in shapes if shape[1:] != own_size(backends[0].card)), shapes[0])

@@ -141,7 +141,7 @@ def build_engines(watched: Bundle, settings: EngineSettings) -> Bundle:
 
 
 def engine_settings(bundle: Bundle) -> EngineSettings:
-    """The settings of engines like those of a bundle, in the one profile that runs an image of the size that is sampled by default."""
+    """The settings of engines like those of a bundle, in the one profile that runs an image of its default size."""
     engines = list(bundle.manifest.engines.values())
     profiles = [(engine, profile) for engine in engines if engine.graph == "backbone" for profile in engine.profiles]
     height, width = choose_size(bundle, None)
