@@ -14,16 +14,21 @@ import ditzoo
 from ditzoo.bundle import Bundle, provide
 from ditzoo.errors import MissingPackageError
 from ditzoo.files import cache_dir, digest, sha256
+from ditzoo.plan.make import DIFFUSERS
+from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file
-from ditzoo.zoo.card import Card
+from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo_export.settings import EngineSettings, Settings, make_settings
 
 if TYPE_CHECKING:
     from ditzoo.nets.network import Network
 
-PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-SOURCES = ("families", "nets", "pictures", "plan", "solvers")
-"""The packages of ditzoo whose code decides what an export contains."""
+PACKAGES = ("ditzoo", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+DECODER_PACKAGES, TEXT_PACKAGES = ("diffusers",), ("transformers", "tokenizers")
+"""What also makes an export of a model with a decoder, and of one that takes text."""
+
+ABOVE = ("cli", "model", "recipes.py")
+"""What of ditzoo stands above the exporter. All else is below it and may decide what an export contains, its verification too."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -60,7 +65,7 @@ def export_engines(
         from ditzoo_export.engines import fill_engines
 
         source = cached_bundle(card, settings=settings.onnx, net=net)
-        fill_engines(folder, source, settings, key=key, made_by=made_by(settings.flavour))
+        fill_engines(folder, source, settings, key=key, made_by=made_by(card, settings.flavour))
 
     return provide(out, key, fill, overwrite=overwrite)[0]
 
@@ -72,22 +77,49 @@ def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None 
 
 
 def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
-    """The hash of all that an ONNX export depends on: card, weights, settings, and the versions of what makes it."""
-    return _hash(card, _weights_digest(card, net), settings, made_by())
+    """The hash of all that an ONNX export depends on.
+
+    That is the card, the weights of the network, the decoder and the text encoder, the settings, and the versions of all code.
+    """
+    return _hash(card, _weights_digest(card, net), part_digests(card), settings, made_by(card))
 
 
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
-    """The hash of all that engines depend on: those of their ONNX export, and TensorRT, GPU, profiles and flags."""
-    return _hash(onnx_key(card, settings.onnx, net), settings, made_by(settings.flavour))
+    """The hash of all that engines depend on: those of their ONNX export, and TensorRT, GPUs, profiles and flags.
+
+    The GPU that is "current" is that of this machine. Raises UsageError where there is none.
+    """
+    made = made_by(card, settings.flavour)
+    return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
 
 
-def made_by(flavour: str | None = None) -> dict[str, str]:
-    """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour`."""
-    names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
-    folders = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
-    sources = [path for folder in folders for path in folder.rglob("*.py")]
-    exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
+def _gpus(settings: EngineSettings) -> tuple[str, ...]:
+    """The GPUs that are built for, by name."""
+    if settings.gpus is not None:
+        return settings.gpus
+    from ditzoo_export.engines import targets
+
+    return targets(settings)
+
+
+def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
+    """The versions of all that makes an ONNX export of a card, and of the TensorRT of that `flavour`."""
+    names = [*PACKAGES, *([DISTRIBUTIONS[flavour]] if flavour else [])]
+    if isinstance(card.decoder, Autoencoder) or card.sampling.solver.startswith(DIFFUSERS):
+        names += DECODER_PACKAGES
+    if card.text is not None:
+        names += TEXT_PACKAGES
+    exporter = _hash([sha256(path) for path in sorted(sources())])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
+
+
+def sources() -> list[Path]:
+    """The source files of the exporter and of all that it can import of ditzoo."""
+    below = Path(ditzoo.__file__).parent
+    return [
+        *Path(__file__).parent.rglob("*.py"),
+        *(path for path in below.rglob("*.py") if path.relative_to(below).parts[0] not in ABOVE),
+    ]
 
 
 def _version(name: str, flavour: str | None) -> str:
@@ -104,7 +136,7 @@ def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | N
     def fill(folder: Path) -> None:
         from ditzoo_export.onnx_bundle import fill_onnx
 
-        fill_onnx(folder, card, net, settings, key=key, made_by=made_by())
+        fill_onnx(folder, card, net, settings, key=key, made_by=made_by(card))
 
     return provide(target, key, fill, overwrite=overwrite)[0]
 

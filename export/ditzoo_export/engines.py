@@ -18,6 +18,7 @@ from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.manifests import record_files
+from ditzoo.pictures.text_encoder import TOKENIZER
 from ditzoo.records import to_json
 from ditzoo.specs import Profile
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
@@ -45,7 +46,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         key=key,
         weights=source.manifest.weights,
         settings={"command": settings.command(source.card), "flavour": settings.flavour, "gpus": ", ".join(gpus)},
-        graphs=_keep_graphs(folder, source, graphs) if "stripped" in settings.options else {},
+        graphs=_keep_graphs(folder, source, graphs if "stripped" in settings.options else {}),
         engines=engines,
         files=record_files(folder),
         made_by=made_by,
@@ -150,11 +151,15 @@ def _label(profile: Profile) -> str:
 
 
 def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Puts the ONNX files beside engines without weights, which are filled in from them."""
+    """Puts ONNX files beside engines: those of `graphs`, whose weights the engines lack, and the decoder and the text encoder.
+
+    So the engines sample and give images without torch.
+    """
+    kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
     for name in source.manifest.files:
-        if any(name.startswith(graph.file) for graph in graphs.values()):
+        if name == TOKENIZER or any(name.startswith(graph.file) for graph in kept.values()):
             shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
-    return graphs
+    return kept
 
 
 def _check_options(settings: EngineSettings, here: str | None) -> None:

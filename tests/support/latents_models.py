@@ -84,8 +84,8 @@ def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architectu
     text_encoder(folders["clip"])
     save_file(golden.group("weights."), tmp_path / "t2i.safetensors")
     monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
-    for user in ("autoencoders", "text_encoder"):
-        monkeypatch.setattr(f"ditzoo.pictures.{user}.fetch", lambda source: tmp_path)
+    for user in ("pictures.autoencoders", "pictures.text_encoder", "weights.identity"):
+        monkeypatch.setattr(f"ditzoo.{user}.fetch", lambda source: tmp_path)
     return msgspec.structs.replace(
         DISCRETE,
         name=f"t2i-{architecture.lower()}",
