@@ -34,10 +34,9 @@ def sizes_of(bundle: Bundle) -> list[Size] | None:
     if graph is not None:
         height, width = graph.inputs[0].shape[2:]
         return [(height, width)] if isinstance(height, int) and isinstance(width, int) else None
-    profiles = [
-        profile for engine in bundle.manifest.engines.values() if engine.graph == "backbone" for profile in engine.profiles
-    ]
-    return list(dict.fromkeys((profile.axes["height"].opt, profile.axes["width"].opt) for profile in profiles)) or None
+    engines = [engine for engine in bundle.manifest.engines.values() if engine.graph == "backbone"]
+    axes = [profile.axes for engine in engines for profile in engine.profiles if {"height", "width"} <= set(profile.axes)]
+    return list(dict.fromkeys((sizes["height"].opt, sizes["width"].opt) for sizes in axes)) or None
 
 
 def check_model_size(model: Card | Bundle, size: Size) -> None:

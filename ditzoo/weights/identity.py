@@ -22,9 +22,10 @@ def part_digests(card: Card) -> dict[str, str]:
     return digests
 
 
-def _unpinned(card: Card) -> Iterator[OnHub]:
-    sources = [card.decoder.source if isinstance(card.decoder, Autoencoder) else None, card.text and card.text.source]
-    return (source for source in sources if source is not None and source.revision is None)
+def _unpinned(card: Card) -> list[OnHub]:
+    decoder = card.decoder.source if isinstance(card.decoder, Autoencoder) else None
+    text = None if card.text is None else card.text.source
+    return [source for source in (decoder, text) if source is not None and source.revision is None]
 
 
 def _digests(source: OnHub) -> Iterator[tuple[str, str]]:

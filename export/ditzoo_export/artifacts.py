@@ -27,8 +27,8 @@ PACKAGES = ("ditzoo", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "
 DECODER_PACKAGES, TEXT_PACKAGES = ("diffusers",), ("transformers", "tokenizers")
 """What also makes an export of a model with a decoder, and of one that takes text."""
 
-ABOVE = ("cli", "model", "recipes.py")
-"""What of ditzoo stands above the exporter. All else is below it and may decide what an export contains, its verification too."""
+ABOVE = ("cli", "model")
+"""The packages of ditzoo above the exporter. All others may decide what an export contains, and whether it is verified."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 

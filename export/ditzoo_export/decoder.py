@@ -72,8 +72,8 @@ def _write(card: Card, decoder: Autoencoder, folder: Path, *, opset: int, size: 
 def _with_lasting_eps(net: nn.Module) -> nn.Module:
     """The net, its weights shared, whose small constants the exporter keeps.
 
-    onnxscript drops the sum with a single number below 1e-8 as one with zero, but not the sum with a vector of one number. DC-AE
-    divides by a sum of products + 1e-15, and that sum is 0 for a token whose products are all cut off by ReLU.
+    onnxscript drops the sum with a number below 1e-8 as one with zero, but not the sum with a vector of one such number. DC-AE
+    divides by a sum of products + 1e-15, and the sum is 0 for a token whose products are all cut off by ReLU.
     """
     net = copied(net)
     for module in net.modules():

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from ditzoo.files import sha256
 from ditzoo.zoo.card import Autoencoder, Card, Embedded, File, OnHub, Sampling, TextEncoder
+from tests.support.export_models import TINY_DIT, random_model
 from tests.support.golden import Golden
 from tests.support.solvers_world import DISCRETE
 
@@ -75,6 +76,30 @@ def text_encoder(folder: Path) -> None:
     )
     CLIPTextModel(config).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def latents_dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
+    """A DiT of ten classes on latents of 8x8, with random weights, and a random decoder, fetched from a folder in `tmp_path`."""
+    model, net = random_model(TINY_DIT)
+    autoencoder(architecture).save_pretrained(tmp_path / "vae")
+    save_file(net.state_dict(), tmp_path / "latents.safetensors")
+    monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
+    for user in ("pictures.autoencoders", "weights.identity"):
+        monkeypatch.setattr(f"ditzoo.{user}.fetch", lambda source: tmp_path)
+    source = on_hub("vae")
+    files = (*source.files, File(path="vae/diffusion_pytorch_model.safetensors"))
+    return msgspec.structs.replace(
+        model,
+        name=f"latents-{architecture.lower()}",
+        weights=Embedded(file="latents.safetensors", sha256=sha256(tmp_path / "latents.safetensors")),
+        sampling=msgspec.structs.replace(model.sampling, steps=4, guided_channels=4),
+        decoder=Autoencoder(
+            architecture=architecture,  # type: ignore[arg-type]
+            source=msgspec.structs.replace(source, files=files),
+            scale=0.2301,
+            factor=4,
+        ),
+    )
 
 
 def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
