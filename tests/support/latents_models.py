@@ -79,7 +79,7 @@ def text_encoder(folder: Path) -> None:
 
 
 def latents_dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
-    """A DiT of ten classes on latents of 8x8, with random weights, and a random decoder, fetched from a folder in `tmp_path`."""
+    """A DiT of ten classes on latents of 8x8, with random weights, and a random decoder, both in files in `tmp_path`."""
     model, net = random_model(TINY_DIT)
     autoencoder(architecture).save_pretrained(tmp_path / "vae")
     save_file(net.state_dict(), tmp_path / "latents.safetensors")
