@@ -20,7 +20,7 @@ from ditzoo.weights.load import load_network
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import Desk, diffusers, state
 
 SMALL = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=384, depth=2, num_heads=6, num_classes=12)
@@ -178,7 +178,7 @@ def test_the_command_line_says_what_it_took_and_asks_for_the_rest(desk: Desk) ->
     assert "has a card" in desk.fails("import", "dit-s-2", str(file), "--like", "dit-digits")
     done = desk.run("import", "moths", str(file), "--like", "dit-digits", "--entry", "model_ema2")
     assert "took the averaged weights, entry 'model_ema2'" in done.stderr
-    assert "for 12 classes and the null label 12; if every row is a class, add --classes 13" in done.stderr
+    assert "are 12 classes and the null label 12; if every row is a class, add --classes 13" in done.stderr
     assert torch.equal(load_file(done.stdout.strip())["final_layer.linear.bias"], averages[1]["final_layer.linear.bias"])
     out = str(desk.home / "x.png")
     assert desk.run("sample", "moths", "--classes", "0,11", "--steps", "2", "--out", out).returncode == 0
