@@ -28,8 +28,6 @@ from ditzoo.sampling.noise import Floats, gaussian
 from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card
 
-"""Of a weight, in the precisions of `Ceilings`."""
-
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

@@ -52,6 +52,7 @@ def load(card: Card) -> LatentDecoder:
     decoder = with_statistics(card).decoder
     if not isinstance(decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
+    _check_numbers(card, decoder)
     if decoder.source is not None and _is_config(decoder.source.files[0].path):
         autoencoder = _pretrained(card, decoder.architecture, decoder.source)
     else:
@@ -68,6 +69,8 @@ def with_statistics(card: Card) -> Card:
     decoder = card.decoder
     if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
         return card
+    if decoder.mean and decoder.std:  # the card of a bundle
+        return card
     path = fetch(decoder.source) / decoder.statistics
     found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
     wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
@@ -75,6 +78,15 @@ def with_statistics(card: Card) -> Card:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")
     mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
     return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
+
+
+def _check_numbers(card: Card, decoder: Autoencoder) -> None:
+    channels = card.backbone.latent_shape[0]
+    for name, values in (("mean", decoder.mean), ("std", decoder.std)):
+        if len(values) not in (0, 1, channels):
+            raise UsageError(
+                f"decoder.{name} of {card.name} has {len(values)} numbers; write one for all latent channels, or {channels}"
+            )
 
 
 def _is_config(path: str) -> bool:

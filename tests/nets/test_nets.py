@@ -11,7 +11,7 @@ from ditzoo.families import build, in_precision
 from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions, timestep_embedding
 from ditzoo.nets.uvit import UViT
-from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, LightningDiTConfig, UViTConfig
 from tests.support.golden import Golden, relative_l2
 
 BACKBONES = [
@@ -59,6 +59,7 @@ UVITS = {  # name: (config, parameters)
 }
 
 SMALL_DIT = DiTConfig(input_size=8, patch_size=2, hidden_size=32, depth=2, num_heads=2, num_classes=10)
+SMALL_LIGHTNINGDIT = LightningDiTConfig(input_size=4, hidden_size=32, depth=2, num_heads=2, num_classes=10)
 SMALL_UVIT = UViTConfig(img_size=8, patch_size=2, embed_dim=32, depth=2, num_heads=2, num_classes=11)
 
 
@@ -99,8 +100,8 @@ def test_uvit_sizes_of_the_paper(name: str) -> None:
     assert sum(tensor.numel() for tensor in net.parameters()) == parameters
 
 
-@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT])
-def test_specs_describe_what_goes_in_and_out(config: DiTConfig | UViTConfig) -> None:
+@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_LIGHTNINGDIT, SMALL_UVIT])
+def test_specs_describe_what_goes_in_and_out(config: BackboneConfig) -> None:
     net = build(config)
     inputs = {spec.name: torch.zeros(spec.concrete(batch=3), dtype=getattr(torch, spec.dtype)) for spec in net.inputs}
     out = net(**inputs)
@@ -185,7 +186,7 @@ def test_another_dtype_leaves_the_network_as_it_is() -> None:
     assert {weight.dtype for weight in net.state_dict().values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT], ids=["dit", "uvit"])
+@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_LIGHTNINGDIT, SMALL_UVIT], ids=["dit", "lightningdit", "uvit"])
 def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig) -> None:
     net = build(config)
     half = in_precision(net, net.config, torch.bfloat16)
