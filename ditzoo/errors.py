@@ -53,10 +53,10 @@ class CheckpointError(DitzooError):
     """Weights are missing, damaged, or do not fit the network of their card."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str], *, hint: str = "") -> UsageError:
+def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -> UsageError:
     """The error for an unknown name `given` of a `kind`. It suggests the nearest of the `known` names, or lists them."""
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return UsageError(f"unknown {kind} {given!r}; {suggestion}{f' ({hint})' if hint else ''}")

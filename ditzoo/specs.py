@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out, stated once: names, shapes with symbolic axes, dtypes."""
+"""What goes into a network and what comes out, stated once: names, shapes with symbolic axes, dtypes, precisions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from ditzoo.records import Data
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API (numpy, torch)."""
 
-DType: TypeAlias = Literal["float64", "float32", "float16", "bfloat16", "int64"]
+DType: TypeAlias = Literal["float64", "float32", "int64"]
+"""The dtype of an input or output of a network."""
 
 Precision: TypeAlias = Literal["fp64", "fp32", "bf16", "fp16", "int8", "fp8"]
-"""What a network computes in. Its inputs and outputs are float64 in fp64, which only torch has, and float32 in any other. Eight
-bits are those of the weights, and of what they are multiplied with; all else stays in float32."""
+"""What a network computes in. In int8 and fp8, these are the large weights and what they are multiplied with; all else is in
+float32. `PRECISION_TRAITS` has all that is to be known of each."""
 
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
 """What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
@@ -33,9 +34,102 @@ Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 TARGETS: tuple[Target, ...] = get_args(Target)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name in PRECISIONS if name != "fp64")
 DEVICES: tuple[Device, ...] = get_args(Device)
 FORMS: tuple[Form, ...] = get_args(Form)
+
+
+class Tolerance(Data, frozen=True, kw_only=True):
+    """The largest relative L2 errors of one evaluation and of the final sample, and the least PSNR in dB, that still pass."""
+
+    forward: float
+    sample: float
+    psnr: float
+
+
+class PrecisionTraits(Data, frozen=True, kw_only=True):
+    """All that ditzoo knows of a precision.
+
+    `torch` is the name of PyTorch's dtype, None where PyTorch does not run networks in it. `onnx` is the name of the element
+    type of ONNX tensors, whose values take `bytes` each; `largest` is the largest finite one. `inputs` is the dtype of the
+    network's inputs and outputs, labels apart. `half` means that the large matrix multiplications take and give numbers of 16
+    bits. `eight_bits` means that their weights and inputs are quantized. `targets` are those that graphs are written for.
+    `on_cpu` says whether ONNX Runtime runs such graphs on a CPU, and `fused_attention` whether its attention operator takes
+    this type on CPUs and NVIDIA GPUs alike. `capability` is the least compute capability of a GPU, times ten; 0 where any GPU
+    will do. `tolerance` is what passes as parity with fp32.
+    """
+
+    torch: str | None = None
+    onnx: str
+    bytes: int
+    largest: float
+    inputs: DType = "float32"
+    half: bool = False
+    eight_bits: bool = False
+    targets: tuple[Target, ...] = TARGETS
+    on_cpu: bool = True
+    fused_attention: bool = False
+    capability: int = 0
+    tolerance: Tolerance
+
+
+PRECISION_TRAITS: dict[Precision, PrecisionTraits] = {
+    "fp64": PrecisionTraits(
+        torch="float64",
+        onnx="DOUBLE",
+        bytes=8,
+        largest=1.7976931348623157e308,
+        inputs="float64",
+        targets=(),
+        tolerance=Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
+    ),
+    "fp32": PrecisionTraits(
+        torch="float32",
+        onnx="FLOAT",
+        bytes=4,
+        largest=3.4028234663852886e38,
+        fused_attention=True,
+        tolerance=Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
+    ),
+    "bf16": PrecisionTraits(
+        torch="bfloat16",
+        onnx="BFLOAT16",
+        bytes=2,
+        largest=3.3895313892515355e38,
+        half=True,
+        on_cpu=False,
+        capability=80,
+        tolerance=Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
+    ),
+    "fp16": PrecisionTraits(
+        torch="float16",
+        onnx="FLOAT16",
+        bytes=2,
+        largest=65504.0,
+        half=True,
+        fused_attention=True,
+        tolerance=Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
+    ),
+    "int8": PrecisionTraits(
+        onnx="INT8",
+        bytes=1,
+        largest=127.0,
+        eight_bits=True,
+        tolerance=Tolerance(forward=3e-2, sample=2e-1, psnr=20.0),
+    ),
+    "fp8": PrecisionTraits(
+        onnx="FLOAT8E4M3FN",
+        bytes=1,
+        largest=448.0,
+        eight_bits=True,
+        targets=("tensorrt",),
+        capability=89,
+        tolerance=Tolerance(forward=1e-1, sample=4e-1, psnr=15.0),
+    ),
+}
+"""The one table of precisions. A new precision is a name in `Precision` and a row here."""
+
+GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name, traits in PRECISION_TRAITS.items() if traits.targets)
+"""The precisions that ONNX graphs and engines are written in."""
 
 
 class TensorSpec(Data, frozen=True, kw_only=True):

@@ -1,29 +1,29 @@
-"""Measures ditzoo's backends beside its peers, on the same network and the same work: one guided image, on this machine.
+"""Measures ditzoo's backends beside diffusers, with the same network and the same work: one guided image, on this machine.
 
     python recipes/bench_peers.py --model dit-xl-2 --json peers.json
 
-Prints a table in Markdown. A few contestants are open at a time, taking turns, and with each few the baseline again: diffusers
-in fp32 for a DiT, torch in fp32 for a U-ViT, which diffusers has not. Ratios are to the baseline that took turns with them.
+Prints a table in Markdown. A few backends ("contestants") are open at a time and take turns. Each group also has the baseline:
+diffusers in fp32 if diffusers has the network, else torch in fp32. Ratios are to the baseline in the same group.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
-import openvino
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from random_models import MODELS, random_model
 
 from ditzoo import Card, make_plan
 from ditzoo.backends.options import parse_spec
+from ditzoo.backends.table import row_of
+from ditzoo.families import family_of
 from ditzoo.measure import bench
 from ditzoo.measure.bench import Bench, Measurement
 from ditzoo.measure.machine import seconds
@@ -31,54 +31,21 @@ from ditzoo.measure.operations import multiply_adds
 from ditzoo.measure.parity_run import Opener
 from ditzoo.model.opening import open_model
 from ditzoo.plan.table import Plan
-from ditzoo.specs import Array, Precision
-from ditzoo.weights.load import load_network
 
-PEERS = "diffusers:bf16,diffusers:compile,torch:bf16,torch:bf16:split,torch:bf16:split:compile,openvino,openvino:bf16"
-OURS = "onnxruntime,onnxruntime:single,onnxruntime:int8"
+PEERS = (
+    "diffusers:bf16,diffusers:compile,torch:bf16,torch:bf16:split,torch:bf16:split:compile,openvino,openvino:bf16,openvino:int8"
+)
+OURS = "openvino,openvino:bf16,openvino:int8,onnxruntime,onnxruntime:single,onnxruntime:int8"
 REFERENCE = "torch"
-ROWS = 2
-"""Of the batch: one image, with and without its label."""
-
-
-class OpenVino:
-    """The network converted from PyTorch by OpenVINO, for batches of two rows. See `ditzoo.backends.base.Backend`."""
-
-    def __init__(self, card: Card, precision: Precision) -> None:
-        net = load_network(card)
-        self.name, self.card, self.precision = f"openvino {precision} cpu", card, precision
-        self.inputs, self.outputs = net.inputs, net.outputs
-        example = {spec.name: torch.zeros(spec.concrete(batch=ROWS), dtype=getattr(torch, spec.dtype)) for spec in net.inputs}
-        with torch.no_grad():
-            model = openvino.convert_model(torch.export.export(net, tuple(example.values())))
-        hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision), "PERFORMANCE_HINT": "LATENCY"}
-        self._run = openvino.compile_model(model, "CPU", hints)
-
-    def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        return self._run([inputs[spec.name] for spec in self.inputs])[0]
-
-    def asarray(self, array: np.ndarray) -> np.ndarray:
-        return array
-
-    def numpy(self, array: Array) -> np.ndarray:
-        return np.asarray(array)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        del self._run
 
 
 def opener(card: Card, text: str) -> Opener:
-    name, _, precision = text.partition(":")
-    if name == "openvino":
-        return partial(OpenVino, card, precision or "fp32")  # type: ignore[arg-type]
+    """A function that opens the backend `text`, such as "torch:bf16", for a card."""
     return partial(open_model, card, parse_spec(text))
 
 
-def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
-    """The measurements of all, a few at a time, each few with the reference and the baseline."""
+def measure_in_groups(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
+    """Measures the backends `texts` in groups of `together`, each group with the reference and the baseline `base`."""
     fixed = list(dict.fromkeys([REFERENCE, base]))
     count = multiply_adds(card.backbone)
     return [
@@ -94,14 +61,14 @@ def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together
     ]
 
 
-def products(side: int = 2048) -> dict[str, float]:
-    """Multiply-adds per second of a large product on this machine in bfloat16 (torch) and in int8 (ONNX Runtime)."""
+def multiplication_rates(side: int = 2048) -> dict[str, float]:
+    """Multiply-adds per second of a large matrix multiplication on this CPU, in bf16 (torch) and in int8 (ONNX Runtime)."""
     import onnxruntime as ort
 
     half = torch.ones(side, side, dtype=torch.bfloat16)
     a, b = helper.make_tensor_value_info("a", TensorProto.UINT8, (side, side)), np.ones((side, side), np.int8)
     node, c = helper.make_node("MatMulInteger", ["a", "b"], ["c"]), helper.make_tensor_value_info("c", TensorProto.INT32, None)
-    graph = helper.make_graph([node], "product", [a], [c], [numpy_helper.from_array(b, "b")])
+    graph = helper.make_graph([node], "multiplication", [a], [c], [numpy_helper.from_array(b, "b")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = {"a": np.ones((side, side), np.uint8)}
@@ -110,6 +77,7 @@ def products(side: int = 2048) -> dict[str, float]:
 
 
 def table(results: Sequence[Bench], base: str) -> list[str]:
+    """The lines of a Markdown table with one row for each backend; the reference and the baseline appear once."""
     lines = [
         f"| contestant | ms | quartiles | times {base} | GMAC/s | error | load s | MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -130,28 +98,31 @@ def _line(entry: Measurement, base: Measurement) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure ditzoo beside its peers.")
+    parser = argparse.ArgumentParser(description="Measure ditzoo's backends beside diffusers.")
     parser.add_argument("--model", choices=MODELS, default="dit-xl-2")
     parser.add_argument("--contestants", default=f"{PEERS},{OURS}")
-    parser.add_argument("--together", type=int, default=2, help="how many are open at a time, the baseline not counted")
+    parser.add_argument("--together", type=int, default=2, help="how many are open at a time, not counting the baseline")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="evaluations of the first image")
+    parser.add_argument("--steps", type=int, default=3, help="steps of the plan that draws the first image")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     card = random_model(options.model)
-    base = "diffusers" if options.model.startswith("dit") else "torch"
+    base = "torch" if family_of(card.backbone).diffusers is None else "diffusers"
     texts = [text for text in options.contestants.split(",") if base == "diffusers" or not text.startswith("diffusers")]
-    if base == "torch":
+    if not card.splits:
         texts = [text for text in texts if ":split" not in text and ":single" not in text]
     plan = make_plan(card, steps=options.steps)
     for text in texts:
-        if text.startswith("onnxruntime"):
-            opener(card, text)().__exit__(None, None, None)  # exported before loading is timed
-    results = contest(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
-    limits = {"fp32": results[0].ceilings[0].multiply_adds, **products()}
+        if row_of(parse_spec(text).name).runs == "graphs":
+            opener(card, text)().close()  # makes the export, so that it is not part of the loading time
+    results = measure_in_groups(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
+    limits = {"fp32": results[0].ceilings[0].multiply_adds, **multiplication_rates()}
     print("\n".join(table(results, base)))
     print(f"\n{options.model}, one guided image, {2 * (results[0].multiply_adds or 0) / 1e9:.1f} GMAC;", end=" ")
-    print("large products here: " + ", ".join(f"{name} {limit / 1e9:.0f} GMAC/s" for name, limit in limits.items()), end=". ")
+    print(
+        "large matrix multiplications here: " + ", ".join(f"{name} {limit / 1e9:.0f} GMAC/s" for name, limit in limits.items()),
+        end=". ",
+    )
     print(", ".join(f"{key} {value}" for key, value in results[0].machine.items()))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode({"results": results, "products": limits})))

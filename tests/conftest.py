@@ -34,7 +34,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the built wheel, `ditzoo[onnx]`'s requirements and tokenizers: no torch, no onnx."""
+    """A fresh virtual environment with the built wheel, `ditzoo[onnx]`'s requirements, OpenVINO and tokenizers: no torch, no
+    onnx."""
     home = tmp_path_factory.mktemp("bare")
     venv.create(home, symlinks=True)
     (site,) = home.glob("lib/python*/site-packages")
@@ -44,5 +45,6 @@ def bare_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": "onnx"}):
             link_distribution(requirement.name, requirement.extras, site, done)
-    link_distribution("tokenizers", set(), site, done)
+    for name in ("tokenizers", "openvino"):
+        link_distribution(name, set(), site, done)
     return home / "bin" / "python"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -40,10 +41,11 @@ def test_help_loads_only_what_it_prints_with(code: str) -> None:
 
 
 def test_public_names_are_there_whatever_was_imported_before() -> None:
-    code = "import ditzoo.sample, ditzoo.card, ditzoo.decode, types; from ditzoo import *\n"
+    code = "import ditzoo.pictures.decode, ditzoo.weights.pull, ditzoo.measure.parity, types; from ditzoo import *\n"
     code += "assert ditzoo.sample is sample and ditzoo.card is card\n"
     code += "assert not any(isinstance(getattr(ditzoo, name), types.ModuleType) for name in ditzoo.__all__)\n"
     code += "assert not hasattr(ditzoo, 'nothing')"
+    assert not {path.stem for path in (ROOT / "ditzoo").iterdir()} & set(ditzoo.__all__)
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stderr == ""
 
 
@@ -55,14 +57,14 @@ def test_sampling_a_bundle_imports_no_torch(tmp_path: Path) -> None:
 
 def test_the_runtime_never_imports_the_exporter() -> None:
     for path in (ROOT / "ditzoo").rglob("*.py"):
-        if "cli" not in path.parts:
+        if not {"cli", "model"} & set(path.parts):
             assert "ditzoo_export" not in path.read_text(), path
 
 
 def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
-    assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/trace.py"} <= names
+    assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/network_graphs.py"} <= names
     for model in ("dit-digits", "uvit-digits"):
         weights = ROOT / "ditzoo" / "assets" / f"{model}.safetensors"
         assert f"ditzoo/assets/{weights.name}" in names
@@ -70,16 +72,20 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
         assert weights.stat().st_size <= 4_000_000
 
 
-def test_a_bundle_runs_where_there_is_no_torch(bare_python: Path, tmp_path: Path) -> None:
-    for package in ("torch", "onnx", "ditzoo_export.trace"):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_bundle_runs_where_there_is_no_torch(name: str, bare_python: Path, tmp_path: Path) -> None:
+    for package in ("torch", "onnx", "ditzoo_export.network_graphs"):
         absent = subprocess.run([bare_python, "-I", "-c", f"import {package}"], capture_output=True, text=True)
         assert "ModuleNotFoundError" in absent.stderr, package
     bundle = cached_bundle(ditzoo.card("dit-digits")).path
-    done = bare(bare_python, "sample", str(bundle), "--steps", "3", "--save-latents", "there.npy", cwd=tmp_path)
+    done = bare(
+        bare_python, "sample", str(bundle), "--backend", name, "--steps", "3", "--save-latents", "there.npy", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     import numpy as np
 
-    with ditzoo.open_backend("onnxruntime", ditzoo.open_bundle(bundle)) as backend:
+    with ditzoo.open_backend(name, ditzoo.open_bundle(bundle)) as backend:
         here = ditzoo.sample(backend, ditzoo.make_plan(backend.card, steps=3), classes=range(10))
     assert np.abs(np.load(tmp_path / "there.npy") - here).max() <= 1e-6
 
@@ -126,9 +132,20 @@ def code_blocks(path: Path, language: str) -> list[str]:
 def test_the_examples_of_the_readme_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102
-    assert (tmp_path / "digits.png").exists()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
 
 
+def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("dit-digits", "digits-bundle"), ("uvit-digits", "uvit-bundle")):  # an export that is there is found
+        shutil.copytree(cached_bundle(ditzoo.card(name)).path, tmp_path / folder)
+    namespace: dict[str, object] = {}
+    for example in code_blocks(ROOT / "docs" / "python.md", "python"):
+        exec(compile(example, "python.md", "exec"), namespace)  # noqa: S102
+    assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("ditzoo ")],

@@ -1,29 +1,23 @@
-"""The ways to run a network: `base` says what a backend is, `open_backend` opens one by name."""
+"""The ways to run a network: `table` lists the backends, `base` says what one is, and `open_backend` opens one by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import TypeVar
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.options import OpenOptions, check_options, check_precision, parse_spec
+from ditzoo.backends.table import BackendRow, Runs, row_of
 from ditzoo.bundle import Bundle
-from ditzoo.errors import BackendError, MissingPackageError, UsageError, unknown
+from ditzoo.errors import BackendError, MissingPackageError, UsageError
 from ditzoo.files import digest
 from ditzoo.model_names import ModelLike, find_model
-from ditzoo.specs import DEVICES, FLAVOURS, PRECISIONS, Device, Form, Precision, Profile
+from ditzoo.specs import Device, Form, Precision, Profile
 from ditzoo.zoo.card import Card
 
-EXTRAS = {
-    "torch": "torch",
-    "diffusers": "diffusers",
-    "onnxruntime": "onnx",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-}
-"""The backends, and the extra of the distribution that installs what each one needs."""
-
-_IN_TORCH = {"torch": "TorchBackend", "diffusers": "open_peer"}
+T = TypeVar("T", Precision, Form)
 
 
 def open_backend(
@@ -37,76 +31,110 @@ def open_backend(
     threads: int | None = None,
     profiles: Sequence[Profile] = (),
 ) -> Backend:
-    """Opens the backend called `name` on a model: torch the weights of a card or of a bundle's card, diffusers the same in its
-    own network, onnxruntime a bundle's graphs, tensorrt and tensorrt_rtx a bundle's engines.
+    """Opens a backend on a model. `ditzoo.backends.table` says what each backend runs: a card's weights, a bundle's graphs, or
+    a bundle's engines. A backend that runs weights takes a bundle too, and runs the weights of its card.
 
-    `precision` is, unless given, fp32, or what the bundle was exported in. `form` is what the bundle must hold, or for torch
-    whether what depends on time and label alone runs ahead (split). `compiled` passes a network of torch through its compiler.
-    `profiles` are the sizes that onnxruntime's TensorRT devices build engines for; without them, they build for each size that
-    comes. Raises UsageError for a name, device, precision or number of threads that there is not or profiles where nothing is
-    built, MissingPackageError where the backend's package is not installed, and BackendError where it cannot run as asked.
+    `name` may carry options, as in "onnxruntime:int8"; see `ditzoo.backends.options`. A device in the name comes before the
+    argument. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that the bundle must have;
+    for torch it says whether the part that depends on time and label alone runs ahead ("split"). `compiled` passes a network
+    of torch through its compiler. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's
+    TensorRT devices build engines; without them, they build for each size that comes.
+
+    Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
+    built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
+    is not installed, and BackendError if the backend cannot run the model as asked.
     """
-    model = find_model(model)
-    _check("device", device, DEVICES)
-    if precision is not None:
-        _check("precision", precision, PRECISIONS)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, not {threads}")
-    if profiles and (name != "onnxruntime" or device not in FLAVOURS):
-        raise UsageError(f"profiles are for onnxruntime on {' or '.join(FLAVOURS)}, not for {name} on {device}")
-    if isinstance(model, Bundle) and name in FLAVOURS:
-        _check_flavour(model, name)
-    module = load_module(name)
-    if name in _IN_TORCH:
-        opener = getattr(module, _IN_TORCH[name])
-        card = _with_its_weights(model) if isinstance(model, Bundle) else model
-        return opener(  # type: ignore[no-any-return]
-            card, device=device, precision=precision or "fp32", form=form, compiled=compiled, threads=threads
-        )
-    if isinstance(model, Card):
-        command = "onnx" if name == "onnxruntime" else f"tensorrt --flavour {name}"
-        raise BackendError(f"{name} runs bundles; `ditzoo export {command} {model.name} --out DIR` makes one")
-    _check_form(model, form)
-    if name in FLAVOURS:
-        return module.open_engines(model, flavour=name, precision=precision)  # type: ignore[no-any-return]
-    _check_graphs(model, precision)
-    return module.OnnxRuntimeBackend(  # type: ignore[no-any-return]
-        model.path, model.manifest.graphs, model.card, device=device, threads=threads, profiles=profiles
+    spec = parse_spec(name)
+    row = row_of(spec.name)
+    options = OpenOptions(
+        device=spec.device or device,
+        precision=_one_of(name, spec.precision, precision),
+        form=_one_of(name, spec.form, form),
+        compiled=spec.compiled or compiled,
+        threads=threads,
+        profiles=tuple(profiles),
     )
-
-
-def _check_flavour(bundle: Bundle, name: str) -> None:
-    """Raises BackendError where the engines of a bundle are of another flavour, whether that one is installed or not."""
-    for engine in bundle.manifest.engines.values():
-        if engine.flavour != name:
-            raise BackendError(f"the engines in {bundle.path} are of {engine.flavour}; use --backend {engine.flavour}")
+    check_options(row, options)
+    runnable = _RUNNABLE[row.runs](row, find_model(model), options)
+    opener: Callable[[BackendRow, Card | Bundle, OpenOptions], Backend] = getattr(load_module(row.name), row.opener)
+    return opener(row, runnable, options)
 
 
 def load_module(name: str) -> ModuleType:
-    """The module of the backend called `name`; raises UsageError or MissingPackageError where there is none."""
-    if name not in EXTRAS:
-        raise unknown("backend", name, EXTRAS)
+    """The module of the backend called `name`.
+
+    Raises UsageError if there is no such backend, and MissingPackageError if a package that it needs is not installed.
+    """
+    row = row_of(name)
     try:
-        if name in FLAVOURS:
-            import_module(name)
-        return import_module(f"ditzoo.backends.{'tensorrt' if name in FLAVOURS else name}")
+        for package in row.packages:
+            import_module(package)
     except ModuleNotFoundError as error:
-        if error.name not in (name, "cuda", "torch"):
+        if not any(f"{package}.".startswith(f"{error.name}.") for package in row.packages):
             raise
-        raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{EXTRAS[name]}]'") from error
+        raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{row.extra}]'") from error
+    return import_module(row.module)
 
 
-def _with_its_weights(bundle: Bundle) -> Card:
-    """The card of a bundle; raises BackendError where its weights here are known not to be those that were exported."""
+def _one_of(name: str, named: T | None, given: T | None) -> T | None:
+    """The option in the name or the one in the argument."""
+    if named is not None and given is not None and named != given:
+        raise UsageError(f"the backend {name!r} says {named}, and the argument says {given}; leave one out")
+    return named if given is None else given
+
+
+def _runnable_weights(row: BackendRow, model: Card | Bundle, options: OpenOptions) -> Card:
+    """The card of a model; raises BackendError if a bundle was exported from other weights than its card has here."""
     from ditzoo.weights.local import weights_file
 
-    exported = bundle.manifest.weights
-    if exported is not None and digest(weights_file(bundle.card)) != exported:
+    if isinstance(model, Card):
+        return model
+    exported = model.manifest.weights
+    if exported is not None and digest(weights_file(model.card)) != exported:
         raise BackendError(
-            f"the bundle {bundle.path} was exported from other weights than {bundle.card.name} has here;"
-            f" `{bundle.manifest.settings['command']} --out DIR` makes one from these"
+            f"the bundle {model.path} was exported from other weights than {model.card.name} has here;"
+            f" `{model.manifest.settings['command']} --out DIR` makes one from these"
         )
-    return bundle.card
+    return model.card
+
+
+def _runnable_graphs(row: BackendRow, model: Card | Bundle, options: OpenOptions) -> Bundle:
+    """The bundle; raises BackendError if it has no graphs of the form and precision that were asked for."""
+    if isinstance(model, Card):
+        raise BackendError(f"{row.name} runs bundles; `ditzoo export onnx {model.name} --out DIR` makes one")
+    _check_form(model, options.form)
+    if "backbone" not in model.manifest.graphs:
+        raise BackendError(
+            f"the bundle {model.path} has no ONNX graph; `ditzoo export onnx {model.card.name} --out DIR` makes one"
+        )
+    exported = model.manifest.graphs["backbone"].precision
+    if options.precision not in (None, exported):
+        raise BackendError(
+            f"the bundle {model.path} was exported in {exported}, not {options.precision}; leave that out, or export it with"
+            f" --precision {options.precision}"
+        )
+    check_precision(row, exported)
+    return model
+
+
+def _runnable_engines(row: BackendRow, model: Card | Bundle, options: OpenOptions) -> Bundle:
+    """The bundle; raises BackendError if its engines are of another flavour, whether that one is installed or not."""
+    if isinstance(model, Card):
+        command = f"ditzoo export tensorrt --flavour {row.name} {model.name} --out DIR"
+        raise BackendError(f"{row.name} runs bundles; `{command}` makes one")
+    for engine in model.manifest.engines.values():
+        if engine.flavour != row.name:
+            raise BackendError(f"the engines in {model.path} are of {engine.flavour}; use --backend {engine.flavour}")
+    _check_form(model, options.form)
+    return model
+
+
+_RUNNABLE: dict[Runs, Callable[[BackendRow, Card | Bundle, OpenOptions], Card | Bundle]] = {
+    "weights": _runnable_weights,
+    "graphs": _runnable_graphs,
+    "engines": _runnable_engines,
+}
+"""What a backend is opened on, for what it runs."""
 
 
 def _check_form(bundle: Bundle, form: Form | None) -> None:
@@ -114,21 +142,3 @@ def _check_form(bundle: Bundle, form: Form | None) -> None:
     there: Form = "split" if "conditioning" in parts else "single"
     if form not in (None, there):
         raise BackendError(f"the bundle {bundle.path} is {there}, not {form}; leave that out, or export it with --{form}")
-
-
-def _check_graphs(bundle: Bundle, precision: Precision | None) -> None:
-    if "backbone" not in bundle.manifest.graphs:
-        raise BackendError(
-            f"the bundle {bundle.path} has no ONNX graph; `ditzoo export onnx {bundle.card.name} --out DIR` makes one"
-        )
-    exported = bundle.manifest.graphs["backbone"].precision
-    if precision not in (None, exported):
-        raise BackendError(
-            f"the bundle {bundle.path} was exported in {exported}, not {precision}; leave that out, or export it with"
-            f" --precision {precision}"
-        )
-
-
-def _check(kind: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise unknown(kind, given, known)

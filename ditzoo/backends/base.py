@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -9,6 +10,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.backends import cuda
+from ditzoo.errors import BackendError
 from ditzoo.specs import Array, Precision, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -16,13 +19,13 @@ from ditzoo.zoo.card import Card
 class Backend(Protocol):
     """A loaded network. Use it as a context manager: leaving it frees what it holds.
 
-    Arrays in and out are the backend's own kind (`asarray` and `numpy` convert), of the dtypes that its specs say: float32,
-    whatever it computes in, except for fp64.
+    It takes and gives arrays of its own kind (`asarray` and `numpy` convert), with the dtypes of its specs: float64 in fp64,
+    and float32 in any other precision.
     """
 
     @property
     def name(self) -> str:
-        """What it is and where it runs, for tables: "torch fp32 cpu"."""
+        """Its name in tables, with precision and device: "torch fp32 cpu"."""
 
     @property
     def card(self) -> Card:
@@ -30,7 +33,7 @@ class Backend(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The precision that it computes in."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -38,10 +41,10 @@ class Backend(Protocol):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The output that `__call__` gives: one."""
+        """The one output that `__call__` gives."""
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The network's output; raises InputError, saying what was expected and given, for inputs that do not fit."""
+        """The network's output; raises InputError, with what was expected and what was given, if the inputs do not fit."""
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """A numpy array as the backend's own kind, on its device."""
@@ -49,21 +52,54 @@ class Backend(Protocol):
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
         """The backend's own kind of array as a numpy array."""
 
+    def close(self) -> None:
+        """Frees what it holds. A call after that raises BackendError."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 class MultiOutputBackend(Backend, Protocol):
-    """A backend whose graphs may have more outputs than the prediction, and which gives all of them."""
+    """A backend that gives every output of its graphs, of which the prediction is one."""
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every output of every graph, by name, a row for each row of the inputs; raises as `__call__`."""
+        """Every output of every graph by name, with a row for each row of the inputs; raises what `__call__` raises."""
 
 
 @runtime_checkable
 class PreparesConditioning(Protocol):
-    """A backend that can compute ahead of need what depends on time and label alone."""
+    """A backend that can compute modulations ahead: the part of a network that depends on time and label alone."""
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """Announces the times of the coming evaluations, in their order, and the labels that each of them will have."""
+        """Announces the times of the coming evaluations, in their order, and the labels that each evaluation will have."""
+
+
+class OpenedBackend(ABC):
+    """What all backends do alike. Leaving the `with` block closes the backend, and arrays are those of the library `_library`:
+    numpy's, or CuPy's where the backend says so."""
+
+    name: str
+    _library: Any = np
+
+    @abstractmethod
+    def close(self) -> None:
+        """See `Backend`."""
+
+    def asarray(self, array: npt.NDArray[Any]) -> Array:
+        """The array on the device. Times and labels, which have one axis, are read on the host and stay there."""
+        return array if array.ndim < 2 else self._library.asarray(array)
+
+    def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
+        """The array on the host."""
+        return cuda.to_host(array)
+
+    def closed_error(self) -> BackendError:
+        """The error for a call of a backend that was closed."""
+        return BackendError(f"{self.name} is closed; open the backend again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,4 +1,4 @@
-"""How a batch of any size is run by engines, each of which takes only some sizes: split, and padded."""
+"""Splits a batch of any size into parts that engines take, each of which takes a range of sizes only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ditzoo.specs import Profile
 
 
 class BatchPart(Data, frozen=True, kw_only=True):
-    """A part of a batch: which rows of it, which profile (a number over all engines of a graph), and how many rows it runs."""
+    """The rows `start` to `stop` of a batch, which run in profile number `profile` as a batch of `rows` rows.
+
+    Profiles are numbered over all engines of a graph.
+    """
 
     start: int
     stop: int
@@ -19,14 +22,15 @@ class BatchPart(Data, frozen=True, kw_only=True):
 
     @property
     def filling(self) -> list[int]:
-        """The row of the batch for each row that runs: its own, and then its last one again and again."""
+        """The row of the whole batch for each row that runs. The last row is repeated as padding."""
         return [min(row, self.stop - 1) for row in range(self.start, self.start + self.rows)]
 
 
 def chunks(profiles: Sequence[Profile], sizes: Mapping[str, int]) -> list[BatchPart]:
-    """How a batch is run: in one profile that it fits, or split over the largest; what is too small for any is padded.
+    """The parts that a batch is run in: one part if a profile holds the batch, else several parts in the largest profile.
 
-    `sizes` are those of the axes, "batch" among them. Raises BackendError where no profile takes such latents.
+    A part that is smaller than its profile's minimum is padded. `sizes` has the size of every axis, "batch" among them. Raises
+    BackendError if no profile takes latents of this height and width.
     """
     rest = {axis: size for axis, size in sizes.items() if axis != "batch"}
     usable = [i for i, profile in enumerate(profiles) if profile.fits(rest)]

@@ -1,4 +1,4 @@
-"""ModulationCache conditioning: what depends on time and label alone is computed once for all steps of a plan, in windows."""
+"""Conditioning ahead of need: modulations depend on time and label alone, and are computed for many steps at once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ditzoo.specs import Array, TensorSpec
 Pair = tuple[float, int]
 
 WINDOW_BYTES = 256 * 2**20
-"""How much one window of modulations may take: 342 rows of DiT-XL/2."""
+"""The largest size of one window of modulations, in bytes: 342 rows of DiT-XL/2."""
 
 
 class ModulationCache:
-    """The modulations of distinct (time, label) pairs. `run` computes them for t [K] and y [K], K mostly up to `window`.
+    """The modulations of distinct (time, label) pairs, a row each. It holds one window of `window` rows at a time.
 
-    What `prepare` announced is computed ahead of need, as many rows as a window holds; a pair that was not announced is
-    computed when it comes. `run` gives an array, or one for each output, and rows of it are picked by position.
+    `run` computes modulations for times [K] and labels [K]; K is larger than `window` only where one call has more distinct
+    pairs. It returns one array or several, which the caller indexes by row. Pairs that `prepare` announced are computed ahead,
+    as many as fit into a window. A pair that was not announced is computed when it is asked for.
     """
 
     def __init__(self, run: Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], Array], *, window: int) -> None:
@@ -31,7 +32,7 @@ class ModulationCache:
         self._rows: Array = None
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """Announces that the labels will be asked for at each of the times, in this order."""
+        """Announces that every one of the labels will be asked for at each of the times, in this order."""
         pairs = product((float(np.float32(time)) for time in times), map(int, labels))
         self._coming = list(dict.fromkeys(pairs))
 
@@ -52,10 +53,10 @@ class ModulationCache:
 
 
 def window_rows(specs: Sequence[TensorSpec]) -> int:
-    """How many rows of some float32 tensors a window holds."""
+    """How many rows of these float32 tensors fit into `WINDOW_BYTES`; 1 at least."""
     return max(1, WINDOW_BYTES // row_bytes(specs))
 
 
 def row_bytes(specs: Sequence[TensorSpec]) -> int:
-    """What one row of some float32 tensors takes."""
+    """The size in bytes of one row of these float32 tensors."""
     return sum(4 * int(np.prod(spec.concrete(batch=1))) for spec in specs)

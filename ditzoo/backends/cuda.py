@@ -1,4 +1,4 @@
-"""The little of CUDA that is needed to run a network: which GPU there is, memory, copies, streams, graphs, arrays. No torch."""
+"""The part of CUDA that running a network needs: the GPU's name, memory, copies, streams, graphs and arrays. No torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ditzoo.errors import BackendError
 
 
 def runtime() -> Any:
-    """cuda-python's binding of the CUDA runtime; raises ModuleNotFoundError, of the name "cuda", where it is not installed."""
+    """cuda-python's binding of the CUDA runtime; raises ModuleNotFoundError if it is not installed."""
     from cuda.bindings import runtime as bindings
 
     return bindings
 
 
 def gpu() -> str | None:
-    """The GPU of this machine, such as "sm89", or None where there is none that a driver shows."""
+    """The architecture of the first GPU, such as "sm89", or None if no driver shows a GPU."""
     cuda = runtime()
     status, count = cuda.cudaGetDeviceCount()
     if int(status) != 0 or count == 0:
@@ -33,7 +33,10 @@ def gpu() -> str | None:
 
 
 def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """What a CUDA function gives besides its status: nothing, a value, or several; raises BackendError if it failed."""
+    """Calls a CUDA function and returns what it gives besides its status: one value, or a tuple of none or several.
+
+    Raises BackendError if the function failed.
+    """
     status, *values = function(*arguments)
     if int(status) != 0:
         raise BackendError(f"CUDA failed in {function.__name__}: {getattr(status, 'name', status)}")
@@ -41,7 +44,7 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
 
 
 def arrays() -> Any:
-    """The library whose arrays hold latents between the steps: CuPy, on the device, where it is installed; else numpy."""
+    """The library whose arrays hold latents between the steps: CuPy, on the device, if it is installed, else numpy."""
     try:
         import cupy
     except ModuleNotFoundError:
@@ -50,17 +53,17 @@ def arrays() -> Any:
 
 
 def address(array: Any) -> int:
-    """Where a contiguous array of numpy lies on the host, or one of CuPy on the device."""
+    """The address of a contiguous array: on the host for numpy's, on the device for CuPy's."""
     return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
 
 
 def to_host(array: Any) -> npt.NDArray[Any]:
-    """A numpy array of what is in one of numpy or CuPy."""
+    """An array of numpy or CuPy as a numpy array."""
     return array if isinstance(array, np.ndarray) else np.asarray(array.get())
 
 
 def settle(library: Any) -> None:
-    """Returns when all that was queued with the arrays of a library is done; numpy queues nothing."""
+    """Waits until all work that was queued with the arrays of a library is done; numpy queues none."""
     if library is not np:
         library.cuda.get_current_stream().synchronize()
 
@@ -89,7 +92,7 @@ class Stream:
         call(self.cuda.cudaMemcpyAsync, target, source, size, self.cuda.cudaMemcpyKind.cudaMemcpyDefault, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Records `work`, which queues on this stream, as a graph that can be launched again; nothing of it runs yet."""
+        """Records the work that `work` queues on this stream as a graph for `launch`, without running it."""
         call(self.cuda.cudaStreamBeginCapture, self.handle, self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             work()
@@ -102,7 +105,7 @@ class Stream:
         call(self.cuda.cudaGraphLaunch, graph, self.handle)
 
     def wait(self) -> None:
-        """Returns when all that was queued is done."""
+        """Waits until all queued work is done."""
         call(self.cuda.cudaStreamSynchronize, self.handle)
 
     def free(self) -> None:

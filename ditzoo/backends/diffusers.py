@@ -1,4 +1,4 @@
-"""diffusers' own transformer with a card's weights. It computes almost the same, so that the two can be compared."""
+"""diffusers' own transformer with a card's weights, to be compared with the network of this package."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.errors import UsageError
 from ditzoo.families import DiffusersForm, build, family_of
 from ditzoo.nets.network import Network
-from ditzoo.specs import Device, Form, Precision, TensorSpec
+from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
 
 
 class DiffusersNetwork(Network):
-    """A transformer of diffusers, with the inputs and outputs of the network that it stands for."""
+    """A transformer of diffusers, with the inputs and outputs of the card's own network."""
 
     def __init__(self, card: Card, form: DiffusersForm) -> None:
         super().__init__()
@@ -29,12 +31,12 @@ class DiffusersNetwork(Network):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Those of the network that it stands for."""
+        """The same as those of the card's own network."""
         return self._inputs
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Those of the network that it stands for."""
+        """The same as those of the card's own network."""
         return self._outputs
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -43,16 +45,8 @@ class DiffusersNetwork(Network):
         return prediction.to(x.dtype)
 
 
-def open_peer(
-    card: Card,
-    *,
-    device: Device = "cpu",
-    precision: Precision = "fp32",
-    form: Form | None = None,
-    compiled: bool = False,
-    threads: int | None = None,
-) -> TorchBackend:
-    """The backend of diffusers' network; raises UsageError for a model for which it has no such network."""
+def open_diffusers(row: BackendRow, card: Card, options: OpenOptions) -> TorchBackend:
+    """The backend of diffusers' network; raises UsageError for a model for which diffusers has no network."""
     theirs = family_of(card.backbone).diffusers
     if theirs is None:
         raise UsageError(f"diffusers has no network like that of {card.name}; leave diffusers out")
@@ -60,13 +54,12 @@ def open_peer(
         raise UsageError(f"diffusers{refusal}, and {card.name} has none; leave diffusers out")
     return TorchBackend(
         card,
-        library="diffusers",
+        library=row.name,
         net=DiffusersNetwork(card, theirs),
         half_precision=("net",),
         resizable=False,
-        device=device,
-        precision=precision,
-        form=form,
-        compiled=compiled,
-        threads=threads,
+        device=options.device,
+        precision=options.precision or "fp32",
+        compiled=options.compiled,
+        threads=options.threads,
     )

@@ -1,4 +1,4 @@
-"""The graphs of a bundle beside the network, decoder and text encoder, on ONNX Runtime."""
+"""Runs the other graphs of a bundle, its decoder and its text encoder, on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float
 def load_graph(bundle: Bundle, name: str, *, device: Device = "cpu") -> Run:
     """The graph called `name` of a bundle, as a function from its inputs to its one output.
 
-    Raises BundleError where the bundle has none, and BackendError where ONNX Runtime does not load it. `device` is that of the
+    Raises BundleError if the bundle has no such graph, and BackendError if ONNX Runtime cannot load it. `device` is that of the
     network: see `graph_device`.
     """
     if name not in bundle.manifest.graphs:
         raise BundleError(f"the bundle {bundle.path} has no {name}; it has {', '.join(bundle.manifest.graphs)}")
-    module = load_module("onnxruntime")
-    session = module.new_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
+    load_module("onnxruntime")
+    from ditzoo.backends.sessions import open_session
+
+    session = open_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
     return lambda inputs: session.run(None, dict(inputs))[0]
 
 
@@ -39,8 +41,10 @@ def graph_device(device: Device) -> Device:
     """
     if device == "cpu":
         return device
-    module = load_module("onnxruntime")
-    if module.PROVIDERS["cuda"] in module.ort.get_available_providers():
+    load_module("onnxruntime")
+    from ditzoo.backends.sessions import has_provider, PROVIDERS
+
+    if has_provider("cuda"):
         return "cuda"
-    log.warning("this ONNX Runtime has no %s: decoder and text encoder run on the CPU", module.PROVIDERS["cuda"])
+    log.warning("this ONNX Runtime has no %s: decoder and text encoder run on the CPU", PROVIDERS["cuda"])
     return "cpu"

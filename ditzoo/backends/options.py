@@ -1,28 +1,18 @@
-"""How a backend is named, with how it is to run, in one word: "onnxruntime:int8:single"."""
+"""How a backend is named and how it is to run, in one word: "onnxruntime:int8:single"."""
 
 from __future__ import annotations
 
 import msgspec
 
-from ditzoo.errors import UsageError, unknown
+from ditzoo.backends.table import BACKENDS, BackendRow, row_of
+from ditzoo.errors import BackendError, UsageError, unknown
 from ditzoo.records import Data
-from ditzoo.specs import DEVICES, FORMS, GRAPH_PRECISIONS, Device, Form, Precision
-
-_TORCH_DEVICES, _TORCH_FLOATS = ("cpu", "cuda"), ("fp32", "bf16", "fp16")
-
-OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "torch": {"precision": (*_TORCH_FLOATS, "fp64"), "form": FORMS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
-    "diffusers": {"precision": _TORCH_FLOATS, "device": _TORCH_DEVICES, "compiled": ("compile",)},
-    "onnxruntime": {"precision": GRAPH_PRECISIONS, "form": FORMS, "device": DEVICES},
-    "tensorrt": {"precision": GRAPH_PRECISIONS, "form": FORMS},
-    "tensorrt_rtx": {"precision": GRAPH_PRECISIONS, "form": FORMS},
-}
-"""The backends, and the options of each, by what they are about."""
+from ditzoo.specs import DEVICES, PRECISIONS, Device, Form, Precision, Profile
 
 
 class BackendSpec(Data, frozen=True, kw_only=True):
-    """A backend and how it is to run. None is what was not said: fp32, or what a bundle was exported in; the form that a model
-    has by itself (in torch: single); the CPU. `compiled` is for torch: its compiler."""
+    """A backend and the options that its text named. None means that the text named none: then the precision is fp32, or that
+    of the bundle; the form is the one that the model has by itself (in torch: single); and the device is the CPU."""
 
     name: str
     precision: Precision | None = None
@@ -31,16 +21,26 @@ class BackendSpec(Data, frozen=True, kw_only=True):
     compiled: bool = False
 
 
+class OpenOptions(Data, frozen=True, kw_only=True):
+    """How a backend is to run; see `ditzoo.backends.open_backend`."""
+
+    device: Device = "cpu"
+    precision: Precision | None = None
+    form: Form | None = None
+    compiled: bool = False
+    threads: int | None = None
+    profiles: tuple[Profile, ...] = ()
+
+
 def parse_spec(text: str) -> BackendSpec:
-    """The backend of "NAME[:OPTION...]", options in any order; raises UsageError for what there is not, or is said twice."""
+    """The backend of "NAME[:OPTION...]", options in any order; raises UsageError for an unknown or a repeated one."""
     name, *options = (part.strip() for part in text.split(":"))
-    if name not in OPTIONS:
-        raise unknown("backend", name, OPTIONS)
+    row = row_of(name)
     given: dict[str, str] = {}
     for option in options:
-        field = next((field for field, values in OPTIONS[name].items() if option in values), None)
+        field = next((field for field, words in row.options.items() if option in words), None)
         if field is None:
-            raise UsageError(f"{name} has no option {option!r}; {_valid(name)}")
+            raise UsageError(f"{name} has no option {option!r}; {_valid(row)}")
         if field in given:
             raise UsageError(f"{text.strip()!r} says both {given[field]} and {option}; leave one out")
         given[field] = option
@@ -52,7 +52,43 @@ def parse_specs(text: str) -> list[BackendSpec]:
     return [parse_spec(part) for part in text.split(",")]
 
 
-def _valid(name: str) -> str:
-    fields = OPTIONS[name].values()
-    example = ":".join([name, *(options[0] for options in fields)])
-    return f"it takes {', '.join(option for options in fields for option in options)}, such as {example}"
+def check_options(row: BackendRow, options: OpenOptions) -> None:
+    """Raises UsageError for an option that no backend has, and BackendError for one that this backend has not."""
+    _check_known("device", options.device, DEVICES)
+    if options.precision is not None:
+        _check_known("precision", options.precision, PRECISIONS)
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"threads must be 1 or more, not {options.threads}")
+    if options.profiles and options.device not in row.built_on:
+        takers = "; ".join(f"{other.name} on {' or '.join(other.built_on)}" for other in BACKENDS.values() if other.built_on)
+        raise UsageError(f"profiles are for {takers}, not for {row.name} on {options.device}")
+    if row.devices and options.device not in row.devices:
+        raise _lacks(row, f"runs on {' and '.join(row.devices)}, not on {options.device}", "device", options.device)
+    check_precision(row, options.precision)
+    if options.compiled and not row.compiles:
+        raise _lacks(row, "has no compiler", "compiled", "compile")
+    if options.form is not None and options.form not in row.forms:
+        raise _lacks(row, "has no choice of form", "form", options.form)
+
+
+def check_precision(row: BackendRow, precision: Precision | None) -> None:
+    """Raises BackendError where a backend does not compute in a precision."""
+    if precision is not None and precision not in row.precisions:
+        raise _lacks(row, f"computes in {', '.join(row.precisions)}, not in {precision}", "precision", precision)
+
+
+def _lacks(row: BackendRow, fact: str, field: str, word: str) -> BackendError:
+    """The error for an option `word` that other backends have."""
+    others = [other.name for other in BACKENDS.values() if word in other.options.get(field, ())]
+    return BackendError(f"{row.name} {fact}; use --backend {' or '.join(others)} for {word}")
+
+
+def _check_known(kind: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise unknown(kind, given, known)
+
+
+def _valid(row: BackendRow) -> str:
+    fields = row.options.values()
+    example = ":".join([row.name, *(words[0] for words in fields)])
+    return f"it takes {', '.join(word for words in fields for word in words)}, such as {example}"

@@ -1,7 +1,8 @@
-"""TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch. The module is a value, `trt` here.
+"""TensorRT and TensorRT-RTX: the engines of a bundle, on an NVIDIA GPU. Needs no torch.
 
-Modulations stay on the device for all steps of a window. So do latents from step to step where CuPy is installed; without it
-they come and go with each evaluation (a few hundred kilobytes).
+Both flavours have nearly the same API, so the Python module of the flavour is passed around as the value `trt`. Modulations
+stay on the device for all steps of a window. Latents stay there from step to step if CuPy is installed; without it, each
+evaluation copies them to the device and back (a few hundred kilobytes).
 """
 
 from __future__ import annotations
@@ -9,34 +10,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from ditzoo.backends import cuda
+from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
 from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError, BundleError
 from ditzoo.files import cache_dir, replacing
-from ditzoo.specs import Array, Flavour, Precision, TensorSpec, axes_of, check_inputs
+from ditzoo.specs import Array, Precision, TensorSpec, axes_of, check_inputs
 from ditzoo.zoo.card import Card
 
 
-def open_engines(bundle: Bundle, *, flavour: Flavour, precision: Precision | None) -> TensorRTBackend:
+def open_engines(row: BackendRow, bundle: Bundle, options: OpenOptions) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
-    trt = import_module(flavour)
-    engines = check_engines(bundle, flavour=flavour, version=trt.__version__, precision=precision, gpu=cuda.gpu())
+    trt = import_module(row.name)
+    engines = check_engines(bundle, flavour=row.name, version=trt.__version__, precision=options.precision, gpu=cuda.gpu())
     return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)
 
 
 def check_engines(
-    bundle: Bundle, *, flavour: Flavour, version: str, precision: Precision | None, gpu: str | None
+    bundle: Bundle, *, flavour: str, version: str, precision: Precision | None, gpu: str | None
 ) -> tuple[Engine, ...]:
-    """The engines of a bundle, if they run with this `version` of a flavour on this `gpu`; raises BackendError if not."""
+    """The engines of a bundle; raises BackendError if they do not run with this `version` of a flavour on this `gpu`."""
     engines = tuple(bundle.manifest.engines.values())
     rebuild = f"`{bundle.manifest.settings['command']} --out {bundle.path} --overwrite` builds them again"
     if not engines:
@@ -96,11 +99,11 @@ class Slot:
         accept(self._context.execute_async_v3(self._stream.handle), f"the execution of {self.spec.file}")
 
 
-class TensorRTBackend:
-    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's or numpy's: see above.
+class TensorRTBackend(OpenedBackend):
+    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's if it is installed, else numpy's.
 
-    A batch that no profile holds is split, one that is too small padded. What TensorRT-RTX compiled for this GPU is kept in
-    ditzoo's cache. Raises BackendError where TensorRT refuses an engine.
+    A batch that is too large for every profile is split, and one that is too small is padded. The kernels that TensorRT-RTX
+    compiles for this GPU are kept in ditzoo's cache. Raises BundleError or BackendError if TensorRT refuses an engine.
     """
 
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
@@ -137,10 +140,10 @@ class TensorRTBackend:
         return self.values(inputs)[self.outputs[0].name]
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes stay on the device."""
+        """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes are not among them."""
         check_inputs(self.inputs, inputs)
         if not self._open:
-            raise BackendError(f"{self.name} is closed; open the backend again")
+            raise self.closed_error()
         batch, _, height, width = inputs["x"].shape
         slots, places = (
             self._slots["backbone"],
@@ -154,18 +157,8 @@ class TensorRTBackend:
         library = array_namespace(parts[0][self.outputs[0].name])
         return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
-    def asarray(self, array: npt.NDArray[Any]) -> Array:
-        """The array on the device; what has one axis, times and labels, is looked at on the host and stays there."""
-        return array if array.ndim < 2 else self._library.asarray(array)
-
-    def numpy(self, array: Array) -> npt.NDArray[np.float32]:
-        """The array on the host."""
-        return cuda.to_host(array)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """See `ditzoo.backends.base.Backend`. The kernels that TensorRT-RTX compiled are kept in ditzoo's cache."""
         if not self._open:
             return
         self._open = False
@@ -265,13 +258,13 @@ class TensorRTBackend:
 
 
 def accept(status: bool | None, what: str) -> None:
-    """Raises BackendError where TensorRT said no. (Some members say nothing in one version and True in another.)"""
+    """Raises BackendError if TensorRT returned False. (Some members return None in one version and True in another.)"""
     if status is False:
         raise BackendError(f"TensorRT refused {what}")
 
 
 def present(value: Any, what: str) -> Any:
-    """The value, unless TensorRT gave None for it."""
+    """The value; raises BackendError if TensorRT gave None for it."""
     if value is None:
         raise BackendError(f"TensorRT did not give {what}")
     return value

@@ -1,22 +1,21 @@
-"""Backends around another backend: to watch it, or to time it."""
+"""Backends around another backend, which watch it or time it."""
 
 from __future__ import annotations
 
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ditzoo.backends.base import Backend, PreparesConditioning
+from ditzoo.backends.base import Backend, OpenedBackend, PreparesConditioning
 from ditzoo.specs import Array
 
 
-class DelegatingBackend(ABC):
-    """Does what `backend` does, which stays the caller's: leaving this one does not close it. See `Backend` and `PreparesConditioning`."""
+class DelegatingBackend(OpenedBackend):
+    """Does what `backend` does. Closing this one leaves `backend` open, which is the caller's. See `ditzoo.backends.base`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -25,10 +24,10 @@ class DelegatingBackend(ABC):
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The other's output."""
+        """The output of the other."""
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """The other's, if it hoists."""
+        """Prepares the other, if it computes conditioning ahead."""
         if isinstance(self.backend, PreparesConditioning):
             self.backend.prepare(times, labels)
 
@@ -40,24 +39,19 @@ class DelegatingBackend(ABC):
         """The other's."""
         return self.backend.numpy(array)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(  # noqa: B027  # it is empty on purpose
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Leaves the other open."""
 
 
 class TimedBackend(DelegatingBackend):
-    """`seconds` is what the other's calls took in all. On a GPU a call may end before its work does."""
+    """`seconds` is how long all calls of the other took. On a GPU, a call may return before its work is done."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
         self.seconds = 0.0
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The other's output."""
+        """The output of the other."""
         started = time.perf_counter()
         output = self.backend(inputs)
         self.seconds += time.perf_counter() - started

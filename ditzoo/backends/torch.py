@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype
-from ditzoo.specs import Array, Device, Form, Precision, TensorSpec, check_inputs, resized
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs, resized
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
 DTYPES: dict[Precision, torch.dtype] = {
-    "fp64": torch.float64,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
+    name: getattr(torch, traits.torch) for name, traits in PRECISION_TRAITS.items() if traits.torch
 }
 
 
-class TorchBackend:
+def open_torch(row: BackendRow, card: Card, options: OpenOptions) -> TorchBackend:
+    """The backend of a card's own network."""
+    return TorchBackend(
+        card,
+        device=options.device,
+        precision=options.precision or "fp32",
+        form=options.form,
+        compiled=options.compiled,
+        threads=options.threads,
+    )
+
+
+class TorchBackend(OpenedBackend):
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` overrides the card's own weights; the attribute of that name is the network, None once closed. `library` says whose it
-    is, and `half_precision` which of its modules compute in half precision (those of its family, if not given). In the form
-    "split", the part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`).
-    `compiled` passes the network through `torch.compile`, which takes its time at the first evaluation of a new batch size; on
-    a GPU, it runs as CUDA graphs. `threads`, where given, is a setting of the whole process, as torch has it. `resizable` says
-    whether the network takes latents of any size, by default whether the card says so.
-    Raises BackendError where there is no such device, the device cannot compute in that precision, or the network has no such
-    form.
+    `net` is a network to run in place of the card's own; the attribute `net` is the network that runs, or None once the backend
+    is closed. `library` names the library that the network comes from. `half_precision` names the modules that compute in half
+    precision; by default, they are those of the network's family. In the form "split", the part that depends on time and label
+    alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the network through `torch.compile`,
+    which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs. `threads` sets the number of
+    threads of the whole process, because torch has no other setting. `resizable` says whether the network takes latents of any
+    size; by default, the card says so.
+
+    Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
+    split.
     """
 
     def __init__(
@@ -86,7 +99,7 @@ class TorchBackend:
         """The network's output for tensors on the backend's device."""
         check_inputs(self.inputs, inputs)
         if self._run is None:
-            raise BackendError(f"{self.name} is closed; open the backend again")
+            raise self.closed_error()
         with torch.inference_mode():
             if self._modulation_cache is None:
                 return self._run(**inputs)
@@ -94,7 +107,7 @@ class TorchBackend:
             return self._run(inputs["x"], *(rows[places] for rows in modulations))
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
-        """A numpy array as a tensor on the backend's device; times and labels that are only looked at stay on the host."""
+        """A numpy array as a tensor on the device. In the form "split", times and labels stay on the host."""
         device = "cpu" if self._modulation_cache is not None and array.ndim < 2 else self.device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
@@ -102,10 +115,8 @@ class TorchBackend:
         """A tensor as a numpy array."""
         return np.asarray(array.cpu().numpy())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """See `ditzoo.backends.base.Backend`."""
         self.net = self._run = None
 
     def _cache_modulations(self, net: Network, precision: Precision) -> ModulationCache:
@@ -126,21 +137,14 @@ def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[...,
 
 
 def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bool) -> tuple[TensorSpec, ...]:
-    """The inputs or outputs of a network in float32 as they are in `precision`, and for latents of any size if that is so."""
+    """The inputs or outputs of a network in float32 as they are in `precision`, and for latents of any size if `any_size`."""
     if any_size:
         specs = tuple(resized(spec) for spec in specs)
-    if precision != "fp64":
-        return specs
-    return tuple(msgspec.structs.replace(spec, dtype="float64") if spec.dtype == "float32" else spec for spec in specs)
+    dtype = PRECISION_TRAITS[precision].inputs
+    return tuple(msgspec.structs.replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
 
 
 def _check_device(device: Device, precision: Precision) -> None:
-    if precision not in DTYPES:
-        raise BackendError(
-            f"torch computes in {', '.join(DTYPES)}, not in {precision}; use --backend onnxruntime for {precision}"
-        )
-    if device not in ("cpu", "cuda"):
-        raise BackendError(f"torch runs on cpu and cuda, not on {device}; use --backend onnxruntime for {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             "torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch on a machine with a GPU"

@@ -1,4 +1,4 @@
-"""From any published checkpoint to the canonical one: float32, safetensors, the keys of the papers' own code."""
+"""Converts any published checkpoint to the canonical form: safetensors in float32 with the keys of the authors' own code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import msgspec
 import torch
 
 from ditzoo.checkpoint import autoencoders, layouts, shapes
+from ditzoo.checkpoint.choose import Pick
+from ditzoo.checkpoint.fixed import with_fixed
 from ditzoo.checkpoint.read import open_checkpoint, shard_names
 from ditzoo.errors import CheckpointError
 from ditzoo.families.tensors import Entries, Shape, listed
@@ -20,9 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in a checkpoint: its layout, and the tensors that were not float32."""
+    """The result of a conversion: the checkpoint's layout, the entry that was used, and the tensors that were not float32.
+
+    `entry` is "" if the network was the whole file.
+    """
 
     layout: Layout
+    entry: str
     rounded: tuple[str, ...]
 
 
@@ -34,41 +40,55 @@ def convert(
     decoder: Path | None = None,
     architecture: Architecture | None = None,
     cards: Iterable[Card] = (),
+    pick: Pick | None = None,
 ) -> Converted:
-    """Writes the canonical form of the checkpoint at `path` to `out`, one tensor at a time: the file is mapped, not read whole.
+    """Writes the canonical form of the checkpoint at `path` to `out`. The file is mapped and converted one tensor at a time.
 
-    `decoder` is where the decoder of class `architecture` goes, if the checkpoint holds one; else it is left out. Raises
-    CheckpointError, with everything that is wrong, by name and at once, unless both are what they should be and every number
-    is finite; `cards` are those it may suggest instead. Numbers of half precision become float32 unchanged, with a warning
-    that names them.
+    If the checkpoint holds a decoder of class `architecture`, it is written to `decoder`; it is left out if either is None.
+    `pick` selects the network among the tensors of the file. Tensors of another precision are converted to float32.
+
+    Raises CheckpointError, with all problems at once, if a tensor is missing, unexpected or misshapen, or if a number is not
+    finite in float32. If the network is another one, the message suggests those of `cards` that fit. Warnings name the entry
+    that was used, the tensors that were not float32, and the fixed tables that were computed again.
     """
-    entries = open_checkpoint(path)
-    layout = layouts.detect(entries)
-    network = layouts.to_canonical(entries, layout, config)
-    autoencoder = autoencoders.decoder_entries(layouts.autoencoder(entries), architecture) if architecture else {}
-    rounded, broken = _examine({**network, **autoencoder})
-    problems = [*_misfits(network, config, cards), *broken, *layouts.problems(entries, layout)]
+    chosen = open_checkpoint(path, pick)
+    layout = layouts.detect(chosen.entries)
+    fixed = with_fixed(layouts.to_canonical(chosen.entries, layout, config), config)
+    found = layouts.autoencoder(chosen.entries)
+    autoencoder = autoencoders.decoder_entries(found, architecture) if architecture else {}
+    rounded, broken = _examine({**fixed.entries, **autoencoder})
+    problems = [*_misfits(fixed.entries, config, cards), *fixed.problems, *broken, *layouts.problems(chosen.entries, layout)]
     if architecture and autoencoder:
         problems += autoencoders.misfits(autoencoder, architecture, channels=config.latent_shape[0])
     if problems:
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
+    for remark in (*chosen.remarks, *(f"{path.name}: {remark}" for remark in fixed.remarks)):
+        log.warning("%s", remark)
+    if unused := layouts.left_out(chosen.entries, layout):
+        log.warning("%s: left out these tensors, which only the training needs: %s", path.name, listed(unused))
     if rounded:
         log.warning("%s is not float32 in %s tensors: %s", path.name, len(rounded), listed(rounded))
-    write(network, out)
+    write(fixed.entries, out)
     if decoder is not None and autoencoder:
         write(autoencoder, decoder)
-    return Converted(layout=layout, rounded=tuple(rounded))
+    return Converted(layout=layout, entry=chosen.entry, rounded=tuple(rounded))
 
 
 def convert_decoder(path: Path, architecture: Architecture, out: Path, *, channels: int) -> None:
-    """Writes the decoder of the autoencoder at `path`, in any layout that is known of its class, to `out`; errors as `convert`."""
-    autoencoder = read_decoder(path, architecture, channels=channels)
-    write(autoencoder, out)
+    """Writes the decoder of the autoencoder at `path` to `out`, in float32, with the keys of diffusers' class.
+
+    The checkpoint may have any known layout of that class. `channels` is the number of latent channels. Raises the errors of
+    `convert`.
+    """
+    write(read_decoder(path, architecture, channels=channels), out)
 
 
 def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> Entries:
-    """The decoder of the autoencoder at `path` under the names of diffusers' class, not loaded yet; errors as `convert`."""
-    autoencoder = autoencoders.decoder_entries(open_checkpoint(path), architecture)
+    """The decoder of the autoencoder at `path`, with the keys of diffusers' class. Its tensors are not kept in memory.
+
+    `channels` is the number of latent channels. Raises the errors of `convert`.
+    """
+    autoencoder = autoencoders.decoder_entries(open_checkpoint(path).entries, architecture)
     _, broken = _examine(autoencoder)
     problems = [*autoencoders.misfits(autoencoder, architecture, channels=channels), *broken]
     if problems:
@@ -76,15 +96,18 @@ def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> En
     return autoencoder
 
 
-def shapes_of(path: Path) -> tuple[Layout, dict[str, Shape]]:
-    """The layout of a checkpoint, and the shapes of its network under their canonical names."""
-    entries = open_checkpoint(path)
+def shapes_of(path: Path, pick: Pick | None = None) -> tuple[Layout, dict[str, Shape]]:
+    """The layout of a checkpoint, and the shape of every tensor of its network, by canonical name.
+
+    Raises CheckpointError if the file cannot be read or has no known layout.
+    """
+    entries = open_checkpoint(path, pick).entries
     layout = layouts.detect(entries)
     return layout, {key: entry.shape for key, entry in layouts.to_canonical(entries, layout, None).items()}
 
 
 def write(entries: Entries, out: Path) -> None:
-    """Writes a safetensors file in float32, one tensor at a time, keys in order: the same tensors give the same bytes."""
+    """Writes a safetensors file in float32, one tensor at a time. The keys are sorted, so equal tensors give equal bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for key in sorted(entries):
@@ -99,7 +122,7 @@ def write(entries: Entries, out: Path) -> None:
 
 
 def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) -> list[str]:
-    """What in the shapes is not the network of `config`: hyperparameters where they can be told, else keys."""
+    """The differences between a network's shapes and those of `config`: hyperparameters if these differ, else keys."""
     seen = {key: entry.shape for key, entry in network.items()}
     different = shapes.differences(seen, config)
     if not different:
@@ -110,18 +133,42 @@ def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) ->
 
 
 def _examine(entries: Entries) -> tuple[list[str], list[str]]:
-    """The keys of tensors that are not float32, and what is wrong with the numbers: NaN, Inf, or none at all."""
+    """The keys of the tensors that are not float32, and the problems of the numbers in float32.
+
+    The problems are NaN or Inf, numbers beyond the range of float32, and types that are not floating point.
+    """
     rounded: list[str] = []
-    integers: list[str] = []
-    infinite: list[str] = []
+    kinds: dict[str, list[str]] = {"NaN or Inf": [], "beyond the range of float32": [], "not floating point": []}
     for key, entry in entries.items():
         tensor = entry.load()
+        if not _is_convertible(tensor.dtype):
+            kinds["not floating point"].append(f"{key} ({_name(tensor.dtype)})")
+            continue
         if tensor.dtype != torch.float32:
-            (rounded if tensor.is_floating_point() else integers).append(f"{key} ({str(tensor.dtype).removeprefix('torch.')})")
-        if not torch.isfinite(tensor).all():
-            infinite.append(key)
-    kinds = {"NaN or Inf": infinite, "not floating point": integers}
+            rounded.append(f"{key} ({_name(tensor.dtype)})")
+        if not torch.isfinite(tensor.to(torch.float32)).all():
+            wide = tensor.dtype == torch.float64 and bool(torch.isfinite(tensor).all())
+            kinds["beyond the range of float32" if wide else "NaN or Inf"].append(key)
     return rounded, [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
 
 
-__all__ = ["Converted", "convert", "convert_decoder", "open_checkpoint", "read_decoder", "shapes_of", "shard_names", "write"]
+def _is_convertible(dtype: torch.dtype) -> bool:
+    """Whether each element of a tensor is one floating-point number. A type that packs two 4-bit numbers in a byte is not."""
+    return dtype.is_floating_point and dtype != torch.float4_e2m1fn_x2
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+__all__ = [
+    "Converted",
+    "Pick",
+    "convert",
+    "convert_decoder",
+    "open_checkpoint",
+    "read_decoder",
+    "shapes_of",
+    "shard_names",
+    "write",
+]

@@ -1,57 +1,51 @@
-"""Checkpoint files, opened without running what is in them and without reading more than is asked for."""
+"""Opens checkpoint files. No code in them runs, and the values of a tensor are read only when it is loaded."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
-import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
+from ditzoo.checkpoint.choose import Chosen, Pick, Tree, choose
+from ditzoo.checkpoint.pickles import ZIP, read_torch_file
 from ditzoo.errors import CheckpointError
-from ditzoo.families.tensors import Entries, Entry
+from ditzoo.families.tensors import Entry
 
-_WRAPPERS = ("ema", "model", "state_dict")  # the entry of a training checkpoint that is taken, the first one that there is
-_PREFIXES = ("module.", "_orig_mod.")  # what torch's wrappers put before every key
+_PICKLE = b"\x80"
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_PAGES = (b"<!doctype html", b"<html")
+_LONGEST_HEADER = 100_000_000
+"""The longest header, in bytes, that the safetensors library reads."""
+_CUT_OFF = ("invalid header length", "incomplete metadata, file not fully covered")
+"""The ends of that library's messages for a file that is shorter than its header announces."""
 
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
+def open_checkpoint(path: Path, pick: Pick | None = None) -> Chosen:
+    """The network in a checkpoint: safetensors, a torch file (.pt, .pth, .bin), or the JSON index of shards of either.
 
-def open_checkpoint(path: Path) -> Entries:
-    """The tensors of a checkpoint by name: safetensors, a torch file (.pt, .pth, .bin), or the JSON index of shards of either.
-
-    What a file is, its first bytes say. A torch file is read with `weights_only`: no code of it runs. Of a training checkpoint
-    the averaged weights are taken. Raises CheckpointError, with the reason, for a file that is none of these.
+    The first bytes of a file determine its type. No code in it runs. If it is a training checkpoint, the averaged weights are
+    chosen, unless `pick` names others: see `ditzoo.checkpoint.choose`. Raises CheckpointError, with the reason, if the file is
+    of another type or cannot be read, or if it is not clear which tensors are the network.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    if start.startswith((_ZIP, _PICKLE)):
-        return _torch_file(path)
-    if start.lstrip().startswith(b"{"):
-        return _shards(path)
-    return _safetensors(path)
+    return choose(_read(path), pick or Pick(), file=path.name)
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that the index of a sharded checkpoint names; raises CheckpointError for one that leads out of its folder."""
+    """The file names of the shards in the index of a checkpoint.
+
+    Raises CheckpointError if the file is not an index, or if a name refers to a file outside the folder of the index.
+    """
     try:
         names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{index} is no checkpoint and no index of one: {error}") from error
+        raise CheckpointError(f"{index} is neither a checkpoint nor an index of shards: {error}") from error
     for name in names:
         if Path(name).name != name or name in (".", ".."):
-            raise CheckpointError(f"{index} names a file outside of its folder: {name!r}; do not use this checkpoint")
+            raise CheckpointError(f"{index} names a file outside its folder: {name!r}; do not use this checkpoint")
     return names
 
 
@@ -59,74 +53,57 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
-def _shards(index: Path) -> Entries:
-    entries: Entries = {}
+def _read(path: Path) -> Tree:
+    try:
+        with path.open("rb") as file:
+            start = file.read(200)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    if _is_safetensors(start):
+        return _safetensors(path)
+    if start.startswith((ZIP, _PICKLE)):
+        return read_torch_file(path)
+    if start.startswith(_POINTER):
+        raise CheckpointError(_pointer(path, start))
+    if start.lstrip().lower().startswith(_PAGES):
+        raise CheckpointError(f"{path} is a web page, not a checkpoint; download the file itself")
+    if start.lstrip().startswith(b"{"):
+        return _shards(path)
+    return _safetensors(path)
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a file begins like a safetensors file: eight bytes with the length of the header, then the header's brace.
+
+    The first byte can have any value, even 0x80, the first byte of a pickle. But a pickle cannot be mistaken for safetensors:
+    its bytes after the first two are opcodes, which would mean a header of gigabytes.
+    """
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
+
+
+def _pointer(path: Path, start: bytes) -> str:
+    size = re.search(rb"^size (\d+)", start, re.MULTILINE)
+    whole = f" of {int(size[1]):,} bytes" if size else ""
+    return (
+        f"{path} is a Git LFS pointer, not the checkpoint{whole}; run `git lfs pull` in its folder to download the checkpoint"
+    )
+
+
+def _shards(index: Path) -> Tree:
+    tree: Tree = {}
     for name in shard_names(index):
-        entries.update(open_checkpoint(index.parent / name))
-    return entries
+        tree.update(_read(index.parent / name))
+    return tree
 
 
-def _safetensors(path: Path) -> Entries:
+def _safetensors(path: Path) -> Tree:
     try:
         file: Any = safe_open(path, framework="pt")
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file, no torch file and no index of shards: {error}") from error
-    entries = {key: Entry(shape=shape, load=partial(file.get_tensor, key)) for key, shape in shapes.items()}
-    return _without_prefix(entries)
-
-
-def _torch_file(path: Path) -> Entries:
-    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on unusual pickles
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(_refusal(path, error)) from error
-        except Exception as error:  # a damaged pickle can raise anything
-            raise CheckpointError(f"{path} is no torch checkpoint, or a damaged one: {_first_line(error)}") from error
-    state = _state_dict(path, content)
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise CheckpointError(f"{path} holds values that are no tensors: {', '.join(map(str, strangers[:5]))}")
-    return _without_prefix({key: Entry(shape=tuple(value.shape), load=partial(_same, value)) for key, value in state.items()})
-
-
-def _state_dict(path: Path, content: Any) -> Mapping[str, Any]:
-    """The weights inside whatever a training script saved."""
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            return _state_dict(path, content[name])
-    if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not the weights of a network")
-    return content
-
-
-def _without_prefix(entries: Entries) -> Entries:
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in entries):
-            return _without_prefix({key.removeprefix(prefix): entry for key, entry in entries.items()}) if entries else {}
-    return entries
-
-
-def _is_zip(path: Path) -> bool:
-    """Whether the file is of torch's newer format; the older one cannot be mapped into memory."""
-    with path.open("rb") as file:
-        return file.read(4) == _ZIP
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    culprit = re.search(r"(?:GLOBAL|global:?|type) ([\w.]+\.[\w.]+)", str(error))
-    reason = f"it asks for {culprit[1]}" if culprit else _first_line(error)
-    return (
-        f"{path} is a pickle that holds more than weights ({reason}), so it may run code, and was not loaded;"
-        " ask its author for a safetensors file"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        with path.open("rb") as content:
+            cut = _is_safetensors(content.read(9)) and str(error).endswith(_CUT_OFF)
+        if cut:
+            raise CheckpointError(f"{path} is a safetensors file whose end is missing; download it again ({error})") from error
+        raise CheckpointError(f"{path} is not a safetensors file, a torch file or an index of shards: {error}") from error
+    return {key: Entry(shape=shape, load=partial(file.get_tensor, key)) for key, shape in shapes.items()}

@@ -15,7 +15,7 @@ BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:sing
 
 _WHAT_TO_DRAW = (
     *("classes", "num", "prompt", "prompts"),
-    *("solver", "steps", "guidance", "guidance_interval", "plan", "resolution", "seed"),
+    *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "plan", "resolution", "seed"),
 )
 """The parameters that say what to draw."""
 
@@ -42,6 +42,9 @@ Guidance: TypeAlias = Annotated[
 ]
 GuidanceInterval: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW < sigma/alpha <= HIGH. [default: everywhere]")
+]
+GuidanceTimes: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW <= t <= HIGH. [default: the model's]")
 ]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
@@ -83,12 +86,13 @@ def check_alone(context: typer.Context, why: str, *, allowed: Sequence[str] = ()
             raise UsageError(f"{why}; leave out --{name.replace('_', '-')}")
 
 
-def parse_interval(text: str | None) -> tuple[float, float] | None:
-    """The two noise levels of "0.28,2.9", or None; raises UsageError for anything else."""
+def parse_interval(text: str | None, *, option: str = "--guidance-interval") -> tuple[float, float] | None:
+    """The two numbers of "0.28,2.9", or None if nothing was given. Raises UsageError for anything else."""
     if text is None:
         return None
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"--guidance-interval takes two noise levels like 0.28,2.9, not {text!r}") from None
+        kind = "noise levels like 0.28,2.9" if option == "--guidance-interval" else "times like 0.125,1"
+        raise UsageError(f"{option} takes two {kind}, not {text!r}") from None
     return low, high

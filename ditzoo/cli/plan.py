@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import Guidance, GuidanceInterval, GuidedChannels, Json, Model, Solver, Steps, parse_interval
+from ditzoo.cli.options import (
+    Guidance,
+    GuidanceInterval,
+    GuidanceTimes,
+    GuidedChannels,
+    Json,
+    Model,
+    Solver,
+    Steps,
+    parse_interval,
+)
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +34,12 @@ def show(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
+    guidance_times: GuidanceTimes = None,
     guided_channels: GuidedChannels = None,
     json: Json = False,
 ) -> None:
     """Print the table of a sampler: x[i+1] = sum of states and predictions, the newest first, and noise."""
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guided_channels)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
     if json:
         output.data(plan.to_json().decode().rstrip())
         return
@@ -58,6 +69,7 @@ def save(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
+    guidance_times: GuidanceTimes = None,
     guided_channels: GuidedChannels = None,
 ) -> None:
     """Write the table of a sampler as JSON, for `sample --plan` or a client of your own."""
@@ -66,13 +78,19 @@ def save(
     check_writable(out.parent)
     if out.suffix != ".json" or out.is_dir():
         raise UsageError(f"--out writes a .json file, not {out}")
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guided_channels)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
     plan.save(out)
     output.data(str(out))
 
 
 def _plan(
-    model: str, solver: str | None, steps: int | None, guidance: float | None, interval: str | None, channels: int | None
+    model: str,
+    solver: str | None,
+    steps: int | None,
+    guidance: float | None,
+    interval: str | None,
+    times: str | None,
+    channels: int | None,
 ) -> Plan:
     from ditzoo.model_names import find_model
     from ditzoo.plan.make import make_plan
@@ -83,6 +101,7 @@ def _plan(
         steps=steps,
         guidance=guidance,
         guidance_interval=parse_interval(interval),
+        guidance_times=parse_interval(times, option="--guidance-times"),
         guided_channels=channels,
     )
 

@@ -17,7 +17,9 @@ from ditzoo.cli.options import Json, Name
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
     from ditzoo.hub.client import Advance
+    from ditzoo.weights.likeness import Like
     from ditzoo.weights.pull import Pulled
     from ditzoo.zoo.card import Card
 
@@ -26,8 +28,25 @@ TIMEOUT = 30.0
 Timeout: TypeAlias = Annotated[
     float, typer.Option(help="Seconds that the server may be silent before the pull fails.", min=0.1)
 ]
-Arch: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="ARCH", help="The card whose network and conventions the weights have.")
+LikeCard: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--like",
+        metavar="CARD",
+        help="The card whose conventions the weights have: schedule, prediction, decoder. Their file says the rest.",
+    ),
+]
+Heads: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="The number of heads, where the network is not as wide as CARD's.")
+]
+ClassCount: TypeAlias = Annotated[
+    int | None, typer.Option("--classes", metavar="N", min=1, help="How many classes there are, the null label not counted.")
+]
+Entry: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="KEY", help="The entry of a training checkpoint to take. [default: the averaged weights]")
+]
+Prefix: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="PREFIX", help="What the keys of the network begin with; other keys are left out.")
 ]
 
 
@@ -35,7 +54,11 @@ def pull(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME|hf:OWNER/REPO[@REV][:PATH]...", help="Models.", show_default=False)
     ],
-    arch: Arch = None,
+    like: LikeCard = None,
+    heads: Heads = None,
+    classes: ClassCount = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
     update: Annotated[
         bool, typer.Option("--update", help="Resolve the newest revision anew, where the card pins none.")
     ] = False,
@@ -44,11 +67,11 @@ def pull(
 ) -> None:
     """Fetch models from the Hub, verified, in one canonical form; what is here already makes no request."""
     _quiet_client()
-    base = _card(arch) if arch else None
+    said, pick = _like(like, heads, classes), _pick(entry, prefix)
     done = []
     for name in names:
         with _showing(name) as advance:
-            pulled = _pull(name, base, update=update, timeout=timeout, advance=advance)
+            pulled = _pull(name, said, pick, update=update, timeout=timeout, advance=advance)
         done.append({"model": name, "path": str(pulled.path), "source": pulled.source})
         if not json:
             _tell(name, pulled)
@@ -58,23 +81,33 @@ def pull(
 
 def import_(
     arguments: Annotated[list[str], typer.Argument(metavar="[NAME] FILE", help="A model's name, and its checkpoint.")],
-    arch: Arch = None,
+    like: LikeCard = None,
+    heads: Heads = None,
+    classes: ClassCount = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there already.")] = False,
 ) -> None:
-    """Take in a checkpoint that is not on the Hub; with --arch, as a model of your own (NAME, or the file's)."""
-    from ditzoo.weights.importing import import_file, local_card
-    from ditzoo.zoo import CARDS
+    """Take in a checkpoint that is not on the Hub, as the weights of a card or as a model of your own (NAME, or the file's)."""
+    from ditzoo.weights.importing import import_file, import_own
 
-    if len(arguments) not in (1, 2) or (len(arguments) == 1 and arch is None):
-        raise UsageError("import takes NAME FILE, or --arch ARCH FILE; `ditzoo list` shows the names")
+    if len(arguments) not in (1, 2):
+        raise UsageError("import takes NAME FILE, or FILE alone; `ditzoo list` shows the names")
     file = Path(arguments[-1])
     name = arguments[0] if len(arguments) == 2 else re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-.")
-    if arch is not None and name in CARDS:
-        raise UsageError(f"{name} is a model of ditzoo; choose another name, or leave out --arch")
-    card = local_card(_card(arch), name, file) if arch else _card(name)
+    card, said, pick = _written_card(name), _like(like, heads, classes), _pick(entry, prefix)
+    if card is not None and said is not None:
+        raise UsageError(f"{name} has a card; choose another name, or leave out --like, --heads and --classes")
     with output.status(f"converting {file}"):
-        stored = import_file(card, file, overwrite=overwrite)
-    output.talk(f"{name}: layout {stored.manifest.layout}, {stored.size / 1e9:.2f} GB")
+        if card is not None:
+            stored = import_file(card, file, overwrite=overwrite, pick=pick)
+        else:
+            stored = import_own(name, file, like=said or _as_before(name), overwrite=overwrite, pick=pick)
+    card = stored.card
+    output.talk(
+        f"{name}: layout {stored.manifest.layout}, {card.number_of_classes} classes, null label"
+        f" {'none' if card.null_label is None else card.null_label}, {stored.size / 1e9:.2f} GB"
+    )
     output.data(str(stored.path / "model.safetensors"))
 
 
@@ -111,17 +144,45 @@ def to_diffusers(
     output.data(str(out))
 
 
-def _pull(name: str, base: Card | None, *, update: bool, timeout: float, advance: Advance) -> Pulled:
+def _pull(name: str, like: Like | None, pick: Pick | None, *, update: bool, timeout: float, advance: Advance) -> Pulled:
     from ditzoo.weights.catalogue import cards
     from ditzoo.weights.hub_reference import PREFIX, pull_reference
     from ditzoo.weights.pull import pull as fetch
 
     known = cards().get(name)
-    if name.startswith(PREFIX) and (known is None or update or base is not None):
-        return pull_reference(name, arch=base, patience=timeout, advance=advance)
-    if base is not None:
-        raise UsageError(f"--arch goes with hf:OWNER/REPO; {name} has a card of its own")
-    return fetch(known or _card(name), update=update, patience=timeout, advance=advance)
+    if name.startswith(PREFIX) and (known is None or update or like is not None or pick is not None):
+        return pull_reference(name, like=like, pick=pick, patience=timeout, advance=advance)
+    if like is not None:
+        raise UsageError(f"--like, --heads and --classes go with hf:OWNER/REPO; {name} has a card of its own")
+    return fetch(known or _card(name), update=update, patience=timeout, advance=advance, pick=pick)
+
+
+def _like(name: str | None, heads: int | None, classes: int | None) -> Like | None:
+    """What the options say of a model; None where they say nothing."""
+    if name is None and (heads is not None or classes is not None):
+        raise UsageError("--heads and --classes go with --like CARD")
+    if name is None:
+        return None
+    from ditzoo.weights.likeness import Like
+
+    return Like(card=_card(name), heads=heads, classes=classes)
+
+
+def _pick(entry: str | None, prefix: str | None) -> Pick | None:
+    """Where the options say that the network is in its file; None where they say nothing."""
+    if entry is None and prefix is None:
+        return None
+    from ditzoo.checkpoint import Pick
+
+    return Pick(entry=entry, prefix=prefix)
+
+
+def _as_before(name: str) -> Like | None:
+    """What a model of one's own was like when it was imported first; None where there is none of that name."""
+    from ditzoo.weights.catalogue import cards
+    from ditzoo.weights.likeness import Like
+
+    return Like(card=cards()[name]) if name in cards() else None
 
 
 def _tell(name: str, pulled: Pulled) -> None:
@@ -162,3 +223,10 @@ def _card(name: str) -> Card:
     from ditzoo.weights.catalogue import card
 
     return card(name)
+
+
+def _written_card(name: str) -> Card | None:
+    """The card of that name that somebody wrote: ditzoo, or the user in a file of cards."""
+    from ditzoo.weights.catalogue import written
+
+    return written().get(name)

@@ -15,6 +15,7 @@ from ditzoo.cli.options import (
     Device,
     Guidance,
     GuidanceInterval,
+    GuidanceTimes,
     Json,
     Prompt,
     Prompts,
@@ -60,7 +61,8 @@ def sample(
     steps: Steps = None,
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the four above.")] = None,
+    guidance_times: GuidanceTimes = None,
+    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the five above.")] = None,
     resolution: Resolution = None,
     seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Repeat what made this PNG file of ours.")] = None,
@@ -112,7 +114,16 @@ def sample(
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
         found = find_model(model)
         interval = parse_interval(guidance_interval)
-        chosen = choose_plan(found, plan, solver=solver, steps=steps, guidance=guidance, guidance_interval=interval)
+        times = parse_interval(guidance_times, option="--guidance-times")
+        chosen = choose_plan(
+            found,
+            plan,
+            solver=solver,
+            steps=steps,
+            guidance=guidance,
+            guidance_interval=interval,
+            guidance_times=times,
+        )
         texts = read_prompts(prompt, prompts)
         request = make_request(
             card_of(found),

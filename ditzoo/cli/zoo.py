@@ -17,7 +17,7 @@ _UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
 
 
 def list_models(
-    family: Annotated[str | None, typer.Option(help="Only dit, sit, uvit or usit.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only models of a family, such as dit or sit.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Only models of images this wide, in pixels.")] = None,
     state: Annotated[str | None, typer.Option(help="Only embedded, cached, hub, by-hand or architecture.")] = None,
     json: Json = False,

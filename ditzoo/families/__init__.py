@@ -1,17 +1,25 @@
-"""The families of networks, one object each. Nothing outside of this package asks which family a network is of."""
+"""The families of networks, one object each. Only code in `families`, `nets` and `zoo` depends on the family of a network."""
 
 from __future__ import annotations
 
 import torch
 
 from ditzoo.families.dit import DIT
-from ditzoo.families.family import DiffusersForm, Family, KeyLayout
+from ditzoo.families.family import DiffusersForm, Family, KeyLayout, Known
+from ditzoo.families.lightningdit import LIGHTNINGDIT
+from ditzoo.families.tensors import Shapes
 from ditzoo.families.uvit import UVIT
 from ditzoo.nets.network import Network
 from ditzoo.nets.precision import in_dtype
 from ditzoo.zoo.configs import BackboneConfig
 
-FAMILIES: tuple[Family, ...] = (DIT, UVIT)
+FAMILIES: tuple[Family, ...] = (LIGHTNINGDIT, DIT, UVIT)
+"""The families in the order in which `recognise` tries them. A family that is a special case of another comes before it."""
+
+
+def recognise(shapes: Shapes) -> Family:
+    """The family of a network, from the shapes of its canonical tensors. DiT if no family recognises them."""
+    return next((family for family in FAMILIES if family.recognises(shapes)), DIT)
 
 
 def family_of(config: BackboneConfig) -> Family:
@@ -25,8 +33,8 @@ def build(config: BackboneConfig) -> Network:
 
 
 def in_precision(net: Network, config: BackboneConfig, dtype: torch.dtype) -> Network:
-    """The network of a configuration in another dtype: see `ditzoo.nets.precision.in_dtype`."""
+    """`net`, the network of `config`, in the precision `dtype`: see `ditzoo.nets.precision.in_dtype`."""
     return in_dtype(net, dtype, modules=family_of(config).half_precision)
 
 
-__all__ = ["FAMILIES", "DiffusersForm", "Family", "KeyLayout", "build", "family_of", "in_precision"]
+__all__ = ["FAMILIES", "DiffusersForm", "Family", "KeyLayout", "Known", "build", "family_of", "in_precision", "recognise"]

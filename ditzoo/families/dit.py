@@ -1,7 +1,8 @@
 """DiT (arXiv 2212.09748), and SiT (arXiv 2401.08740), which has the same networks.
 
-Published layouts: "dit", the names of the authors' code, which are the canonical ones; and "diffusers", those of
-`DiTTransformer2DModel`, which keeps q, k and v apart and a copy of the embedders in every block.
+There are two published layouts. "dit" has the names of the authors' code, which are the canonical names. "diffusers" has the
+names of `DiTTransformer2DModel`, which has separate tensors for q, k and v, and a copy of the embedders in every block. The
+checkpoints of REPA (arXiv 2410.06940) have the layout "dit". Their projectors are used by the training only.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout
-from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed
-from ditzoo.nets.dit import AnySizeDiT, DiT, DiTConditioning
+from ditzoo.families.family import ALL, NO_MODULE, DiffusersForm, Family, KeyLayout, Known
+from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, listed, mlp_ratio, side
+from ditzoo.nets.adaln import AnySize, Conditioning
+from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions
-from ditzoo.zoo.configs import DiTConfig
+from ditzoo.zoo.configs import AdaLNConfig, DiTConfig
 
 _BLOCKS = "transformer_blocks."
 
@@ -40,7 +42,7 @@ IN_EVERY_BLOCK = {
     "t_embedder.mlp.2": "norm1.emb.timestep_embedder.linear_2",
     "y_embedder.embedding_table": "norm1.emb.class_embedder.embedding_table",
 }
-"""From the canonical names of layers to those of diffusers."""
+"""These four tables map canonical names of layers to the names of diffusers."""
 
 
 def _is_canonical(entries: Entries) -> bool:
@@ -55,13 +57,8 @@ def _unchanged(entries: Entries, config: object) -> Entries:
     return entries
 
 
-def _from_diffusers(entries: Entries, config: DiTConfig | None) -> Entries:
-    """Canonical entries; the fixed positions, which diffusers does not store, are computed."""
-    renamed = dict(_renamed(entries))
-    if config is None:
-        return renamed
-    side, width = config.input_size // config.patch_size, config.hidden_size
-    return renamed | {"pos_embed": Entry(shape=(1, side * side, width), load=partial(sincos_positions, side, side, width))}
+def _from_diffusers(entries: Entries, config: object) -> Entries:
+    return dict(_renamed(entries))
 
 
 def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
@@ -80,8 +77,8 @@ def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
             yield f"{shared[name]}.{suffix}", entries.get(f"{_BLOCKS}0.{name}.{suffix}", entry)
         elif block and name in QKV:
             yield f"blocks.{block[1]}.attn.qkv.{suffix}", _joined(entries, f"{_BLOCKS}{block[1]}", suffix)
-        elif key != "pos_embed.pos_embed":  # the fixed positions, in files of old versions
-            yield key, entry
+        else:  # files of old diffusers versions hold the fixed positions
+            yield "pos_embed" if key == "pos_embed.pos_embed" else key, entry
 
 
 def _joined(entries: Entries, block: str, suffix: str) -> Entry:
@@ -95,7 +92,7 @@ def _concatenated(parts: list[Entry]) -> Tensor:
 
 
 def _differing_copies(entries: Entries) -> list[str]:
-    """One sentence where a tensor that diffusers keeps in every block is not the same in all of them."""
+    """A message if an embedder, which diffusers copies into every block, is not equal in all blocks; else an empty list."""
     different = []
     for name in IN_EVERY_BLOCK.values():
         for suffix in ("weight", "bias"):
@@ -108,7 +105,7 @@ def _differing_copies(entries: Entries) -> list[str]:
 
 
 def to_diffusers(weights: dict[str, Tensor], config: DiTConfig) -> Iterator[tuple[str, Tensor]]:
-    """Canonical weights of a DiT under the names that `DiTTransformer2DModel` gives them."""
+    """The canonical weights of a DiT with the names of `DiTTransformer2DModel`."""
     for suffix in ("weight", "bias"):
         for ours, theirs in OUTER.items():
             yield f"{theirs}.{suffix}", weights[f"{ours}.{suffix}"]
@@ -123,7 +120,7 @@ def to_diffusers(weights: dict[str, Tensor], config: DiTConfig) -> Iterator[tupl
 
 
 def transformer_config(config: DiTConfig) -> dict[str, Any]:
-    """The configuration of diffusers' `DiTTransformer2DModel` for a DiT, with the paper's eps in every norm."""
+    """The configuration of diffusers' `DiTTransformer2DModel` for a DiT. The eps of every norm is that of the paper."""
     return {
         "_class_name": "DiTTransformer2DModel",
         "activation_fn": "gelu-approximate",
@@ -142,10 +139,43 @@ def transformer_config(config: DiTConfig) -> dict[str, Any]:
     }
 
 
+def fixed_positions(config: AdaLNConfig) -> Tensor:
+    """The fixed positions of a DiT or LightningDiT: one row for each patch, as wide as the network."""
+    rows = config.input_size // config.patch_size
+    return sincos_positions(rows, rows, config.hidden_size)
+
+
+def fields_from(shapes: Shapes, like: AdaLNConfig, known: Known) -> dict[str, Any]:
+    """The fields of `Family.config_from` that DiT and LightningDiT share. The position table shows the size of the latents."""
+    width, channels, patch, _ = shapes["x_embedder.proj.weight"]
+    outputs = _output_channels(shapes) / channels
+    if outputs not in (1, 2):
+        raise ValueError(f"{_output_channels(shapes)} output channels, but there must be {channels} or {2 * channels}")
+    return {
+        "input_size": side(shapes["pos_embed"][1]) * patch if "pos_embed" in shapes else known.side or like.input_size,
+        "patch_size": patch,
+        "in_channels": channels,
+        "hidden_size": width,
+        "depth": count_numbered(shapes, "blocks"),
+        "class_dropout_prob": (like.class_dropout_prob or DiTConfig().class_dropout_prob) if known.null_row else 0.0,
+        "num_classes": shapes[LABEL_TABLE][0] - known.null_row,
+        "learn_sigma": outputs == 2,
+    }
+
+
+def _config_from(shapes: Shapes, like: DiTConfig, known: Known) -> DiTConfig:
+    """See `Family.config_from`."""
+    width, fields = shapes["x_embedder.proj.weight"][0], fields_from(shapes, like, known)
+    ratio = mlp_ratio(width, shapes["blocks.0.mlp.fc1.weight"][0], like.mlp_ratio)
+    heads = known.heads_like(width=width, like=(like.hidden_size, like.num_heads))
+    return DiTConfig(**fields, num_heads=heads, mlp_ratio=ratio)
+
+
 def _output_channels(shapes: Shapes) -> int:
     return shapes["final_layer.linear.weight"][0] // shapes["x_embedder.proj.weight"][2] ** 2
 
 
+LABEL_TABLE = "y_embedder.embedding_table.weight"
 _FIRST_BLOCKS = r"^blocks\.[01]\."
 
 DIT = Family(
@@ -154,7 +184,7 @@ DIT = Family(
     build=DiT,
     layouts=(
         KeyLayout(name="diffusers", matches=_is_diffusers, to_canonical=_from_diffusers, problems=_differing_copies),
-        KeyLayout(name="dit", matches=_is_canonical, to_canonical=_unchanged),
+        KeyLayout(name="dit", matches=_is_canonical, to_canonical=_unchanged, training_only=("projectors.",)),
     ),
     recognises=lambda shapes: "x_embedder.proj.weight" in shapes,
     facts={
@@ -165,13 +195,15 @@ DIT = Family(
         "in_channels": lambda shapes: shapes["x_embedder.proj.weight"][1],
         "input_size": lambda shapes: math.isqrt(shapes["pos_embed"][1]) * shapes["x_embedder.proj.weight"][2],
         "output channels": _output_channels,
-        "rows of the label table": lambda shapes: shapes["y_embedder.embedding_table.weight"][0],
+        "rows of the label table": lambda shapes: shapes[LABEL_TABLE][0],
         "mlp_ratio": lambda shapes: shapes["blocks.0.mlp.fc1.weight"][0] / shapes["blocks.0.mlp.fc1.weight"][1],
     },
-    computed=frozenset({"pos_embed"}),
+    config_from=_config_from,
+    label_table=LABEL_TABLE,
+    computed={"pos_embed": fixed_positions},
     half_precision=("attn", "mlp", "adaLN_modulation"),
-    conditioning=DiTConditioning,
-    any_size=lambda net, largest: AnySizeDiT(net, largest=largest),
+    conditioning=Conditioning,
+    any_size=lambda net, largest: AnySize(net, largest=largest),
     extents={
         ALL: NO_MODULE,
         "all but the first two blocks": _FIRST_BLOCKS,

@@ -26,12 +26,9 @@ from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
 from ditzoo.sampling.sizes import common_shape, latent_shape
-from ditzoo.specs import Array, Precision
+from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size
-
-_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2}
-"""Of a weight, in the precisions of `Ceilings`."""
 
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -95,7 +92,7 @@ class Bench(Data, frozen=True, kw_only=True):
     def least_seconds(self, ceilings: Ceilings) -> tuple[float | None, float]:
         """The least seconds that one guided image takes on a device: for the arithmetic (None where that is not known), and for
         reading the weights once."""
-        read = _BYTES[ceilings.precision] * self.parameters / ceilings.copy
+        read = PRECISION_TRAITS[ceilings.precision].bytes * self.parameters / ceilings.copy
         work = None if self.multiply_adds is None else self.rows * self.multiply_adds / ceilings.multiply_adds
         return work, read
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ditzoo.backends.table import ROWS
 from ditzoo.records import Data
 from ditzoo.specs import Device, Precision
 
@@ -30,7 +31,7 @@ def machine() -> dict[str, str]:
     from os import cpu_count
 
     found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
-    for package in ("ditzoo", "torch", "onnxruntime", "diffusers", "openvino", "numpy"):
+    for package in dict.fromkeys(("ditzoo", *(package for row in ROWS for package in row.packages), "numpy")):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

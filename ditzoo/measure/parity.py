@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, UsageError
+from ditzoo.errors import BackendError, UsageError, check_type
 from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
 from ditzoo.pictures.decode import open_decoder, pixel_values
 from ditzoo.plan.table import Plan, Row
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
-from ditzoo.sampling.loop import check_request, evaluation_inputs, fitted, predictor, states_of
+from ditzoo.sampling.loop import check_backend, check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
 from ditzoo.sampling.sizes import common_shape
-from ditzoo.specs import Precision
+from ditzoo.specs import PRECISION_TRAITS, Precision, Tolerance
 from ditzoo.zoo.card import Card
 
 TIMES, LATENTS = 5, 4
@@ -26,22 +26,7 @@ TIMES, LATENTS = 5, 4
 was asked for is tried on all of them."""
 
 
-class Tolerance(Data, frozen=True, kw_only=True):
-    """The largest relative L2 errors of one evaluation and of the final sample, and the least PSNR, that still pass."""
-
-    forward: float
-    sample: float
-    psnr: float
-
-
-TOLERANCES: dict[Precision, Tolerance] = {
-    "fp64": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
-    "fp32": Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
-    "bf16": Tolerance(forward=1.5e-2, sample=1e-1, psnr=25.0),
-    "fp16": Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
-    "int8": Tolerance(forward=3e-2, sample=2e-1, psnr=20.0),
-    "fp8": Tolerance(forward=1e-1, sample=4e-1, psnr=15.0),
-}
+TOLERANCES: dict[Precision, Tolerance] = {name: traits.tolerance for name, traits in PRECISION_TRAITS.items()}
 
 
 class LabelError(Data, frozen=True, kw_only=True):
@@ -159,6 +144,9 @@ def compare(
     is the one that both backends take, and that of training if both take any. `advance` is called after each step. Raises
     UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
     """
+    check_backend("reference", reference)
+    check_backend("candidate", candidate)
+    check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     if classes is not None:
         condition = class_condition(reference.card, classes)
     count = count if condition is None else len(condition.values)
@@ -192,15 +180,9 @@ def check_comparable(reference: Backend, candidate: Backend) -> None:
 
 def follow(backend: Backend, work: SamplingTask, *, advance: Callable[[], object] = lambda: None) -> SampledStates:
     """Draws the images on a backend; raises BackendError where a number is not finite, naming the step, time and image."""
-    rows, states = work.plan.rows, list[Floats]()
+    states = list[Floats]()
     for done, x in enumerate(states_of(backend, work.plan, condition=work.condition, noise=work.noise)):
         states.append(backend.numpy(x))
-        finite = np.isfinite(states[-1]).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise BackendError(
-                f"{backend.name} gave NaN or infinity in step {done} of {len(rows)}, at time {rows[max(done - 1, 0)].time:g},"
-                f" image {finite.argmin()}"
-            )
         if done:
             advance()
     return SampledStates(name=backend.name, precision=backend.precision, states=tuple(states))

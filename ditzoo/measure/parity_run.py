@@ -17,7 +17,6 @@ from ditzoo.measure.parity import (
     ForwardError,
     SampledStates,
     SamplingTask,
-    Tolerance,
     check_comparable,
     follow,
     forward_errors,
@@ -26,14 +25,14 @@ from ditzoo.measure.parity import (
 from ditzoo.pictures.decode import Decoder, pixel_values
 from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.sizes import latent_shape
-from ditzoo.specs import Precision
+from ditzoo.specs import Precision, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
 """What opens a backend."""
 
 
 class Bisect(Protocol):
-    """What finds where a candidate departs from the reference; `ditzoo.model.parity` has one."""
+    """What finds where a candidate departs from the reference. It needs the exporter, so the caller brings it."""
 
     def __call__(
         self,

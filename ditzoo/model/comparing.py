@@ -105,7 +105,9 @@ def contestants(
     torch.
     """
     listed = ("torch" if against else "torch,onnxruntime") if backends is None else backends
-    check_type("backends", listed, (str, list, tuple), "backends, such as 'torch,onnxruntime' or ['torch', 'onnxruntime']")
+    check_type(
+        "backends", listed, (str, list, tuple), "a text or a list, such as 'torch,onnxruntime' or ['torch', 'onnxruntime']"
+    )
     text = listed if isinstance(listed, str) else ",".join(map(str, listed))
     specs = parse_specs(text)
     if exact:

@@ -24,7 +24,7 @@ from ditzoo.sampling.loop import Step, check_request
 from ditzoo.sampling.request import make_request
 from ditzoo.sampling.sizes import choose_size, latent_shape
 from ditzoo.specs import Device
-from ditzoo.weights.catalogue import card_of, cards
+from ditzoo.weights.catalogue import HUB, card_of, cards
 from ditzoo.weights.local import weights_state
 from ditzoo.zoo.card import Card
 
@@ -72,6 +72,7 @@ class Model:
         steps: int | None = None,
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        guidance_times: tuple[float, float] | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
         resolution: str | int | None = None,
         batch: int | None = None,
@@ -79,17 +80,24 @@ class Model:
     ) -> list[Image.Image]:
         """Draws images: Pillow images, which depend on the seed and their place in the list alone, not on the batch.
 
-        `classes` are numbers and names, as in [3, "seven"], by default the first ten; models of text take `prompts`. `num`
-        images take turns at them, by default one image each. `solver`, `steps`, `guidance` and `guidance_interval` are those of
-        `make_plan`; a `plan`, or the path of a saved one, takes their place. A bundle has a plan of its own. `resolution` is in
-        pixels: 256, or "256x384" (height x width), for networks and bundles that take other sizes than that of training.
-        `batch` is how many images are sampled at a time, by default all. `callback` is called after each step of each batch
-        with a `Step`: the range of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for
-        arguments that the model does not take, and BackendError, which says what batch fits, where the memory runs out.
+        `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num`
+        images take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval`
+        and `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. A bundle has a
+        plan of its own. `resolution` is in pixels: 256, or "256x384" (height x width), for networks and bundles that take other
+        sizes than that of training. `batch` is how many images are sampled at a time; by default all. `callback` is called
+        after each step of each batch with a `Step`: the range of its `images`, the number of steps `done`, and the latents
+        `x`. Raises UsageError for arguments that the model does not take. If the memory is not enough, it raises BackendError,
+        which says what batch fits.
         """
         self._check_open()
         chosen = choose_plan(
-            self.source, plan, solver=solver, steps=steps, guidance=guidance, guidance_interval=guidance_interval
+            self.source,
+            plan,
+            solver=solver,
+            steps=steps,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            guidance_times=guidance_times,
         )
         size = choose_size(self.source, resolution)
         request = make_request(self.card, chosen, classes=classes, prompts=prompts, num=num, seed=seed, size=size)
@@ -155,7 +163,7 @@ def load(
 
 def _with_weights(model: ModelLike) -> Card | Bundle:
     """The card or bundle that `model` means; weights that only the Hub has are pulled."""
-    if isinstance(model, str) and model.startswith("hf:") and model not in cards():
+    if isinstance(model, str) and model.startswith(HUB) and model not in cards():
         from ditzoo.model.pulling import pull
 
         return pull(model).card

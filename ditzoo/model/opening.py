@@ -5,11 +5,12 @@ from __future__ import annotations
 from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec
+from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import FLAVOURS, Device, Target
+from ditzoo.specs import Device
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
 
@@ -36,9 +37,9 @@ def open_model(
 ) -> Backend:
     """Opens a model on the backend of `spec`, on `device` unless the spec names one.
 
-    onnxruntime runs the ONNX export of a card, and TensorRT its engines for the GPU of this machine: they are taken from
-    ditzoo's cache, or made there first, for latents of `size` (height, width), by default those of training. Raises
-    MissingPackageError where the packages for that are not installed, ExportError where an export fails its verification, and
+    Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). They
+    are taken from ditzoo's cache, or made there first, for latents of `size` (height, width); by default that of training.
+    Raises MissingPackageError if the packages for that are not installed, ExportError if an export fails its verification, and
     all that `find_model` and `open_backend` raise.
     """
     load_module(spec.name)
@@ -58,15 +59,16 @@ def open_model(
 
 def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, display: Display) -> Card | Bundle:
     """What the backend of `spec` runs: the model itself, or the bundle that is exported from its card."""
-    if isinstance(model, Bundle) or spec.name not in ("onnxruntime", *FLAVOURS):
+    row = row_of(spec.name)
+    if isinstance(model, Bundle) or row.runs == "weights":
         return model
     check_exporter()
     from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
     resolution = None if size is None else in_pixels(model, size)
-    if spec.name == "onnxruntime":
-        target: Target = "tensorrt" if (spec.device or device) in FLAVOURS else "onnxruntime"
+    if row.runs == "graphs":
+        target = row.target(precision=precision, device=spec.device or device)  # type: ignore[arg-type]
         settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
         with display.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
             return cached_bundle(model, settings=settings)

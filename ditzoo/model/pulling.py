@@ -8,6 +8,7 @@ from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.weights.catalogue import card, card_of, cards
 from ditzoo.weights.hub_reference import PREFIX, pull_reference
+from ditzoo.weights.likeness import Like
 from ditzoo.weights.local import STATES, weights_state
 from ditzoo.weights.pull import Pulled
 from ditzoo.weights.pull import pull as pull_card
@@ -32,7 +33,7 @@ def matching_cards(
     """The cards of the models that `list_models` names."""
     known = list(cards().values())
     if pattern is not None:
-        check_type("pattern", pattern, str, "a pattern such as 'dit-xl-*', or a part of a name")
+        check_type("pattern", pattern, str, "a text: a pattern such as 'dit-xl-*', or a part of a name")
     if family not in (None, *(families := [card.family for card in known])):
         raise unknown("family", str(family), set(families))
     if state not in (None, *STATES):
@@ -51,24 +52,24 @@ def matching_cards(
 def pull(
     model: str | Card,
     *,
-    arch: str | Card | None = None,
+    like: str | Card | None = None,
     update: bool = False,
     timeout: float = PATIENCE,
     advance: Advance = silent,
 ) -> Pulled:
     """Fetches the weights of a model from the Hub, verified, in one canonical form. What is here already makes no request.
 
-    `model` is a name, a card, or `hf:OWNER/REPO[@REVISION][:PATH]`. `arch` is the model whose network and conventions the
-    weights of such a reference have, where the repository does not say. `update` asks for the newest revision again, where the
-    card pins none. `timeout` is how many seconds the server may be silent; `advance` is told of every part of a download.
-    Raises UsageError for an unknown name, HubError where the server does not give what was asked for, and CheckpointError where
-    the weights do not fit.
+    `model` is a name, a card, or `hf:OWNER/REPO[@REVISION][:PATH]`. If the repository of such a reference does not say the
+    conventions of its weights (schedule, prediction, decoder), `like` is a model that has the same ones. `update` asks for the
+    newest revision again, if the card pins none. `timeout` is how many seconds the server may be silent. `advance` is called
+    with every part of a download. Raises UsageError for an unknown name, HubError if the server does not deliver, and
+    CheckpointError if the weights do not fit.
     """
     check_type("model", model, (str, Card), "a model's name, hf:OWNER/REPO or a Card")
-    base = None if arch is None else card_of(arch, argument="arch")
+    base = None if like is None else card_of(like, argument="like")
     known = model if isinstance(model, Card) else cards().get(model)
     if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or base is not None):
-        return pull_reference(model, arch=base, patience=timeout, advance=advance)
+        return pull_reference(model, like=None if base is None else Like(card=base), patience=timeout, advance=advance)
     if base is not None:
-        raise UsageError(f"arch goes with hf:OWNER/REPO; {model} has a card of its own")
+        raise UsageError(f"like goes with hf:OWNER/REPO; {model} has a card of its own")
     return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance)

@@ -7,6 +7,7 @@ T tokens, D width, N heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,8 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
     half, dtype = width // 2, torch.promote_types(t.dtype, torch.float32)
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=dtype, device=t.device))
     angles = t.to(dtype)[:, None] * frequencies  # B D/2
-    embedding = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
-    return F.pad(embedding, (0, width % 2))  # B D
+    sinusoids = torch.cat([angles.cos(), angles.sin()], dim=1)  # B 2·(D/2)
+    return F.pad(sinusoids, (0, width % 2))  # B D
 
 
 def sincos_axis(count: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -50,6 +51,30 @@ def sincos_positions(rows: int, columns: int, width: int, device: torch.device |
     return grid_positions(sincos_axis(max(rows, columns), width, device), rows, columns)
 
 
+def rotary_axis(count: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """The cosines and sines of rotary positions (RoFormer, arXiv 2104.09864, eq. 15) at the places 0 ... count − 1 on one axis
+    of a grid, each [count, width]. Every angle stands there twice, once for each number of the pair that it turns. Computed in
+    float64, float32 when done."""
+    frequencies = 10_000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
+    angles = torch.arange(count, dtype=torch.float64, device=device)[:, None] * frequencies  # count width/2
+    angles = torch.stack([angles, angles], dim=2).flatten(1)  # count width
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotary_grid(axis: Tensor, rows: int, columns: int) -> Tensor:
+    """A table of `rotary_axis` for a grid of patches, [rows · columns, 2 · width]: the first half is of the row, the second of
+    the column."""
+    row, column = axis[:rows, None].expand(-1, columns, -1), axis[:columns].expand(rows, -1, -1)  # each: h w D/2
+    return torch.cat([row, column], dim=2).flatten(0, 1)  # T D
+
+
+def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Each pair (a, b) of neighbours on the last axis of `x`, turned by its angle: (a · cos − b · sin, b · cos + a · sin)."""
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-b, a], dim=-1).flatten(-2)
+    return (x * cosines + turned * sines).to(x.dtype)
+
+
 def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
     """Puts tokens [B, rows · columns, p · p · C], one for each patch in reading order, together to an image [B, C, rows · p,
     columns · p]."""
@@ -63,9 +88,12 @@ def embedding(rows: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
 
 
-def in_own_dtype(module: nn.Module, x: Tensor) -> Tensor:
-    """Runs a module in the dtype of its weights and returns its output in the dtype of `x` (see `ditzoo.nets.precision`)."""
-    output: Tensor = module(x.to(next(module.parameters()).dtype))
+def in_own_dtype(module: nn.Module, x: Tensor, *others: Tensor) -> Tensor:
+    """Runs a module in the dtype of its weights and returns its output in the dtype of `x` (see `ditzoo.nets.precision`).
+
+    `others` are passed to the module as they are.
+    """
+    output: Tensor = module(x.to(next(module.parameters()).dtype), *others)
     return output.to(x.dtype)
 
 
@@ -81,19 +109,32 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one matrix for queries, keys and values."""
+    """Multi-head self-attention with one matrix for queries, keys and values.
 
-    def __init__(self, width: int, heads: int, *, qkv_bias: bool) -> None:
+    `qk_norm` makes a norm of a width, for the queries and the keys of each head.
+    """
+
+    def __init__(self, width: int, heads: int, *, qkv_bias: bool, qk_norm: Callable[[int], nn.Module] | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.q_norm = qk_norm(width // heads) if qk_norm else None
+        self.k_norm = qk_norm(width // heads) if qk_norm else None
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rotary: Tensor) -> Tensor:
+        """Tokens [B, T, D] -> [B, T, D]; `rotary` are the cosines and sines [T, D/N] that turn queries and keys, if any do."""
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # B T 3 N D/N
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each: B N T D/N
+        q, k = prepared(q, self.q_norm, *rotary), prepared(k, self.k_norm, *rotary)  # each: B N T D/N
         x = F.scaled_dot_product_attention(q, k, v)  # B N T D/N
         return self.proj(x.transpose(1, 2).flatten(2))  # B T D
+
+
+def prepared(x: Tensor, norm: nn.Module | None, *rotary: Tensor) -> Tensor:
+    """Queries or keys, the width of a head their last axis: normed and turned, where the network does that."""
+    x = norm(x) if norm is not None else x
+    return rotated(x, *rotary) if rotary else x
 
 
 class Mlp(nn.Module):

@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ditzoo.specs import PRECISION_TRAITS
+
 Module = TypeVar("Module", bound=nn.Module)
 
-HALVES = (torch.float16, torch.bfloat16)
+_HALVES = [getattr(torch, traits.torch) for traits in PRECISION_TRAITS.values() if traits.half and traits.torch]
 
 
 def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Module:
@@ -21,7 +23,7 @@ def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Mo
     the patch embedding and the last projection stay in float32, as in mixed precision training (arXiv 1710.03740): with
     everything in half precision, the error is three to nine times as large.
     """
-    if dtype not in HALVES:
+    if dtype not in _HALVES:
         return net if next(net.parameters()).dtype == dtype else copied(net, dtype)
     net = copied(net)
     for module in list(net.modules()):

@@ -12,15 +12,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ditzoo.checkpoint import open_checkpoint, read_decoder
-from ditzoo.checkpoint.autoencoders import build
-from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
+from ditzoo.checkpoint.autoencoders import build, diffusers_class
+from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file
 from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
 
 
 class LatentDecoder(nn.Module):
-    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1: see `ditzoo.zoo.card.Autoencoder`."""
+    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1.
+
+    image = decoder(latent / scale · std + mean): see `ditzoo.zoo.card.Autoencoder`.
+    """
 
     std: Tensor | None
     mean: Tensor | None
@@ -49,6 +52,7 @@ def load(card: Card) -> LatentDecoder:
     decoder = with_statistics(card).decoder
     if not isinstance(decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
+    _check_numbers(card, decoder)
     if decoder.source is not None and _is_config(decoder.source.files[0].path):
         autoencoder = _pretrained(card, decoder.architecture, decoder.source)
     else:
@@ -65,13 +69,24 @@ def with_statistics(card: Card) -> Card:
     decoder = card.decoder
     if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
         return card
+    if decoder.mean and decoder.std:  # the card of a bundle
+        return card
     path = fetch(decoder.source) / decoder.statistics
-    found, channels = open_checkpoint(path), card.backbone.latent_shape[0]
+    found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
     wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
     if wrong:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")
     mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
     return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
+
+
+def _check_numbers(card: Card, decoder: Autoencoder) -> None:
+    channels = card.backbone.latent_shape[0]
+    for name, values in (("mean", decoder.mean), ("std", decoder.std)):
+        if len(values) not in (0, 1, channels):
+            raise UsageError(
+                f"decoder.{name} of {card.name} has {len(values)} numbers; write one for all latent channels, or {channels}"
+            )
 
 
 def _is_config(path: str) -> bool:
@@ -80,15 +95,9 @@ def _is_config(path: str) -> bool:
 
 def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Module:
     """The autoencoder in a folder of diffusers."""
-    folder = fetch(source) / PurePath(source.files[0].path).parent
+    kind, folder = diffusers_class(architecture), fetch(source) / PurePath(source.files[0].path).parent
     try:
-        import diffusers
-
-        net: nn.Module = getattr(diffusers, architecture).from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"decoding with torch needs the package {error.name}: pip install 'ditzoo[diffusers]'"
-        ) from error
+        net: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the decoder of {card.name} in {folder} does not load: {error}") from error
     return net

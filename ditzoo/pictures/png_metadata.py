@@ -1,4 +1,4 @@
-"""The request behind a picture, written into its PNG file and read back, so that the picture can be made again."""
+"""What made a picture, as text inside its PNG file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Picture files and contact sheets, drawn with Pillow."""
+"""Pictures as Pillow images, contact sheets, and files."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ class Scheduler:
         import torch
 
         scheduler = self.fresh()
-        sign = -1.0 if isinstance(self.card.schedule, LinearFlow) else 1.0  # there velocity points to the noise
+        schedule = self.card.schedule
+        sign = -schedule.sign if isinstance(schedule, LinearFlow) else 1.0  # there velocity points to the noise
 
         def tensor(vector: Vector) -> Any:
             return torch.from_numpy(np.asarray(vector, dtype=np.float64))[None, None, None]
@@ -164,6 +165,10 @@ def _config(card: Card, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{kind.__name__} is not for the schedule and the prediction of {card.name}")
     if own.keys() & options:
         raise UsageError(f"{', '.join(sorted(own.keys() & options))} of {kind.__name__} come from the card, not from options")
+    if card.sampling.shift != 1:  # theirs is for times from 0, the image, to 1, noise (arXiv 2403.03206, eq. 23)
+        fits_in = {name for name in ("shift", "flow_shift") if name in taken}
+        if isinstance(card.schedule, LinearFlow) and not fits_in & options.keys():
+            options = {**dict.fromkeys(fits_in, 1 / card.sampling.shift), **options}
     defaults = {"num_train_timesteps": _TRAIN_STEPS, "clip_sample": False, **own}
     return {name: value for name, value in defaults.items() if name in taken} | options
 

@@ -13,12 +13,15 @@ from ditzoo.errors import UsageError, check_type, unknown, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.plan.tracing import Move, Tracer, trace
 from ditzoo.solvers import SOLVERS, Solver, read_options
-from ditzoo.solvers.schedules import SPACINGS, Point, check_steps, grid
+from ditzoo.solvers.schedules import SPACINGS, Point, check_steps, grid, own_time
 from ditzoo.weights.catalogue import CardLike, card_of
 from ditzoo.zoo.card import Card
 
 DIFFUSERS = "diffusers:"
 """The prefix of the name of a diffusers scheduler."""
+
+_EVERYWHERE = (-math.inf, math.inf)
+_ROUNDING = 1e-9
 
 
 @runtime_checkable
@@ -37,6 +40,7 @@ def make_plan(
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    guidance_times: tuple[float, float] | None = None,
     guided_channels: int | None = None,
 ) -> Plan:
     """The plan that samples a model with `steps` evaluations of the network.
@@ -47,23 +51,29 @@ def make_plan(
     `solver` is "NAME" or "NAME:option=value,...", for example "ddim:eta=0.5" or "dpmpp:order=3,spacing=karras";
     "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
     in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
-    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). Raises UsageError for a model, solver, option or number that
-    does not exist, and PlanError for a scheduler that cannot be written as a table.
+    where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). With `guidance_times` (low, high), guidance acts only where
+    low ≤ t ≤ high, with t as the card counts it. Either one replaces the card's own times. Raises UsageError for a model,
+    solver, option or number that does not exist, and PlanError for a scheduler that cannot be written as a table.
     """
     card = card_of(model)
     _check_types(solver=solver, steps=steps, guidance=guidance, guided_channels=guided_channels)
     default = card.sampling
     text = default.solver if solver is None else solver
-    scale = default.guidance if guidance is None else guidance
-    low, high = _interval(guidance_interval)
+    scale = default.guidance if guidance is None else float(guidance)
+    window = _Window(
+        levels=_bounds("guidance_interval", guidance_interval, "two noise levels, such as (0.28, 2.9)") or _EVERYWHERE,
+        times=_bounds("guidance_times", guidance_times, "two times, such as (0.125, 1)")
+        or (default.guidance_times if guidance_interval is None else None)
+        or _EVERYWHERE,
+    )
     channels = card.backbone.latent_shape[0]
     guided = default.guided_channels if guided_channels is None else guided_channels
-    _check_guidance(card, scale, low, high, guided)
+    _check_guidance(card, scale, window, guided)
     tracer, moves = trace_solver(card, text, _default_steps(card, text) if steps is None else steps)
     rows = tuple(
         Row(
             time=point.time,
-            guidance=scale if low < point.noise_level <= high else 1.0,
+            guidance=scale if window.holds(card, point) else 1.0,
             **msgspec.structs.asdict(move),
         )
         for point, move in zip(tracer.points, moves, strict=True)
@@ -86,19 +96,29 @@ def choose_plan(
     steps: int | None = None,
     guidance: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    guidance_times: tuple[float, float] | None = None,
 ) -> Plan:
     """`plan` itself, or that in the file at this path; without it, the plan that `make_plan` makes of the other arguments.
 
     Where no argument is given, the plan is the model's own: a bundle has one in its plan.json, and a card says how to make it.
     Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
     """
-    given = (solver, steps, guidance, guidance_interval) != (None,) * 4
+    given = (solver, steps, guidance, guidance_interval, guidance_times) != (None,) * 5
     if plan is None and not given and isinstance(model, HasPlan):
         return model.plan
     if plan is None:
-        return make_plan(model, solver=solver, steps=steps, guidance=guidance, guidance_interval=guidance_interval)
+        return make_plan(
+            model,
+            solver=solver,
+            steps=steps,
+            guidance=guidance,
+            guidance_interval=guidance_interval,
+            guidance_times=guidance_times,
+        )
     if given:
-        raise UsageError("--plan says it all: leave out --solver, --steps, --guidance and --guidance-interval")
+        raise UsageError(
+            "--plan says it all: leave out --solver, --steps, --guidance, --guidance-interval and --guidance-times"
+        )
     check_type("plan", plan, (Plan, str, os.PathLike), "a Plan, or the path of one that was saved")
     return plan if isinstance(plan, Plan) else Plan.load(plan)
 
@@ -114,24 +134,41 @@ def _check_types(*, solver: str | None, steps: int | None, guidance: float | Non
             check_type(name, value, kind, takes)
 
 
-def _interval(given: tuple[float, float] | None) -> tuple[float, float]:
-    """The bounds of the guidance interval: those that were given, or all noise levels."""
+def _bounds(name: str, given: tuple[float, float] | None, takes: str) -> tuple[float, float] | None:
+    """The two bounds of an interval as floats. Raises UsageError, naming the argument, if they are no two numbers."""
     if given is None:
-        return -math.inf, math.inf
+        return None
     try:
         low, high = map(float, given)
     except (TypeError, ValueError):
-        raise wrong_type("guidance_interval", given, "two noise levels, such as (0.28, 2.9)") from None
+        raise wrong_type(name, given, takes) from None
     return low, high
 
 
-def _check_guidance(card: Card, scale: float, low: float, high: float, guided_channels: int) -> None:
+class _Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Where guidance acts: bounds of the noise level, the lower one not included, and of the time, both included."""
+
+    levels: tuple[float, float]
+    times: tuple[float, float]
+
+    def holds(self, card: Card, point: Point) -> bool:
+        """Whether a point lies within."""
+        low, high = self.levels
+        first, last = self.times
+        return low < point.noise_level <= high and first - _ROUNDING <= own_time(card.schedule, point.t) <= last + _ROUNDING
+
+
+def _check_guidance(card: Card, scale: float, window: _Window, guided_channels: int) -> None:
     if not math.isfinite(scale):
         raise UsageError(f"guidance must be a finite number, not {scale}")
     if scale != 1 and card.null_label is None and card.text is None:
         raise UsageError(f"{card.name} has no null label, so guidance must be 1, not {scale}")
-    if not low < high:
-        raise UsageError(f"the guidance interval must be two noise levels, the lower one first, not {low:g}, {high:g}")
+    if not window.levels[0] < window.levels[1]:
+        raise UsageError(
+            "the guidance interval must be two noise levels, the lower one first, not {:g}, {:g}".format(*window.levels)
+        )
+    if not window.times[0] <= window.times[1]:
+        raise UsageError("guidance times must be two times, the lower one first, not {:g}, {:g}".format(*window.times))
     channels = card.backbone.latent_shape[0]
     if not 0 <= guided_channels <= channels:
         raise UsageError(f"guided channels must be 0 to {channels}, not {guided_channels}")
@@ -144,7 +181,7 @@ def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]
 
         tracer = trace_scheduler(card, text.removeprefix(DIFFUSERS), steps)
         return tracer, tracer.moves(exact=EXACT)
-    chosen = parse_solver(text)
+    chosen = parse_solver(text, shift=card.sampling.shift)
     tracer = trace(card, chosen.solver.run, chosen.grid(card, steps), steps, chosen.options)
     return tracer, tracer.moves()
 
@@ -156,6 +193,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     solver: Solver
     spacing: str
     end: float
+    shift: float
     options: dict[str, Any]
 
     def grid(self, card: Card, steps: int) -> tuple[Point, ...]:
@@ -165,17 +203,21 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(f"{self.name} is not for the schedule of {card.name}; use {', '.join(fitting)}")
         check_steps(card, steps)
         parts = self.solver.parts(steps, self.options)
-        return grid(card, self.spacing, parts, end=self.end, stops=self.solver.stops)
+        return grid(card, self.spacing, parts, end=self.end, stops=self.solver.stops, shift=self.shift)
 
 
-def parse_solver(text: str) -> Chosen:
-    """Reads "NAME" or "NAME:option=value,...". Raises UsageError for an unknown solver, option or spacing."""
+def parse_solver(text: str, *, shift: float = 1.0) -> Chosen:
+    """Reads "NAME" or "NAME:option=value,...". Raises UsageError for an unknown solver, option or spacing.
+
+    `shift` is the shift of the times if the text has none.
+    """
     name, _, given = text.partition(":")
     if name not in SOLVERS:
         raise unknown("solver", name, [*SOLVERS, f"{DIFFUSERS}CLASS"])
     solver = SOLVERS[name]
-    values: dict[str, Any] = {**solver.options, "spacing": solver.spacing, "end": solver.end}
+    values: dict[str, Any] = {**solver.options, "spacing": solver.spacing, "end": solver.end, "shift": shift}
     values |= read_options(name, given, values)
     if values["spacing"] not in SPACINGS:
         raise unknown("spacing", values["spacing"], SPACINGS)
-    return Chosen(name=name, solver=solver, spacing=values.pop("spacing"), end=values.pop("end"), options=values)
+    grid_of = {key: values.pop(key) for key in ("spacing", "end", "shift")}
+    return Chosen(name=name, solver=solver, options=values, **grid_of)

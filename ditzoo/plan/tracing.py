@@ -18,7 +18,7 @@ from ditzoo.errors import PlanError
 from ditzoo.solvers.interface import Prediction, prediction
 from ditzoo.solvers.schedules import Point
 from ditzoo.specs import Array
-from ditzoo.zoo.card import Card
+from ditzoo.zoo.card import Card, LinearFlow
 
 Vector = npt.NDArray[np.float64]
 
@@ -49,6 +49,7 @@ class Tracer:
         self.inputs: list[Vector] = []
         self.drawn: dict[int, tuple[float, float] | None] = {}
         self._kind = card.prediction
+        self._sign = card.schedule.sign if isinstance(card.schedule, LinearFlow) else 1.0
 
     def unit(self, index: int) -> Vector:
         """The unit vector number `index`."""
@@ -63,7 +64,7 @@ class Tracer:
 
     def predict(self, x: Array, point: Point) -> Prediction:
         """The unit vector of this evaluation, in the forms that solvers use."""
-        return prediction(self._kind, self.network(x, point), x, point)
+        return prediction(self._kind, self._sign * self.network(x, point), x, point)
 
     def noise(self, *, log_variance: tuple[float, float] | None = None) -> Array:
         """The unit vector of this draw. Raises PlanError for a second draw in one step."""

@@ -1,4 +1,4 @@
-"""What images are to show, as inputs of the network: class labels or text, and the null condition for guidance."""
+"""What the images are to show, as the network takes it: class labels or the tokens of prompts, and the null condition."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from array_api_compat import array_namespace
 
 from ditzoo.backends.base import Backend, PreparesConditioning
-from ditzoo.errors import UsageError, check_type, wrong_type
+from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition, condition_inputs, has_null
@@ -95,9 +95,35 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     x: Array
 
 
-def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise) -> Iterator[Array]:
-    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each."""
-    return trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise, first: int = 0) -> Iterator[Array]:
+    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each.
+
+    Raises BackendError where a number is not finite, naming the step, its time and the image; the first one has number `first`.
+    """
+    states = trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
+    for done, x in enumerate(states):
+        xp = array_namespace(x)
+        if not bool(xp.all(xp.isfinite(x))):
+            raise _not_finite(backend, plan, done, first + _first_broken(x))
+        yield x
+
+
+def _first_broken(x: Array) -> int:
+    """The place of the first image [C, H, W] of a batch that has a NaN or an infinity."""
+    xp = array_namespace(x)
+    return next(place for place in range(len(x)) if not bool(xp.all(xp.isfinite(x[place]))))
+
+
+def _not_finite(backend: Backend, plan: Plan, done: int, image: int) -> BackendError:
+    advice = (
+        "fp16 overflowed, as it ends at 65504: use --precision bf16, which ends where fp32 does (export a bundle in it)"
+        if backend.precision == "fp16"
+        else "weights, solver or guidance make numbers that are too large; `ditzoo parity` compares with PyTorch in fp32"
+    )
+    return BackendError(
+        f"{backend.name} gave NaN or infinity in step {done} of {len(plan.rows)}, at time {plan.rows[max(done - 1, 0)].time:g},"
+        f" image {image}; {advice}"
+    )
 
 
 def sample_steps(
@@ -115,7 +141,8 @@ def sample_steps(
 
     Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it. `size` is the
     height and width of the latents, by default those that the backend takes, or those of training if it takes any. Raises
-    UsageError for a count or batch below 1, a seed that is none, or a size that the backend does not take.
+    UsageError for a count or batch below 1, a seed out of range, or a size that the backend does not take, and BackendError as
+    `states_of`.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)
@@ -124,7 +151,8 @@ def sample_steps(
         images = range(start, min(start + batch, count))
         part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
         noise = noise_of(seed, range(first + images.start, first + images.stop), shape)
-        for done, x in enumerate(states_of(backend, plan, condition=part, noise=noise)):
+        states = states_of(backend, plan, condition=part, noise=noise, first=first + images.start)
+        for done, x in enumerate(states):
             yield Step(images=images, done=done, x=x)
 
 
@@ -145,8 +173,7 @@ def sample(
     `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch,
     seed or size out of range, and for an argument of another type.
     """
-    if not hasattr(backend, "card"):
-        raise wrong_type("backend", backend, "an opened backend, such as open_backend gives")
+    check_backend("backend", backend)
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     condition = None if classes is None else class_condition(backend.card, classes)
     total = count if condition is None else len(condition.values)
@@ -154,6 +181,12 @@ def sample(
         raise UsageError("say which classes to sample, or how many images")
     steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch, size=size)
     return np.concatenate([backend.numpy(step.x) for step in steps if step.done == len(plan.rows)])
+
+
+def check_backend(argument: str, backend: object) -> None:
+    """Raises UsageError, which names the `argument`, for what is not a backend."""
+    if not (hasattr(backend, "card") and callable(backend)):
+        raise wrong_type(argument, backend, "an opened backend, such as open_backend gives")
 
 
 def check_request(*, count: int, batch: int, seed: int) -> None:

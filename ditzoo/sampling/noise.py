@@ -1,4 +1,4 @@
-"""Noise that belongs to the image: each draw depends on the seed, the number of the image and the number of the draw."""
+"""The noise of each image: it depends on the seed, the image's number and the draw alone."""
 
 from __future__ import annotations
 

@@ -75,9 +75,11 @@ def make_request(
     """The request for `num` images of a model, which take turns at the `classes` or the `prompts`.
 
     Without `num` there is one image for each class or prompt. Without `classes`, a model of classes draws its first ten; a
-    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents, by default those of
-    the model's training. Errors about classes name the `argument`. Raises UsageError for a plan that is not for the model, for
-    classes or prompts that the model does not take, and for a number of images or a seed out of range.
+    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents; by default that of
+    training. Errors about classes name the `argument`.
+
+    Raises UsageError for a plan that is not for the model, for classes or prompts that the model does not take, and for a
+    number of images or a seed out of range.
     """
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     check_plan(card, plan)
@@ -85,11 +87,11 @@ def make_request(
     check_seed(seed)
     texts = _texts(prompts)
     if card.text is None and texts:
-        raise UsageError(f"{card.name} takes no prompt{'; choose --classes' if card.number_of_classes else ''}")
+        raise UsageError(f"{card.name} takes no prompts{'; choose classes (--classes)' if card.number_of_classes else ''}")
     if card.text is not None and (classes is not None or not texts):
-        raise UsageError(f"{card.name} draws from text: say --prompt, or --prompts FILE")
+        raise UsageError(f"{card.name} draws from text: give prompts (--prompt, or --prompts FILE), and no classes")
     if classes is not None and not card.number_of_classes:
-        raise UsageError(f"{card.name} has no classes to choose from; say how many images with --num")
+        raise UsageError(f"{card.name} has no classes to choose from; say how many images (--num)")
     if card.text is None and classes is None and card.number_of_classes:
         classes = range(min(DEFAULT_IMAGES, card.number_of_classes))
     numbers = [] if classes is None else choose_classes(card, classes, argument=argument)

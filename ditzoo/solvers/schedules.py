@@ -66,7 +66,7 @@ def point(card: Card, t: float) -> Point:
     """The point of the card's schedule at t, from 1 (noise) to 0 (clean). Between discrete steps, log alpha is linear in t."""
     schedule = card.schedule
     if isinstance(schedule, LinearFlow):
-        time = card.time.scale * (1 - t) + card.time.offset
+        time = card.time.scale * own_time(schedule, t) + card.time.offset
         return Point(t=t, time=time, alpha=1 - t, sigma=t, diffusion=2 * t)
     if isinstance(schedule, DiscreteBetas):
         n = _snap(t * schedule.steps)
@@ -80,6 +80,11 @@ def point(card: Card, t: float) -> Point:
         sigma=math.sqrt(-math.expm1(2 * log_alpha)),
         diffusion=beta,
     )
+
+
+def own_time(schedule: Schedule, t: float) -> float:
+    """t as the schedule itself counts it, which may be from 0, noise, to 1, the image (see `LinearFlow`)."""
+    return 1 - t if isinstance(schedule, LinearFlow) and schedule.noise_at == 0 else t
 
 
 def _snap(n: float) -> float:
@@ -113,20 +118,34 @@ def time_of(schedule: Schedule, log_snr: float) -> float:
     return -4 * log_alpha / (low + math.sqrt(low**2 - 4 * range_ * log_alpha))
 
 
-def grid(card: Card, spacing: str, parts: Sequence[int], *, end: float, stops: bool) -> tuple[Point, ...]:
+def grid(card: Card, spacing: str, parts: Sequence[int], *, end: float, stops: bool, shift: float = 1.0) -> tuple[Point, ...]:
     """The grid of points that a sampler goes over, noisiest first: sum(parts) + 1 points; step i covers parts[i] intervals.
 
     With `stops`, the last point is t = `end`. Without it, the last point but one is t = `end` and the last is the clean image.
     Spacings by whole steps (linspace, leading, trailing) have an end of their own. With discrete betas, no end is below the
-    first step. Raises UsageError if there is no such grid.
+    first step. `shift` moves all times, that of the end too (see `ditzoo.zoo.card.Sampling`). Raises UsageError if there is no
+    such grid.
     """
     if spacing not in SPACINGS:
         raise UsageError(f"unknown spacing {spacing!r}; known: {', '.join(SPACINGS)}")
     if not 0 < end < 1:
         raise UsageError(f"end must be a time between 0 (clean) and 1 (noise), not {end}")
+    _check_shift(card, shift)
     last = max(end, 1 / card.schedule.steps) if isinstance(card.schedule, DiscreteBetas) else end
     times = SPACINGS[spacing](card, parts if stops else parts[:-1], last)
-    return tuple(point(card, t) for t in (times if stops else [*times, 0.0]))
+    return tuple(point(card, _shifted(t, shift)) for t in (times if stops else [*times, 0.0]))
+
+
+def _shifted(t: float, shift: float) -> float:
+    """u → s · u / (1 + (s − 1) · u) for u = 1 − t."""
+    return t / (1 + (shift - 1) * (1 - t))
+
+
+def _check_shift(card: Card, shift: float) -> None:
+    if not (math.isfinite(shift) and shift > 0):
+        raise UsageError(f"the shift of times must be a number above 0, not {shift:g}")
+    if shift != 1 and not isinstance(card.schedule, LinearFlow):
+        raise UsageError(f"times are shifted on straight paths alone; {card.name} has another schedule, so its shift must be 1")
 
 
 def check_steps(card: Card, steps: int) -> None:

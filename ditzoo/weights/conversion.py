@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ditzoo.weights import store
 from ditzoo.zoo.card import Architecture, Autoencoder, ByHand, Card, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
 
-def convert_into_store(card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None) -> store.Stored:
-    """Converts a checkpoint to canonical weights and stores them as those of `card`, together with its decoder.
 
-    The decoder is inside the checkpoint, or it is the canonical file `decoder`. The caller holds the model's lock.
+def convert_into_store(
+    card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None, pick: Pick | None = None
+) -> store.Stored:
+    """Converts a checkpoint to canonical weights and stores them as the weights of `card`, together with the decoder.
+
+    `pick` selects the network among the tensors of the checkpoint. The decoder is inside the checkpoint, unless `decoder` is
+    the file of a decoder in canonical form. The caller must hold the model's lock.
     """
     import ditzoo
     from ditzoo.checkpoint import convert, convert_decoder
@@ -29,6 +36,7 @@ def convert_into_store(card: Card, checkpoint: Path, source: OnHub | ByHand, *, 
             decoder=inside,
             architecture=architecture,
             cards=CARDS.values(),
+            pick=pick,
         )
         if decoder is not None and isinstance(card.decoder, Autoencoder):
             convert_decoder(decoder, card.decoder.architecture, inside, channels=card.backbone.latent_shape[0])
@@ -45,6 +53,6 @@ def convert_into_store(card: Card, checkpoint: Path, source: OnHub | ByHand, *, 
 
 
 def _architecture(card: Card) -> Architecture | None:
-    """The class of the decoder that comes with the card's own checkpoint; None where it comes from elsewhere."""
+    """The class of the decoder inside the card's own checkpoint; None if the decoder has another source or there is none."""
     decoder = card.decoder
     return decoder.architecture if isinstance(decoder, Autoencoder) and decoder.source is None else None

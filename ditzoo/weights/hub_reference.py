@@ -1,17 +1,21 @@
-"""`hf:OWNER/REPO[@REVISION][:PATH]`: pulls from any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
+"""References `hf:OWNER/REPO[@REVISION][:PATH]`: they pull from any repository of the Hub.
+
+The checkpoint must have a layout that ditzoo knows.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ditzoo.errors import CheckpointError, HubError, UsageError
 from ditzoo.files import cache_dir, disk_errors
-from ditzoo.hub import client
+from ditzoo.hub import client, offline
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
@@ -20,6 +24,12 @@ from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
 from ditzoo.zoo.card import Card, File, Layout, OnHub
+
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+    from ditzoo.weights.likeness import Like
+
+log = logging.getLogger(__name__)
 
 PREFIX = "hf:"
 
@@ -38,7 +48,7 @@ _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 class Reference(Data, frozen=True, kw_only=True):
-    """A parsed reference."""
+    """A parsed reference. `revision` and `path` are None if the reference does not have them."""
 
     repo: str
     revision: str | None
@@ -46,50 +56,73 @@ class Reference(Data, frozen=True, kw_only=True):
 
 
 def parse(text: str) -> Reference:
-    """The parts of a reference; raises UsageError where it is none."""
+    """The parts of a reference. Raises UsageError if `text` is not a reference."""
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::(.+))?", text)
     if match is None or ".." in text:
         raise UsageError(
-            f"{text!r} is no reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
+            f"{text!r} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
     return Reference(repo=match[1], revision=match[2], path=match[3])
 
 
-def pull_reference(text: str, *, arch: Card | None = None, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
-    """Pulls the checkpoint behind a reference; from then on the reference is the model's name.
+def pull_reference(
+    text: str,
+    *,
+    like: Like | None = None,
+    pick: Pick | None = None,
+    patience: float = PATIENCE,
+    advance: Advance = silent,
+) -> Pulled:
+    """Pulls the checkpoint that a reference names. From then on the reference is the model's name.
 
-    Its conventions are those of `arch`, else of the card.json in the repository, else of the card of that repository, else of
-    the only card whose network the checkpoint fits. Raises UsageError where that is not decided, HubError and CheckpointError
-    as `pull`.
+    The conventions (schedule, prediction, decoder) come from the first of these that exists: the card in `like`, the card.json
+    of the repository, the zoo's card of that repository, the only card whose network fits the checkpoint. `pick` selects the
+    network among the tensors of the checkpoint. Raises UsageError if no card or several cards remain, and HubError or
+    CheckpointError for the same reasons as `pull`.
     """
     reference = parse(text)
     with disk_errors(cache_dir(), raises=HubError), lock_named(text):
-        commit, files = client.list_files(reference.repo, revision=reference.revision, patience=patience)
+        commit, files, asked = _listed(reference, patience=patience)
         path = reference.path or _choose(text, files)
         if path not in files:
             raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
         parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
         source = _source(text, reference.repo, commit, parts)
         fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-        base = arch or _published_card(source, files, patience=patience)
+        base = None if like and like.card else _published_card(source, files, patience=patience)
         if base is None:
-            base = _by_shapes(text, source, fetched.checkpoint, files, patience=patience)
+            base = _derived(text, source, fetched.checkpoint, files, like=like, pick=pick, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
         with lock_named(store.folder(card).name):
-            kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
-    resolved_now = reference.revision != commit
+            kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
+    resolved_now = asked and reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
+
+
+def _listed(reference: Reference, *, patience: float) -> tuple[str, list[str], bool]:
+    """The commit of a reference, its files, and whether they come from the server.
+
+    If no server can be reached, they come from the Hub's cache.
+    """
+    try:
+        return *client.list_files(reference.repo, revision=reference.revision, patience=patience), True
+    except client.UnreachableError:
+        commit = offline.find_revision(reference.repo, reference.revision, [reference.path] if reference.path else ())
+        if commit is None:
+            raise
+    log.warning("%s: no server can be reached; using revision %s from the Hub's cache", reference.repo, commit)
+    return commit, offline.files_of(reference.repo, commit), False
 
 
 def _source(text: str, repo: str, commit: str, paths: Sequence[str]) -> OnHub:
     try:
         return OnHub(repo=repo, revision=commit, files=tuple(File(path=path) for path in paths))
     except ValueError as error:
-        raise UsageError(f"{text}: the server names what cannot be: {error}; do not use this repository") from error
+        raise UsageError(f"{text}: the server sent an invalid commit or path: {error}; do not use this repository") from error
 
 
 def _choose(text: str, files: Sequence[str]) -> str:
-    """The checkpoint of a repository: the usual name if it has one, else its only candidate."""
+    """The path of the checkpoint in a repository: a file with a usual name if there is one, else the only candidate."""
     for folder in _FOLDERS:
         for name in _PREFERRED:
             if folder + name in files:
@@ -109,7 +142,10 @@ def _checkpoints(files: Sequence[str]) -> list[str]:
 
 
 def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> Card | None:
-    """The card that the repository holds, as `ditzoo push` leaves it, or ditzoo's own card of that repository and file."""
+    """The card.json of the repository, which `ditzoo push` writes, else the zoo's card of that repository and file.
+
+    None if there is neither.
+    """
     from ditzoo.zoo import CARDS
 
     if _CARD in files:
@@ -118,7 +154,8 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
             return msgspec.json.decode(text, type=Card)
         except msgspec.DecodeError as error:
             raise CheckpointError(
-                f"the card.json of {source.repo} is no card: {error}; name an architecture with --arch"
+                f"the card.json of {source.repo} is not a valid card: {error};"
+                " name a card with the same conventions: --like CARD"
             ) from error
     for card in CARDS.values():
         known = card.weights
@@ -127,34 +164,25 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
     return None
 
 
-def _by_shapes(text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, patience: float) -> Card:
-    """The only card whose network the checkpoint fits; cards of the same conventions count as one."""
-    from ditzoo.checkpoint import shapes, shapes_of
-    from ditzoo.zoo import CARDS
+def _derived(
+    text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, like: Like | None, pick: Pick | None, patience: float
+) -> Card:
+    """The card derived from the shapes of the checkpoint, and from the card that the user names in `like`."""
+    from ditzoo.checkpoint import shapes_of
+    from ditzoo.weights.likeness import Like, derive
 
-    layout, seen = shapes_of(checkpoint)
-    side = _sample_size(layout, source, files, patience=patience)
-    fits = shapes.fitting(seen, CARDS.values())
-    fits = [card for card in fits if side in (None, card.backbone.latent_shape[1])]
-    kinds = {_conventions(card): card for card in reversed(fits)}
-    if len(kinds) == 1:
-        return next(iter(kinds.values()))
-    described = ", ".join(f"{name} {value}" for name, value in shapes.facts(seen).items())
-    if not kinds:
-        raise UsageError(f"{text}: its network ({described}) is none that ditzoo has a card of; write one (docs/models.md)")
-    names = ", ".join(card.name for card in fits)
-    raise UsageError(
-        f"{text}: its network is that of several models with different conventions: {names}; say which with --arch"
-    )
-
-
-def _conventions(card: Card) -> bytes:
-    """All that makes two cards of one network sample differently."""
-    return msgspec.json.encode((card.backbone, card.schedule, card.time, card.prediction, card.decoder))
+    layout, shapes = shapes_of(checkpoint, pick)
+    derived = derive(text, shapes, like or Like(), side=_sample_size(layout, source, files, patience=patience))
+    for remark in derived.remarks:
+        log.warning("%s", remark)
+    return derived.card
 
 
 def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patience: float) -> int | None:
-    """The side of the latents, from the config.json beside a checkpoint in diffusers' layout, whose keys do not show it."""
+    """The height and width of the latents, from the config.json beside a checkpoint in diffusers' layout; None if unknown.
+
+    The tensors of that layout do not show the size.
+    """
     config = source.files[0].path.rpartition("/")[0] + "/config.json"
     config = config.lstrip("/")
     if layout != "diffusers" or config not in files:
@@ -162,7 +190,7 @@ def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patienc
     try:
         content: dict[str, Any] = msgspec.json.decode(_small_file(source, config, patience=patience), type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"the {config} of {source.repo} is no JSON: {error}") from error
+        raise CheckpointError(f"the {config} of {source.repo} is not valid JSON: {error}") from error
     side = content.get("sample_size")
     return side if isinstance(side, int) else None
 

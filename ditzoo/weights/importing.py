@@ -1,9 +1,12 @@
-"""`import`: a checkpoint file on this machine becomes the stored weights of a card."""
+"""`import`: a checkpoint file on this machine becomes the weights of a card, or a new model of the user."""
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,19 +15,25 @@ from ditzoo.files import cache_dir, disk_errors
 from ditzoo.locks import lock_named
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
-from ditzoo.zoo.card import ByHand, Card, Embedded, File, Unreleased
+from ditzoo.zoo.card import ByHand, Card, Embedded, File
+
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+    from ditzoo.weights.likeness import Like
+
+log = logging.getLogger(__name__)
 
 
-def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Stored:
-    """Takes a checkpoint on the disk in as the weights of `card`; the file stays as it is.
+def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick | None = None) -> store.Stored:
+    """Stores the weights of a checkpoint file as those of `card`. The file itself is not changed.
 
-    Raises CheckpointError where it does not fit or is not the file that the card knows, UsageError where the card has weights
-    already and `overwrite` is not set.
+    `pick` selects the network among the tensors of the file. Raises CheckpointError if the tensors do not fit the card, or if
+    the size or checksum is not the one in the card. Raises UsageError if the card's weights ship with ditzoo, or if they are
+    stored already and `overwrite` is False.
     """
     if isinstance(card.weights, Embedded):
-        raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --arch {card.name}")
-    if not file.is_file():
-        raise UsageError(f"there is no file {file}; give the checkpoint that you fetched")
+        raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --like {card.name}")
+    _check_file(file)
     with disk_errors(cache_dir(), raises=HubError):
         _check_size(card, file)
         with lock_named(store.folder(card).name):
@@ -34,7 +43,7 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False) -> store.Sto
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
             if expected not in (None, found.sha256):
                 raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
-            return convert_into_store(card, file, ByHand(where="a local file", file=found))
+            return convert_into_store(card, file, ByHand(where="a local file", file=found), pick=pick)
 
 
 def _check_size(card: Card, file: Path) -> None:
@@ -44,9 +53,35 @@ def _check_size(card: Card, file: Path) -> None:
         raise CheckpointError(f"{file} is not the file of {card.name}: {size:,} bytes instead of {expected:,}; fetch it again")
 
 
-def local_card(base: Card, name: str, file: Path) -> Card:
-    """The card of a model of one's own: the conventions of `base`, the weights in `file`. Raises UsageError for a bad name."""
+def import_own(
+    name: str, file: Path, *, like: Like | None = None, pick: Pick | None = None, overwrite: bool = False
+) -> store.Stored:
+    """Stores the weights of a checkpoint file as a new model called `name`, with a card made by `derive`.
+
+    With `overwrite`, older weights of the same name are deleted. Raises UsageError if the name is not valid, and the errors of
+    `derive` and `import_file`.
+    """
+    from ditzoo.checkpoint import shapes_of
+    from ditzoo.weights.likeness import Like, derive
+
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{name!r} is no name for a model; use letters, digits, '.', '_' and '-'")
-    source = ByHand(where="a local file", file=store.record(file)) if file.is_file() else Unreleased()
-    return msgspec.structs.replace(base, name=name, summary=f"{base.name}, own weights", weights=source, published=None)
+        raise UsageError(f"{name!r} is not a valid name for a model; use letters, digits, '.', '_' and '-'")
+    _check_file(file)
+    _, shapes = shapes_of(file, pick)
+    derived = derive(name, shapes, like or Like())
+    card = msgspec.structs.replace(derived.card, name=name, weights=ByHand(where="a local file", file=store.record(file)))
+    older = [stored for stored in store.everything() if stored.card.name == name and stored.path != store.folder(card)]
+    if older and not overwrite:
+        raise UsageError(f"{name} has weights already; add --overwrite to replace them")
+    imported = import_file(card, file, overwrite=overwrite, pick=pick)
+    for remark in derived.remarks:
+        log.warning("%s", remark)
+    for stored in older:
+        with lock_named(stored.path.name):
+            shutil.rmtree(stored.path)
+    return imported
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}; give the path of the checkpoint that you downloaded")

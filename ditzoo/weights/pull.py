@@ -1,8 +1,9 @@
-"""`pull`: a checkpoint on the Hub becomes the stored weights of its card."""
+"""`pull`: download the checkpoint of a card from the Hub, and store its weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,9 +19,16 @@ from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.local import how_to_get, weights_file
 from ditzoo.zoo.card import Card, Embedded, File, OnHub
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+
 
 class Pulled(Data, frozen=True, kw_only=True):
-    """A model that is here now: its canonical file, and, if this call fetched it, the source with all that was found out."""
+    """A model on this machine.
+
+    `path` is its canonical file. If this call downloaded it, `source` has the commit, sizes and checksums; else it is None.
+    `resolved_now` says that this call chose the newest revision, because neither the card nor an earlier pull fixed one.
+    """
 
     card: Card
     path: Path
@@ -28,11 +36,14 @@ class Pulled(Data, frozen=True, kw_only=True):
     resolved_now: bool = False
 
 
-def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent) -> Pulled:
-    """Makes the card's weights be here, verified and canonical. Where they are already, no request is made.
+def pull(
+    card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent, pick: Pick | None = None
+) -> Pulled:
+    """Downloads, verifies and converts the weights of `card`. If they are stored already, no request is made.
 
-    `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
-    silent. Raises HubError or CheckpointError, with what to do; whatever happens, no damaged or partial model is left behind.
+    With `update`, a card that pins no revision gets the newest one again. `patience` is how many seconds the server may be
+    silent. `pick` selects the network among the tensors of the checkpoint. Raises HubError if the download fails, and
+    CheckpointError if the checkpoint cannot be used; the message says what to do. No damaged or partial model is left behind.
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
@@ -46,11 +57,14 @@ def pull(card: Card, *, update: bool = False, patience: float = PATIENCE, advanc
             here = None if update else store.find_sound(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
-            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance)
+            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance, pick=pick)
 
 
 class Fetched(Data, frozen=True, kw_only=True):
-    """A checkpoint on this machine: its source with all that was found out, its file, and that of its decoder, if apart."""
+    """A downloaded checkpoint. `source` has its commit, sizes and checksums.
+
+    `decoder` is the file of the decoder if that is a file of its own, else None.
+    """
 
     source: OnHub
     checkpoint: Path
@@ -58,7 +72,7 @@ class Fetched(Data, frozen=True, kw_only=True):
 
 
 def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fetched:
-    """`resolve` for weights: also the files that an index of shards names. Errors as `fetch`."""
+    """Downloads the files of `source`, and the shards if the first file is an index. Raises the errors of `fetch`."""
     found, paths = resolve(source, patience=patience, advance=advance)
     first = source.files[0].path
     if first.endswith(".json"):
@@ -72,10 +86,17 @@ def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fet
     return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
 
 
-def _fetch_and_store(card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance) -> Pulled:
+def _fetch_and_store(
+    card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None
+) -> Pulled:
     if update:
         pins.forget_newest(source.repo)
     known = source.revision or pins.read(source.repo).newest
     fetched = fetch_checkpoint(source, patience=patience, advance=advance)
-    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder)
-    return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=known is None)
+    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
+    return Pulled(
+        card=card,
+        path=kept.path / store.MODEL,
+        source=fetched.source,
+        resolved_now=known is None and pins.read(source.repo).newest is not None,
+    )

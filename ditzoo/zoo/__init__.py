@@ -1,8 +1,10 @@
-"""The zoo: the table of every card."""
+"""The zoo: the table of all cards that come with the package, by the model's name."""
 
 from __future__ import annotations
 
-from ditzoo.zoo import dcae, digits, dit, sit, uvit
+from ditzoo.zoo import dcae, digits, dit, lightningdit, sit, uvit
 from ditzoo.zoo.card import Card
 
-CARDS: dict[str, Card] = {card.name: card for card in (*digits.CARDS, *dit.CARDS, *sit.CARDS, *uvit.CARDS, *dcae.CARDS)}
+_TABLES = (digits, dit, sit, lightningdit, uvit, dcae)
+
+CARDS: dict[str, Card] = {card.name: card for table in _TABLES for card in table.CARDS}

@@ -20,7 +20,7 @@ def _card(letter: str, file: File, revision: str | None = None, published: Publi
         schedule=LinearFlow(),
         time=TimeInput(scale=1.0),
         prediction="velocity",
-        sampling=Sampling(solver="flow-sde", steps=250, guidance=1.5, guided_channels=4),
+        sampling=Sampling(solver="flow-sde", steps=250, guidance=1.5, guided_channels=3),
         null_label=1000,
         classes="imagenet",
         decoder=VAE_EMA,

@@ -1,4 +1,4 @@
-"""What was made before is found again: bundles named by a hash of all that they depend on. Imports nothing heavy."""
+"""Exports and engines, each made once: they are found again by a hash of all that they depend on. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def export_onnx(
 ) -> Bundle:
     """Exports the card's network, or `net` in its place, to a bundle in the folder `out`, verified before it appears.
 
-    Where the same bundle is there already, it is left as it is. Raises ExportError where the verification fails, and UsageError
-    where `out` cannot be written or is taken.
+    If the same bundle is there already, it is left as it is. Raises ExportError if the verification fails, and UsageError if
+    `out` cannot be written, or something else is there.
     """
     return _provide_onnx(card, out, settings or make_settings(card), net, overwrite=overwrite)
 
@@ -57,7 +57,7 @@ def export_engines(
     """Builds TensorRT engines of the card's network, or of `net`, into a bundle in the folder `out`.
 
     The ONNX graphs that they are built from are made in the cache, or found there. Raises ExportError, with all that TensorRT
-    said, where one cannot be built; else as `export_onnx`.
+    said, if an engine cannot be built; for other errors see `export_onnx`.
     """
     key = engine_key(card, settings, net)
 
@@ -85,16 +85,16 @@ def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
 
 
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
-    """The hash of all that engines depend on: those of their ONNX export, and TensorRT, GPUs, profiles and flags.
+    """The hash of all that engines depend on: the ONNX export, and the version of TensorRT, the GPUs, profiles and options.
 
-    The GPU that is "current" is that of this machine. Raises UsageError where there is none.
+    "current" stands for the GPU of this machine. Raises UsageError if there is none.
     """
     made = made_by(card, settings.flavour)
     return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
 
 
 def _gpus(settings: EngineSettings) -> tuple[str, ...]:
-    """The GPUs that are built for, by name."""
+    """The GPUs that the engines are built for, by name."""
     if settings.gpus is not None:
         return settings.gpus
     from ditzoo_export.engines import targets
@@ -103,7 +103,10 @@ def _gpus(settings: EngineSettings) -> tuple[str, ...]:
 
 
 def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
-    """The versions of all that makes an ONNX export of a card, and of the TensorRT of that `flavour`."""
+    """The versions of all that makes an ONNX export of a card, and of the TensorRT of that `flavour` if one is given.
+
+    Raises MissingPackageError, with the command that installs it, for a package that is missing.
+    """
     names = [*PACKAGES, *([DISTRIBUTIONS[flavour]] if flavour else [])]
     if isinstance(card.decoder, Autoencoder) or card.sampling.solver.startswith(DIFFUSERS):
         names += DECODER_PACKAGES

@@ -1,4 +1,4 @@
-"""The decoder of latent models as ONNX, so that a bundle gives images without torch."""
+"""The decoder of latent models as ONNX, so that a bundle gives images without PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import has_decoder
 from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo.zoo.sizes import Size, own_size
-from ditzoo_export.graph import write_graph
+from ditzoo_export.onnx_files import write_graph
 
 _DROPPED = 1e-7
 
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 def export_decoder(card: Card, folder: Path, *, opset: int, size: Size | None) -> dict[str, Graph]:
     """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
 
-    `size` is that of the latents, None for any size. Returns what the manifest says of the decoder; nothing for models of
-    pixels, and where the decoder should have come with a checkpoint but did not. A decoder that cannot be exported for any size
-    is exported for that of the card's training, and its graph says so.
+    `size` is that of the latents, or None for any size. If the decoder cannot be exported for any size, it is exported for the
+    size of training, and its graph says so. Returns the graph by its name, for the manifest. Returns none for models of pixels,
+    and if the checkpoint should have held the decoder but did not.
     """
     if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not has_decoder(card)):
         return {}

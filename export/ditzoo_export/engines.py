@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
+from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.manifests import record_files
@@ -29,7 +29,10 @@ _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible":
 
 
 def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
-    """Fills `folder` with the engines of a bundle's graphs; raises ExportError, with all that TensorRT said, if one fails."""
+    """Fills `folder` with the engines of a bundle's graphs.
+
+    Raises ExportError, with all that TensorRT said, if an engine cannot be built.
+    """
     trt = load(settings.flavour)
     gpus = targets(settings)
     graphs = {name: graph for name, graph in source.manifest.graphs.items() if name in ("backbone", "conditioning")}
@@ -38,7 +41,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         profiles = settings.profiles if name == "backbone" else (conditioning_profile(),)
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
             engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
-            engines[engine.file.removesuffix(".plan")] = engine
+            engines[engine.file.removesuffix(ENGINE)] = engine
     for name in (CARD, PLAN):
         (folder / name).write_bytes((source.path / name).read_bytes())
     manifest = Manifest(
@@ -56,7 +59,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
 
 
 def load(flavour: str) -> Any:
-    """The Python module of a TensorRT; raises MissingPackageError where it is not installed."""
+    """The Python module of a flavour of TensorRT; raises MissingPackageError if it is not installed."""
     try:
         return import_module(flavour)
     except ModuleNotFoundError as error:
@@ -65,7 +68,7 @@ def load(flavour: str) -> Any:
 
 
 def targets(settings: EngineSettings) -> tuple[str, ...]:
-    """The GPUs to build for; raises UsageError where this flavour cannot build that here, and says what can."""
+    """The GPUs to build for; raises UsageError if the flavour cannot build for them on this machine, and says what can."""
     here, flavour = cuda.gpu(), settings.flavour
     if settings.gpus is None and here is None:
         hint = (
@@ -89,8 +92,8 @@ def build(
     trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
 ) -> bytes:
     """A serialised engine of the ONNX graph at `path`; raises ExportError with all that the parser or the builder said."""
-    heard: list[str] = []
-    logger = _logger(trt, heard)
+    errors_said: list[str] = []
+    logger = _logger(trt, errors_said)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -107,7 +110,7 @@ def build(
     timing = _timing_cache(trt, config, gpus)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(heard) or 'it does not say why'}")
+        raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(errors_said) or 'it does not say why'}")
     if timing is not None:
         _keep_timing(config, timing)
     return bytes(engine)
@@ -127,7 +130,7 @@ def _engine(
     """Builds one engine into `folder`."""
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
-    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}.plan"
+    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}{ENGINE}"
     (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
     return Engine(
         file=file,
@@ -151,9 +154,9 @@ def _label(profile: Profile) -> str:
 
 
 def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Puts ONNX files beside engines: those of `graphs`, whose weights the engines lack, and the decoder and the text encoder.
+    """Copies ONNX files beside engines: `graphs`, if the engines were built without weights, the decoder and the text encoder.
 
-    So the engines sample and give images without torch.
+    With them, the engines sample and give images without torch.
     """
     kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
     for name in source.manifest.files:
@@ -163,7 +166,7 @@ def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict
 
 
 def _check_options(settings: EngineSettings, here: str | None) -> None:
-    """Raises UsageError for an option that the flavour has not, or not on a machine without a GPU."""
+    """Raises UsageError for an option that the flavour does not have, or does not have on a machine without a GPU."""
     rtx, options = settings.flavour == "tensorrt_rtx", settings.options
     if rtx and "version_compatible" in options:
         raise UsageError(
@@ -202,7 +205,7 @@ def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
 
 
 def _decompose_attention(trt: Any, network: Any) -> None:
-    """Allows TensorRT to take an attention op apart where it has no kernel for it; where it has, it is still fused."""
+    """Lets TensorRT compute attention in several operations if it has no fused kernel for it; it still fuses where it has."""
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
@@ -210,8 +213,8 @@ def _decompose_attention(trt: Any, network: Any) -> None:
             layer.attention.decomposable = True
 
 
-def _logger(trt: Any, heard: list[str]) -> Any:
-    """TensorRT's errors go into `heard`, its warnings to the log."""
+def _logger(trt: Any, errors_said: list[str]) -> Any:
+    """A logger of TensorRT that adds errors to the list, and passes everything to the log of this module."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # the module is a value
         def __init__(self) -> None:
@@ -219,14 +222,14 @@ def _logger(trt: Any, heard: list[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                heard.append(message)
+                errors_said.append(message)
             log.debug("%s: %s", trt.__name__, message)
 
     return Logger()
 
 
 def _monitor(trt: Any) -> Any:
-    """The phases of a build go to the log as they begin."""
+    """A monitor of TensorRT that says in the log when a phase of the build begins and ends."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -245,7 +248,10 @@ def _monitor(trt: Any) -> Any:
 
 
 def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
-    """Gives the builder what it measured before on this GPU; returns where that is kept. TensorRT-RTX measures nothing."""
+    """Gives the builder the timings of kernels that were kept for this GPU, and returns the path of the file they are in.
+
+    None for TensorRT-RTX, which times nothing as it builds.
+    """
     if hasattr(trt, "ComputeCapability"):
         return None
     path = cache_dir() / "timing" / f"{trt.__name__}-{trt.__version__}-{'-'.join(gpus)}"

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import onnx
+import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx_ir.serde import SerdeError
 
-from ditzoo.bundle import MANIFEST, Bundle, Engine, is_bundle, open_bundle
+from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, is_bundle, open_bundle
 from ditzoo.errors import BundleError
 
 Facts = dict[str, Any]
@@ -20,8 +21,8 @@ def inspect(path: Path) -> Facts:
     if path.is_dir():
         return _bundle(open_bundle(path))
     if not path.is_file():
-        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or a .plan file")
-    return _engine_file(path) if path.suffix == ".plan" else _onnx(path)
+        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or an {ENGINE} file")
+    return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
 
 
 def _bundle(bundle: Bundle) -> Facts:
@@ -44,7 +45,7 @@ def _engine_file(path: Path) -> Facts:
         raise BundleError(
             f"{path} has no {MANIFEST} beside it, and TensorRT tells nothing of an engine without its GPU; not one of ours"
         )
-    engines = {engine.file: engine for engine in open_bundle(path.parent).manifest.engines.values()}
+    engines = _engines_beside(path)
     if path.name not in engines:
         raise BundleError(f"{path} is no engine of its bundle; there are: {', '.join(engines) or 'none'}")
     engine = engines[path.name]
@@ -60,34 +61,40 @@ def _engine_file(path: Path) -> Facts:
     }
 
 
+def _engines_beside(path: Path) -> dict[str, Engine]:
+    """The engines of the bundle that a file is in, by the names of their files; none where it is in no bundle."""
+    engines = open_bundle(path.parent).manifest.engines.values() if is_bundle(path.parent) else ()
+    return {engine.file: engine for engine in engines}
+
+
 def _runs_on(engine: Engine) -> str:
     return f"{engine.flavour} {engine.version} {engine.precision} on {', '.join(engine.gpus)}"
 
 
 def _onnx(path: Path) -> Facts:
     try:
-        model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError) as error:
+        model = ir.load(path)
+    except (DecodeError, SerdeError, ValueError) as error:
         raise BundleError(f"{path} is no ONNX file: {error}") from error
-    if not model.graph.node:
+    if not model.graph.num_nodes():
         raise BundleError(f"{path} is no ONNX file: there is no graph in it")
     ours = is_bundle(path.parent)
-    weights = Counter(onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in model.graph.initializer)
+    weights = Counter(value.dtype.name for value in model.graph.initializers.values() if value.dtype is not None)
     return {
         "kind": f"ONNX graph of a bundle of {open_bundle(path.parent).manifest.model}"
         if ours
         else "ONNX graph, not of a bundle of ours",
-        "opset": ", ".join(f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in model.opset_import),
-        "inputs": list(map(_value, model.graph.input)),
-        "outputs": list(map(_value, model.graph.output)),
+        "opset": ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opset_imports.items()),
+        "inputs": list(map(_value, model.graph.inputs)),
+        "outputs": list(map(_value, model.graph.outputs)),
         "weights": dict(weights),
-        "ops": dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
         "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")),
-        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
     }
 
 
-def _value(value: Any) -> str:
-    tensor = value.type.tensor_type
-    shape = ", ".join(axis.dim_param or str(axis.dim_value) for axis in tensor.shape.dim)
-    return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type).lower()}[{shape}]"
+def _value(value: ir.Value) -> str:
+    """An input or output as text: "x: float[batch, 4, 32, 32]"."""
+    shape = ", ".join(str(axis) for axis in value.shape or ())
+    return f"{value.name}: {value.dtype.name.lower() if value.dtype else 'unknown'}[{shape}]"

@@ -20,10 +20,12 @@ from ditzoo.weights.load import load_network
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
 from ditzoo_export.decoder import export_decoder
-from ditzoo_export.quantization.qdq import calibrate, extents, quantize
+from ditzoo_export.network_graphs import write_network_graphs
+from ditzoo_export.quantization.calibration import largest_inputs
+from ditzoo_export.quantization.graphs import write_quantized
+from ditzoo_export.quantization.layers import distinct_extents
 from ditzoo_export.settings import Settings
 from ditzoo_export.text_encoder import export_text
-from ditzoo_export.trace import trace_graphs
 from ditzoo_export.verify import Expected, expect, verify
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
     expected = expect(card, net, settings)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch) if settings.eight_bits else folder
-        graphs = trace_graphs(place, card, net, settings, precision="fp32" if settings.eight_bits else settings.precision)
+        graphs = write_network_graphs(place, card, net, settings)
         del net
         gc.collect()  # the tracer's cycles hold copies of the weights
         if settings.eight_bits:
@@ -67,10 +69,10 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
 def _eight_bits(
     folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
 ) -> tuple[dict[str, Graph], Verification, str]:
-    """Makes eight-bit graphs from the float32 ones in `source`: as many products as pass the verification."""
-    largest = calibrate(source, floats, card) if settings.calibrated else {}
-    for extent, left_out in extents(source, floats, family_of(card.backbone)).items():
-        graphs = quantize(source, folder, floats, settings, largest=largest, left_out=left_out)
+    """Makes eight-bit graphs from the float32 ones in `source`: with as many quantized layers as pass the verification."""
+    largest = largest_inputs(source, floats, card) if settings.calibrated else {}
+    for extent, left_out in distinct_extents(source / floats["backbone"].file, family_of(card.backbone)).items():
+        graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
         try:
             return graphs, verify(folder, graphs, card, expected, settings), extent
         except ExportError as error:

@@ -1,47 +1,73 @@
-"""TODO ditzoo_export.rounding."""
+"""Graphs that compute on a CPU what a graph in half precision computes on a GPU: in float32, with every result rounded.
+
+A GPU sums a matrix multiplication in float32 and rounds the result once. A CPU has no such arithmetic. ONNX Runtime leaves the
+rounding out there: only the weights of a graph in fp16 are rounded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import onnx
-from onnx import TensorProto, helper
+import onnx_ir as ir
 
 from ditzoo.bundle import Graph
-from ditzoo.specs import Precision
+from ditzoo.specs import PRECISION_TRAITS
 
-HALVES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+@contextmanager
+def rounded_twins(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Graph]]:
+    """The graphs in `folder`, with those in half precision replaced by float32 twins, whose files are there for the block."""
+    halves = {name: graph for name, graph in graphs.items() if PRECISION_TRAITS[graph.precision].half}
+    twins = {name: write_rounded(folder, graph) for name, graph in halves.items()}
+    try:
+        yield {**graphs, **twins}
+    finally:
+        for twin in twins.values():
+            (folder / twin.file).unlink()
 
 
 def write_rounded(folder: Path, graph: Graph) -> Graph:
-    """Writes the float32 twin of a graph in half precision beside it: every node in float32, every result in half rounded to
-    it. Both have the same file of weights. Returns what it is.
+    """Writes the float32 twin of a graph in half precision beside it, and returns it. Both share the file of weights.
 
-    That is how GPUs do it: products are summed in float32 and rounded once. A CPU has no such arithmetic, and on it ONNX
-    Runtime leaves the rounding out: of a graph in fp16 only the weights are.
+    Every node of the twin computes in float32. Where the graph has a result in half precision, the twin rounds it to that.
     """
-    half = HALVES[graph.precision]
-    model = onnx.load(folder / graph.file, load_external_data=False)
-    rounded = {info.name for info in model.graph.value_info if info.type.tensor_type.elem_type == half}
-    weights = {tensor.name: f"{tensor.name}_wide" for tensor in model.graph.initializer if tensor.data_type == half}
-    nodes = [helper.make_node("Cast", [name], [wide], to=TensorProto.FLOAT) for name, wide in weights.items()]
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == half:
-                attribute.i = TensorProto.FLOAT
-        for i, name in enumerate(node.input):
-            node.input[i] = weights.get(name, name)
-        outputs = [name for name in node.output if name in rounded]
-        for i, name in enumerate(node.output):
-            node.output[i] = f"{name}_exact" if name in rounded else name
-        nodes.append(node)
-        for name in outputs:
-            nodes.append(helper.make_node("Cast", [f"{name}_exact"], [f"{name}_narrow"], to=half))
-            nodes.append(helper.make_node("Cast", [f"{name}_narrow"], [name], to=TensorProto.FLOAT))
-    del model.graph.value_info[:]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    half = ir.DataType[PRECISION_TRAITS[graph.precision].onnx]
+    model = ir.load(folder / graph.file)
+    for weight in list(model.graph.initializers.values()):
+        if weight.dtype == half:
+            _widen(model.graph, weight)
+    for node in list(model.graph):
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) == half:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+        for value in node.outputs:
+            if value.dtype == half:
+                _round(node, value, half)
     twin = msgspec.structs.replace(graph, file=f"rounded-{graph.file}", precision="fp32")
-    onnx.save(model, folder / twin.file)
+    ir.save(model, folder / twin.file)
     return twin
+
+
+def _widen(graph: ir.Graph, weight: ir.Value) -> None:
+    """Lets every node that takes a weight in half precision take it in float32."""
+    users = weight.uses()
+    cast = ir.node("Cast", [weight], {"to": ir.DataType.FLOAT.value})
+    cast.outputs[0].name = f"{weight.name}_wide"
+    for node, index in users:
+        node.replace_input_with(index, cast.outputs[0])
+    graph.insert_before(graph[0], cast)
+
+
+def _round(node: ir.Node, value: ir.Value, half: ir.DataType) -> None:
+    """Rounds a float32 output of a node to half precision for all nodes that take it."""
+    assert node.graph is not None, "the node was read from a graph"
+    users = value.uses()
+    value.dtype = ir.DataType.FLOAT
+    narrow = ir.node("Cast", [value], {"to": half.value})
+    wide = ir.node("Cast", narrow.outputs, {"to": ir.DataType.FLOAT.value})
+    narrow.outputs[0].name, wide.outputs[0].name = f"{value.name}_narrow", f"{value.name}_rounded"
+    for user, index in users:
+        user.replace_input_with(index, wide.outputs[0])
+    node.graph.insert_after(node, [narrow, wide])

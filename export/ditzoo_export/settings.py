@@ -1,4 +1,4 @@
-"""What an export is asked for, and how the texts of the command line say it. Imports nothing heavy."""
+"""The settings of an export and of a build of engines, checked against the card. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from ditzoo.errors import UsageError, unknown
 from ditzoo.records import Data
-from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, TARGETS, Flavour, Precision, Profile, Range, Target
+from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
-from ditzoo.zoo.sizes import Size, in_pixels, own_size, parse_size
+from ditzoo.zoo.sizes import Size, in_pixels, own_size
+from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""Up to 22 attention is written as its parts, which every ONNX Runtime runs; from 23 on as one op, which TensorRT fuses."""
+"""The opset of each target. ONNX has an operator for attention from opset 23 on, which TensorRT fuses."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
-    """One ONNX export. `size` is that of the latents, None where the graph takes any; `split` hoists conditioning into a graph
-    of its own; `guided` adds a graph with guidance inside it."""
+    """The settings of one ONNX export.
+
+    `size` is that of the latents, None if the graphs take any. `split` puts conditioning into a graph of its own. `guided` adds
+    a graph with guidance inside it.
+    """
 
     precision: Precision = "fp32"
     target: Target = "onnxruntime"
@@ -26,13 +30,18 @@ class Settings(Data, frozen=True, kw_only=True):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the graphs carry scales that were measured beforehand."""
+        """Whether the graphs hold scales that were measured on a sampling run."""
         return self.eight_bits and self.target == "tensorrt"
 
     @property
     def eight_bits(self) -> bool:
-        """Whether the graphs are made from float32 ones."""
-        return self.precision in ("int8", "fp8")
+        """Whether the graphs are quantized: made from float32 ones."""
+        return PRECISION_TRAITS[self.precision].eight_bits
+
+    @property
+    def traced(self) -> Precision:
+        """The precision in which PyTorch's exporter writes the graphs, before they are quantized."""
+        return "fp32" if self.eight_bits else self.precision
 
     @property
     def opset(self) -> int:
@@ -56,23 +65,27 @@ def make_settings(
     split: bool | None = None,
     guided: bool = False,
 ) -> Settings:
-    """The settings of an export of `card`; what is not given is the card's own. Raises UsageError for what cannot be."""
+    """The settings of an export of `card`; `resolution` and `split` are the card's own if they are not given.
+
+    Raises UsageError for settings that cannot be had of this card.
+    """
     for kind, given, known in (("precision", precision, GRAPH_PRECISIONS), ("target", target, TARGETS)):
         if given not in known:
             raise unknown(kind, given, known)
-    if precision == "fp8" and target != "tensorrt":
-        raise UsageError("fp8 is for GPUs; add --target tensorrt, or use --precision int8")
+    traits = PRECISION_TRAITS[precision]  # type: ignore[index]  # checked above
+    if target not in traits.targets:
+        raise UsageError(f"{precision} is for GPUs; add --target {' or '.join(traits.targets)}, or use --precision int8")
     if split and not card.splits:
         raise UsageError(
             f"{card.name} cannot be split: no part of its network depends on time and label alone; leave --split out"
         )
     if guided and card.null_label is None:
         raise UsageError(f"{card.name} has no null label, so there is no guidance to put inside; leave --guided out")
-    if guided and precision in ("int8", "fp8") and target == "tensorrt":
+    if guided and traits.eight_bits and target == "tensorrt":
         raise UsageError(f"a guided graph is not made in {precision} for tensorrt; use fp16, or leave --guided out")
     return Settings(
         precision=precision,  # type: ignore[arg-type]  # checked above
-        target=target,  # type: ignore[arg-type]
+        target=target,
         size=parse_resolution(card, resolution),
         split=card.splits if split is None else split,
         guided=guided,
@@ -82,19 +95,16 @@ def make_settings(
 GPUS: dict[str, int] = {"sm75": 75, "sm80": 80, "sm86": 86, "sm89": 89, "sm90": 90, "sm100": 100, "sm120": 120, "sm121": 121}
 """The GPUs that an engine can be built for, and their compute capabilities, times ten."""
 
-NEEDS: dict[Precision, int] = {"bf16": 80, "fp8": 89}
-"""The least compute capability of a precision that not every GPU has."""
-
 CURRENT = "current"
 _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 
 
 class EngineSettings(Data, frozen=True, kw_only=True):
-    """One build of TensorRT engines, from the ONNX export `onnx`.
+    """The settings of one build of TensorRT engines from the ONNX export `onnx`.
 
-    `profiles` are those of the backbone; `merged`: all in one engine, else an engine each. `gpus` None: this machine's.
-    `options` are "stripped" (weights left out, to be filled in from the ONNX file), "refittable", "hardware_compatible" and
-    "version_compatible".
+    `profiles` are those of the backbone. `merged` puts all of them into one engine; otherwise each gets its own. `gpus` is None
+    for the GPU of this machine. `options` are "stripped" (weights are left out, and read from the ONNX file later),
+    "refittable", "hardware_compatible" and "version_compatible".
     """
 
     onnx: Settings
@@ -131,8 +141,10 @@ def make_engine_settings(
     split: bool | None = None,
     options: Sequence[str] = (),
 ) -> EngineSettings:
-    """The settings of a build of engines for `card`: for each of the resolutions, each of the batch sizes, as
-    `parse_resolutions` and `parse_batches` read them. Raises UsageError for what cannot be."""
+    """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
+
+    `parse_resolutions` and `parse_batches` read these. Raises UsageError for settings that cannot be had of this card.
+    """
     flavour = flavour.replace("-", "_")
     if flavour not in FLAVOURS:
         raise unknown("flavour", flavour, FLAVOURS)
@@ -143,7 +155,7 @@ def make_engine_settings(
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
     profiles = [
-        Profile(axes={"batch": rows, "height": _exactly(height), "width": _exactly(width)})
+        Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
         for rows in parse_batches(batch)
     ]
@@ -158,14 +170,15 @@ def make_engine_settings(
 
 
 def conditioning_profile() -> Profile:
-    """The profile of the engine of "conditioning": any number of (time, label) pairs up to 64 at a time."""
+    """The profile of the engine of "conditioning": up to 64 pairs of a time and a label at once."""
     return Profile(axes={"batch": _CONDITIONING_ROWS})
 
 
 def check_precision(gpu: str, precision: Precision) -> None:
-    """Raises UsageError where a GPU has no such arithmetic."""
-    if GPUS[gpu] < NEEDS.get(precision, 0):
-        raise UsageError(f"{gpu} has no {precision}, which begins with sm{NEEDS[precision]}; use --precision fp16")
+    """Raises UsageError if a GPU cannot compute in a precision."""
+    least = PRECISION_TRAITS[precision].capability
+    if GPUS[gpu] < least:
+        raise UsageError(f"{gpu} has no {precision}, which begins with sm{least}; use --precision fp16")
 
 
 def _parse_gpus(text: str, precision: Precision) -> tuple[str, ...]:
@@ -175,50 +188,3 @@ def _parse_gpus(text: str, precision: Precision) -> tuple[str, ...]:
             raise unknown("GPU", gpu, [*GPUS, CURRENT])
         check_precision(gpu, precision)
     return gpus
-
-
-def _exactly(number: int) -> Range:
-    return Range(min=number, opt=number, max=number)
-
-
-def number_of_tokens(card: Card) -> int:
-    """How many patches the card's network makes of an image."""
-    height, width = own_size(card)
-    return height * width // card.backbone.patch_size**2
-
-
-def parse_resolution(card: Card, text: str | None) -> Size | None:
-    """The size of the latents of pictures of "256" or "256x384" (height x width) pixels; None for "dynamic".
-
-    Raises UsageError where the network cannot have latents of that size.
-    """
-    if text == "dynamic" and card.backbone.resizable:
-        return None
-    if text == "dynamic":
-        raise UsageError(f"{card.name} learned the positions of {in_pixels(card, own_size(card))} pixels; it takes no {text}")
-    return own_size(card) if text is None else parse_size(card, text, examples="256, 256x384 or dynamic")
-
-
-def parse_resolutions(card: Card, text: str | None) -> list[Size]:
-    """The sizes of the latents of a list like "256,512"."""
-    sizes = [parse_resolution(card, part.strip()) for part in text.split(",")] if text else [own_size(card)]
-    if None in sizes:
-        raise UsageError("an engine is built for resolutions that are numbers, such as 256,512; not for dynamic")
-    return [size for size in sizes if size is not None]
-
-
-def parse_batches(text: str) -> list[Range]:
-    """The ranges of a list like "1,4,8-16,2-8-32": a number, smallest-largest (best at that), or smallest-best-largest."""
-    return [_parse_range(part.strip()) for part in text.split(",")]
-
-
-def _parse_range(text: str) -> Range:
-    parts = text.split("-")
-    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
-        raise UsageError(f"{text!r} in --batch is no batch size; write 4, 8-16 or 2-8-16 (smallest-best-largest)")
-    numbers = [int(part) for part in parts]
-    if numbers[0] < 1:
-        raise UsageError(f"{text!r} in --batch: a batch has 1 or more")
-    if numbers != sorted(numbers):
-        raise UsageError(f"the batch range {text!r} runs backwards; write {'-'.join(map(str, sorted(numbers)))}")
-    return Range(min=numbers[0], opt=numbers[len(numbers) // 2], max=numbers[-1])

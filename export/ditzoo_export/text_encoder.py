@@ -1,4 +1,4 @@
-"""The text encoder of text-to-image models as ONNX, with its tokenizer, so that a bundle takes prompts without torch."""
+"""The text encoder of text-to-image models as ONNX, with its tokenizer, so that a bundle takes prompts without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ditzoo.errors import ExportError
 from ditzoo.pictures.text_encoder import TOKENIZER, load_torch, tokenize
 from ditzoo.specs import TensorSpec
 from ditzoo.zoo.card import Card
-from ditzoo_export.graph import write_graph
+from ditzoo_export.onnx_files import write_graph
 
 _PROMPTS = ("a", "a photograph of a cat", "")
 
@@ -32,10 +32,10 @@ class LastHiddenState(nn.Module):
 
 
 def export_text(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
-    """Writes the card's text encoder, from tokens to what conditions the network, and its tokenizer into `folder`.
+    """Writes the card's text encoder, from tokens [B, T] to the network's context [B, T, D], and its tokenizer into `folder`.
 
-    Returns what the manifest says of it; nothing for models without text. Raises ExportError where it has another shape than
-    the card says.
+    Returns the graph by its name, for the manifest; none for models without text. Raises ExportError if the output of the
+    encoder has not the shape that the card says.
     """
     if card.text is None:
         return {}

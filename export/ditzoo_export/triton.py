@@ -21,13 +21,16 @@ CONFIG, CLIENT = "config.pbtxt", "client.py"
 PROFILES = "profiles"
 """The parameter of a model's configuration that says, in JSON, which sizes its engine takes: Triton itself does not tell."""
 
-_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64", "float16": "TYPE_FP16"}
+_TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _LARGEST_BATCH = 64
 _DELAY_MICROSECONDS = 2000
 
 
 class Model(Data, frozen=True, kw_only=True):
-    """One model of a repository: where its file is and how Triton is to serve it. `profiles`: those of its engine."""
+    """One model of a repository: its file in the bundle, and how Triton serves it.
+
+    `largest` is the largest batch. `profiles` are those of its engine; a graph has none.
+    """
 
     name: str
     file: str
@@ -41,9 +44,9 @@ class Model(Data, frozen=True, kw_only=True):
 def export_triton(
     bundle: Bundle, repo: Path, *, client: bool = False, instances: int = 1, overwrite: bool = False
 ) -> list[Path]:
-    """Writes the models of a bundle into a Triton model repository; returns their folders.
+    """Writes the models of a bundle into a Triton model repository, and returns their folders.
 
-    Raises UsageError where one of them is there already, unless `overwrite`.
+    Raises UsageError if one of them is there already, unless `overwrite` is set, and for `instances` below 1.
     """
     if instances < 1:
         raise UsageError(f"--instances must be 1 or more, not {instances}")
@@ -66,7 +69,7 @@ def models(bundle: Bundle) -> list[Model]:
     manifest = bundle.manifest
     if not manifest.engines:
         return [_graph_model(bundle, name, graph) for name, graph in manifest.graphs.items()]
-    return [_engine_model(bundle, engine) for engine in manifest.engines.values()]
+    return [_engine_model(bundle, name, engine) for name, engine in manifest.engines.items()]
 
 
 def config(model: Model, bundle: Bundle, *, instances: int) -> str:
@@ -104,9 +107,9 @@ def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
     )
 
 
-def _engine_model(bundle: Bundle, engine: Engine) -> Model:
+def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{engine.file.removesuffix('.plan')}".replace("+", "."),
+        name=f"{bundle.card.name}-{name}".replace("+", "."),
         file=engine.file,
         backend="tensorrt",
         inputs=engine.inputs,
@@ -117,7 +120,7 @@ def _engine_model(bundle: Bundle, engine: Engine) -> Model:
 
 
 def _place(bundle: Bundle, model: Model, folder: Path) -> None:
-    """Puts the file, and its external data under the name that it refers to, into the version's folder."""
+    """Copies a model's file into the folder of its version, and its external data under the name that the file has for it."""
     suffix = ".plan" if model.backend == "tensorrt" else ".onnx"
     shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
     for name in bundle.manifest.files:
@@ -131,14 +134,14 @@ def _dims(spec: TensorSpec) -> list[int]:
 
 
 def _tensor(kind: str, spec: TensorSpec) -> str:
-    """An input or output: a scalar for each sample is a vector of one that Triton takes the axis from."""
+    """An input or output in the configuration. Triton has no scalars per sample: they are vectors of one that it reshapes."""
     dims = _dims(spec)
     shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
     return f'{kind} {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} {shape} }}'
 
 
 def _warm_up(model: Model, bundle: Bundle) -> str:
-    """One request of zeros, in the batch that the engine is best at, before the model is ready."""
+    """The warm-up: one request of zeros, in the batch size that the engine is optimized for, before the model is ready."""
     batch = model.profiles[0].axes["batch"].opt if model.profiles else 1
     height, width = _size(model, bundle)
     tensors = " ".join(_zeros(spec, {"height": height, "width": width}) for spec in model.inputs)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.errors import BackendError, DitzooError
@@ -40,7 +39,7 @@ class Served(Data, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...]
 
 
-class TritonBackend:
+class TritonBackend(OpenedBackend):
     """A served card as a backend of ditzoo: see `ditzoo.backends.base.Backend`.
 
     Its graphs are the models NAME-backbone and NAME-conditioning, or any number of engines whose names begin like that: each
@@ -80,18 +79,8 @@ class TritonBackend:
         modulations = {name: rows[i][places] for i, name in enumerate(names)}
         return self._infer(self._backbone, {"x": inputs["x"], **modulations})[0]
 
-    def asarray(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array itself."""
-        return array
-
-    def numpy(self, array: Any) -> npt.NDArray[np.float32]:
-        """The array itself."""
-        return np.asarray(array, dtype=np.float32)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Closes the connection to the server."""
         self._client.close()
 
     def _find(self, ready: Sequence[str], graph: str) -> list[Served]:

@@ -1,44 +1,47 @@
-"""Checking an export before anybody sees it: ONNX Runtime's outputs beside those of torch in fp32."""
+"""Verifying an export before it appears: ONNX Runtime's outputs are compared with those of PyTorch in fp32."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 import torch
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.sessions import open_session
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Graph, Verification
 from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
 from ditzoo.nets.network import Network
-from ditzoo.specs import resized
+from ditzoo.specs import PRECISION_TRAITS, resized
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, own_size
-from ditzoo_export.evaluations import Evaluation, fitted, record
-from ditzoo_export.graph import Inputs, check_form
-from ditzoo_export.rounding import HALVES, write_rounded
-from ditzoo_export.settings import Settings, number_of_tokens
-from ditzoo_export.trace import random_inputs
+from ditzoo_export.network_graphs import random_inputs
+from ditzoo_export.onnx_files import Inputs, check_form
+from ditzoo_export.rounding import rounded_twins
+from ditzoo_export.sampling_run import Evaluation, cut_or_repeated, run_evaluations
+from ditzoo_export.settings import Settings
+from ditzoo_export.sizes import number_of_tokens
 
 BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
-"""Small images are drawn together until they have so many: near the end of a run errors of single ones scatter by half."""
+"""The least number of tokens of the images that are sampled together: errors of one small image scatter by half."""
 
 SAMPLING_SEED = 2
-"""Of the run that graphs with scales are checked on, which is not the one that the scales were measured on."""
+"""The seed of the run that calibrated graphs are verified on. It is not the run that they were calibrated on."""
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What the network gives in fp32, on random latents and along a sampling run, and with guidance inside."""
+    """The evaluations of the network in fp32 that an export has to repeat.
+
+    They are on random latents, along a sampling run, and on random latents with guidance.
+    """
 
     random: list[Evaluation]
     trajectory: list[Evaluation]
@@ -46,10 +49,12 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def expect(card: Card, net: Network, settings: Settings) -> Expected:
-    """Evaluates `net` on all that an export will be held against: two batch sizes, five steps of a run without guidance, and
-    two sizes of latents if the export takes any."""
+    """Evaluates `net` on all inputs that an export is verified on.
+
+    These are two batch sizes, five steps of a sampling run without guidance, and two sizes of latents if the export takes any.
+    """
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
-    run = record(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
+    run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
     if settings.size not in (None, own_size(card)):
         run = [_evaluate(net, _rows(seen.inputs, images, settings.size)) for seen in run]
     return Expected(
@@ -60,13 +65,13 @@ def expect(card: Card, net: Network, settings: Settings) -> Expected:
 
 
 def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expected, settings: Settings) -> Verification:
-    """Holds the graphs in `folder` against what is expected of them.
+    """Runs the graphs in `folder` with ONNX Runtime and compares them with the evaluations in `expected`.
 
-    Raises ExportError, naming output, batch, size and time, where one is beyond the tolerance of its precision.
+    Raises ExportError, naming the output, batch, size and time, if an error is beyond the tolerance of the precision.
     """
     for graph in graphs.values():
         check_form(folder / graph.file, graph)
-    with _runnable(folder, graphs) as runnable:
+    with rounded_twins(folder, graphs) as runnable:
         with OnnxRuntimeBackend(folder, runnable, card) as candidate:
             random = _worst(candidate, "random", settings, expected.random)
             along = _worst(candidate, "mid-trajectory", settings, expected.trajectory)
@@ -79,35 +84,24 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
         random=random,
         trajectory=along,
         tolerance=TOLERANCES[settings.precision].forward,
-        rounded=settings.precision in HALVES,
+        rounded=PRECISION_TRAITS[settings.precision].half,
     )
 
 
-@contextmanager
-def _runnable(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Graph]]:
-    """The graphs in `folder`, those in half precision as twins of them that compute here what a GPU does."""
-    twins = {name: write_rounded(folder, graph) for name, graph in graphs.items() if graph.precision in HALVES}
-    try:
-        yield {**graphs, **twins}
-    finally:
-        for twin in twins.values():
-            (folder / twin.file).unlink()
-
-
 def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
-    """The sizes of latents that are checked: the second is neither square nor the one that was traced."""
+    """The sizes of latents that are verified: the second one is not square, and not the one that was traced."""
     height, width = own_size(card)
     return (settings.size,) if settings.size else ((height, width), (height, width + 2 * card.backbone.patch_size))
 
 
 def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:
-    """Random latents, labels and times, each batch size of another size of latents if the graphs take any.
+    """Evaluations on random latents, labels and times: one for each batch size, of different sizes if the graphs take any.
 
-    For graphs with scales that were measured beforehand, latents of a sampling run: they promise nothing for any others.
+    Calibrated graphs are evaluated on latents of a sampling run instead: their scales hold for no others.
     """
     shapes = list(zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))))
     if settings.calibrated:
-        run = record(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
+        run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
         for (batch, size), seen in itertools.product(shapes, run[::2]):
             yield _evaluate(net, _rows(seen.inputs, batch, size))
         return
@@ -117,13 +111,13 @@ def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 
 
 def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
-    """Rows out of all of the inputs, as many as `batch`, for latents of a size."""
+    """`batch` rows, evenly spaced, of all of the inputs, their latents cut or repeated to a size."""
     rows = {name: value[:: len(value) // batch][:batch] for name, value in inputs.items()}
-    return {**rows, "x": fitted(rows["x"], size)}
+    return {**rows, "x": cut_or_repeated(rows["x"], size)}
 
 
 def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:
-    """Guidance around the network, on random inputs."""
+    """Evaluations of the network with guidance around it, on random inputs."""
     draw, guided = _inputs(card, net, settings, seed=3), card.sampling.guided_channels
     for batch, size in zip(BATCHES, itertools.cycle(_sizes(card, settings))):
         inputs = draw(batch, size)
@@ -135,7 +129,7 @@ def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 
 
 def _inputs(card: Card, net: Network, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
-    """A source of random inputs of the network, for a batch and a size of latents."""
+    """A function that draws random inputs of the network, for a batch size and a size of latents."""
     specs, rng = tuple(resized(spec, settings.size) for spec in net.inputs), np.random.default_rng(seed)
     return lambda batch, size: random_inputs(specs, card, rng, batch=batch, height=size[0], width=size[1])
 
@@ -147,7 +141,7 @@ def _evaluate(net: Network, inputs: Inputs) -> Evaluation:
 
 
 def _worst(backend: Backend, kind: str, settings: Settings, evaluations: Iterable[Evaluation]) -> float:
-    """The largest relative error over `evaluations`; raises ExportError, naming the place, where it is beyond the tolerance."""
+    """The largest relative L2 error over `evaluations`; raises ExportError if it is beyond the tolerance."""
     return max(_check(backend(seen.inputs), seen, kind, settings, backend.card) for seen in evaluations)
 
 
@@ -163,6 +157,6 @@ def _check(output: np.ndarray, expected: Evaluation, kind: str, settings: Settin
 
 
 def _check_guided(path: Path, card: Card, expected: Iterable[Evaluation], settings: Settings) -> None:
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     for seen in expected:
         _check(session.run(None, seen.inputs)[0], seen, "random, guided", settings, card)

@@ -1,40 +1,37 @@
-"""How far diffusers' DiT is from the paper's, with the same random weights: relative L2 error of the output, by timestep.
+"""Prints the relative L2 error of diffusers' DiT against the DiT of the paper, by timestep, with the same random weights.
 
-python recipes/checkpoints/differences.py
+    python recipes/checkpoints/differences.py
+
+Then it corrects what diffusers computes differently, and prints the errors again.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
+from diffusers_dit import SIZES, SMALL, correct_eps, correct_sinusoids, random_dit
 from torch import nn
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from test_checkpoint_diffusers import SIZES, SMALL, theirs  # noqa: E402
-
-from ditzoo.checkpoint.layouts import detect, to_canonical  # noqa: E402
-from ditzoo.checkpoint.read import Entry  # noqa: E402
+from ditzoo.checkpoint.fixed import with_fixed
+from ditzoo.checkpoint.layouts import detect, to_canonical
 from ditzoo.families import build
+from ditzoo.families.tensors import Entry
 from ditzoo.nets.network import Network
-from ditzoo.zoo.configs import DiTConfig  # noqa: E402
+from ditzoo.zoo.configs import DiTConfig
 
 TIMES = (0, 10, 100, 250, 500, 750, 999)
 
 
 def ours(reference: nn.Module, config: DiTConfig) -> Network:
-    """The paper's network with the weights of diffusers'."""
+    """The network of the paper, with the weights of `reference`, a network of diffusers."""
     entries = {key: Entry(shape=tuple(value.shape), load=value.clone) for key, value in reference.state_dict().items()}
     net = build(config).eval()
-    net.load_state_dict({key: entry.load() for key, entry in to_canonical(entries, detect(entries), config).items()})
+    canonical = with_fixed(to_canonical(entries, detect(entries), config), config).entries
+    net.load_state_dict({key: entry.load() for key, entry in canonical.items()})
     return net
 
 
 def errors(reference: nn.Module, net: Network, config: DiTConfig) -> str:
-    """The relative L2 error at each of TIMES."""
+    """The relative L2 error of `reference` against `net` at each of TIMES, as cells of a table."""
     torch.manual_seed(1)
     x, t = torch.randn(len(TIMES), *config.latent_shape), torch.tensor(TIMES)
     y = torch.arange(len(TIMES))
@@ -45,17 +42,15 @@ def errors(reference: nn.Module, net: Network, config: DiTConfig) -> str:
 
 
 def main() -> None:
-    print("| network | mended | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
+    print("| network | corrected | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
     for config in (*SIZES, SMALL):
         name = f"{config.hidden_size} wide, {config.depth} deep"
-        reference = theirs(config)
+        reference = random_dit(config)
         net = ours(reference, config)
         print(f"| {name} | nothing | {errors(reference, net, config)} |")
-        for block in reference.transformer_blocks:
-            block.norm1.emb.time_proj.downscale_freq_shift = 0
+        correct_sinusoids(reference)
         print(f"| {name} | sinusoids | {errors(reference, net, config)} |")
-        for block in reference.transformer_blocks:
-            block.norm3.eps = 1e-6
+        correct_eps(reference)
         print(f"| {name} | sinusoids and eps | {errors(reference, net, config)} |")
 
 

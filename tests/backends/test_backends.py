@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +15,22 @@ import pytest
 import torch
 
 import ditzoo
-from ditzoo.backends import open_backend
+from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, DitzooError, InputError, UsageError
+from ditzoo.backends.table import ROWS, BackendRow, row_of
+from ditzoo.errors import BackendError, DitzooError, InputError, MissingPackageError, UsageError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
 from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
-from ditzoo_export import cached_bundle
+from ditzoo_export import cached_bundle, make_settings
 from tests.support import backends_memory
 
 CARDS = list(digits.CARDS)
 
-RUN_HERE = ("torch", "onnxruntime")
+ROOT = Path(__file__).parents[2]
+
+RUN_HERE = ("torch", "onnxruntime", "openvino")
 """The backends that need no GPU."""
 
 
@@ -98,8 +105,9 @@ def test_an_empty_batch_is_refused(backend: Backend) -> None:
         call(backend, {name: value[:0] for name, value in inputs_of(backend).items()})
 
 
-def test_a_closed_backend_says_so() -> None:
-    with open_backend("torch", CARDS[0]) as backend:
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_a_closed_backend_says_so(name: str) -> None:
+    with open_backend(name, cached_bundle(CARDS[0])) as backend:
         pass
     with pytest.raises(BackendError, match="is closed"):
         call(backend, inputs_of(backend))
@@ -142,9 +150,20 @@ def test_half_precisions_stay_close_at_every_time(precision: Precision, card: di
     [
         ("tensorflow", {}, "unknown backend 'tensorflow'"),
         ("torch", {"precision": "fp7"}, "unknown precision 'fp7'"),
-        ("torch", {"precision": "int8"}, "torch computes in fp64, fp32, bf16, fp16, not in int8"),
+        (
+            "torch",
+            {"precision": "int8"},
+            "torch computes in fp32, bf16, fp16, fp64, not in int8; use --backend onnxruntime or openvino or",
+        ),
         ("torch", {"device": "tpu"}, "unknown device 'tpu'"),
         ("torch", {"threads": 0}, "threads must be 1 or more"),
+        ("torch", {"device": "tensorrt"}, "torch runs on cpu and cuda, not on tensorrt; use --backend onnxruntime for"),
+        ("openvino", {"device": "cuda"}, "openvino runs on cpu, not on cuda; use --backend torch or diffusers or onnxruntime"),
+        ("openvino", {"precision": "fp16"}, "openvino computes in fp32, bf16, int8, not in fp16; use --backend torch"),
+        ("onnxruntime", {"compiled": True}, "onnxruntime has no compiler; use --backend torch or diffusers"),
+        ("diffusers", {"form": "split"}, "diffusers has no choice of form; use --backend torch"),
+        ("torch:bf16", {"precision": "fp32"}, "'torch:bf16' says bf16, and the argument says fp32; leave one out"),
+        ("openvino", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
         ("onnxruntime", {}, "runs bundles; `ditzoo export onnx dit-digits --out DIR` makes one"),
     ],
 )
@@ -153,9 +172,77 @@ def test_wrong_requests_are_refused(name: str, options: dict[str, object], messa
         open_backend(name, CARDS[0], **options)  # type: ignore[arg-type]
 
 
-def test_a_bundle_runs_in_the_precision_it_was_exported_in() -> None:
-    with pytest.raises(BackendError, match="was exported in fp32, not fp16"):
-        open_backend("onnxruntime", cached_bundle(CARDS[0]), precision="fp16")
+@pytest.mark.parametrize(("name", "precision"), [("onnxruntime", "fp16"), ("openvino", "bf16")])
+def test_a_bundle_runs_in_the_precision_it_was_exported_in(name: str, precision: Precision) -> None:
+    with pytest.raises(BackendError, match=f"was exported in fp32, not {precision}"):
+        open_backend(name, cached_bundle(CARDS[0]), precision=precision)
+
+
+def test_a_name_may_carry_options() -> None:
+    with open_backend("torch:bf16:split", CARDS[0]) as named, open_backend("torch", CARDS[0], precision="bf16") as single:
+        assert (named.name, single.name) == ("torch bf16 cpu split", "torch bf16 cpu")
+    with open_backend("onnxruntime:cpu", cached_bundle(CARDS[0]), device="cuda") as backend:
+        assert backend.name == "onnxruntime fp32 cpu"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_names_what_is_there(row: BackendRow) -> None:
+    """Its extra installs the distributions of its packages, and its module has the opener."""
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][row.extra]
+    installed = {re.split(r"[\[>=]", text)[0].replace("-", "_") for text in requirements}
+    extras = {extra for text in requirements for extra in re.findall(r"ditzoo\[(.*)\]", text)}
+    for package in row.packages:
+        top = {"cuda.bindings": "cuda_python"}.get(package, package)
+        assert top in installed | extras
+    tree = ast.parse(Path(str(find_spec(row.module).origin)).read_text())  # type: ignore[union-attr]
+    assert row.opener in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_missing_package_names_the_extra(row: BackendRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, row.packages[-1], None)
+    message = rf"the backend {row.name} needs a package: pip install 'ditzoo\[{row.extra}\]'"
+    with pytest.raises(MissingPackageError, match=message):
+        load_module(row.name)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_openvino_computes_in_the_types_of_the_graph(precision: Precision, card: ditzoo.Card) -> None:
+    """Half precision and eight bits cost what they cost elsewhere, and are not made of a float32 graph or left out."""
+    target = row_of("openvino").target(precision=precision, device="cpu")
+    bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target=target))
+    plan = ditzoo.make_plan(card, steps=10)
+    with open_backend("torch", card) as reference, open_backend("openvino", bundle, threads=1) as candidate:
+        report = ditzoo.compare(reference, candidate, plan, classes=[1, 8], times=4, tolerance=TOLERANCES[precision]).report
+    assert report.candidate == f"openvino {precision} cpu"
+    assert report.passed
+    assert report.worst_forward is not None
+    assert report.worst_forward > 1e-3
+
+
+def test_openvino_runs_graphs_in_one_piece() -> None:
+    bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], split=False))
+    with open_backend("torch", CARDS[0]) as reference, open_backend("openvino:single", bundle) as candidate:
+        assert candidate.name == "openvino fp32 cpu single"
+        assert forward_error(reference, candidate, inputs_of(candidate, 3)) <= 1e-5
+    with pytest.raises(BackendError, match="is single, not split"):
+        open_backend("openvino:split", bundle)
+
+
+def test_openvino_reads_int8_that_measures_as_it_runs() -> None:
+    bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], precision="int8", target="onnxruntime"))
+    with open_backend("onnxruntime", bundle) as reference, open_backend("openvino", bundle) as candidate:
+        assert forward_error(reference, candidate, inputs_of(candidate, 7)) < 1e-3
+
+
+def test_openvino_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: ["FP32", "INT8"])
+    bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], precision="bf16"))
+    with pytest.raises(BackendError, match="this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8"):
+        open_backend("openvino", bundle)
 
 
 @pytest.mark.gpu
@@ -189,9 +276,12 @@ def test_unreadable_graphs_are_one_clear_error(tmp_path: Path) -> None:
     graphs = bundle.manifest.graphs
     (tmp_path / graphs["backbone"].file).write_bytes(b"no graph")
     from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+    from ditzoo.backends.openvino import OpenVinoBackend
 
     with pytest.raises(BackendError, match="ONNX Runtime cannot load"):
         OnnxRuntimeBackend(tmp_path, graphs, bundle.card)
+    with pytest.raises(BackendError, match="OpenVINO cannot load"):
+        OpenVinoBackend(tmp_path, graphs, bundle.card)
 
 
 def test_the_usage_error_for_a_precision_names_the_near_ones() -> None:
@@ -230,7 +320,7 @@ def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.M
     from ditzoo.backends import onnxruntime as module
 
     bundle, given = cached_bundle(CARDS[0]), {}
-    monkeypatch.setattr(module, "_session", lambda path, entries, device, threads, options: given.update({path.name: options}))
+    monkeypatch.setattr(module, "_shared_session", lambda path, *settings: given.update({path.name: settings[-1]}))
     profile = Profile(axes={"batch": Range(min=2, opt=4, max=8), "height": Range(min=8, opt=8, max=8)})
     open_backend("onnxruntime", bundle, device="tensorrt_rtx", profiles=[profile])
     assert given["backbone.onnx"]["nv_profile_min_shapes"] == "x:2x1x8x8,blocks:2x6x384,final:2x128"

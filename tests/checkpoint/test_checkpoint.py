@@ -124,6 +124,17 @@ def test_a_network_and_its_autoencoder_in_one_file(tmp_path: Path) -> None:
     assert torch.equal(ours["decoder.conv_in.weight"], theirs[name])
 
 
+def test_repas_projectors_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A checkpoint of REPA's training (arXiv 2410.06940): the network, and three linear maps to each kind of features."""
+    others = {f"projectors.0.{i}.{kind}": torch.ones(3) for i in (0, 2, 4) for kind in ("weight", "bias")}
+    torch.save({"model": DIT | others, "ema": DIT | others, "opt": {}, "steps": 7}, tmp_path / "repa.pt")
+    found = converted(tmp_path / "repa.pt")
+    assert found.keys() == DIT.keys()
+    assert all(torch.equal(found[key], DIT[key]) for key in DIT)
+    assert "left out these tensors, which only the training needs: projectors.0.0.weight, projectors.0.0.bias" in caplog.text
+    assert "and 1 more" in caplog.text
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     weights = {key: value.clone() for key, value in DIT.items()}
     del weights["blocks.1.attn.proj.bias"]
@@ -148,18 +159,22 @@ def test_copies_of_the_embedders_must_agree(tmp_path: Path) -> None:
     assert f"differ from those of block 0: {key}" in refused(tmp_path / "bad.safetensors")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2],
+)
 def test_other_precisions_are_reported(dtype: torch.dtype, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file({key: value.to(dtype) for key, value in DIT.items()}, tmp_path / "half.safetensors")
     found = converted(tmp_path / "half.safetensors")
-    assert all(torch.equal(found[key], DIT[key].to(dtype).float()) for key in DIT)
-    assert f"is not float32 in {len(DIT)} tensors: blocks.0.adaLN_modulation.1.bias ({str(dtype)[6:]})" in caplog.text
+    assert all(torch.equal(found[key], DIT[key].to(dtype).float()) for key in DIT if key != "pos_embed")
+    assert torch.equal(found["pos_embed"], DIT["pos_embed"])
+    assert f"is not float32 in {len(DIT) - 1} tensors: blocks.0.adaLN_modulation.1.bias ({str(dtype)[6:]})" in caplog.text
 
 
 def test_another_network_is_recognised(tmp_path: Path) -> None:
     other = msgspec.structs.replace(TINY, depth=2, learn_sigma=False)
     save_file(state(other), tmp_path / "other.safetensors")
-    card = msgspec.structs.replace(CARDS["dit-s-2"], name="mine", backbone=other)
+    card = msgspec.structs.replace(CARDS["dit-s-2"], name="mine", backbone=other, null_label=10)
     message = refused(tmp_path / "other.safetensors", cards=[*CARDS.values(), card])
     assert "depth 2 instead of 3, output channels 4 instead of 8 (it fits mine)" in message
     save_file(UVIT, tmp_path / "other.safetensors")
@@ -204,18 +219,18 @@ def test_a_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_files_that_lie_about_themselves(tmp_path: Path) -> None:
     huge = tmp_path / "huge.safetensors"
     huge.write_bytes((2**60).to_bytes(8, "little") + b"{" * 100)
-    assert "is no safetensors file" in refused(huge)
+    assert "is not a safetensors file" in refused(huge)
     short = tmp_path / "short.safetensors"
     save_file(DIT, short)
     os.truncate(short, short.stat().st_size - 1)
-    assert "is no safetensors file" in refused(short)
+    assert "whose end is missing; download it again" in refused(short)
     torch.save(DIT, tmp_path / "cut.pt")
     os.truncate(tmp_path / "cut.pt", 10_000)
-    assert "damaged" in refused(tmp_path / "cut.pt")
+    assert "damaged torch file: its end is missing" in refused(tmp_path / "cut.pt")
     index = tmp_path / "model.index.json"
     for name in ("../secret.safetensors", "/etc/passwd", "a/b.safetensors", ".."):
         index.write_text(json.dumps({"weight_map": {"key": name}}))
-        assert "outside of its folder" in refused(index)
+        assert "outside its folder" in refused(index)
     assert "cannot read" in refused(tmp_path / "nothing.pt")
 
 
@@ -226,3 +241,8 @@ def test_random_bytes_are_refused(content: bytes) -> None:
         path.write_bytes(content)
         with pytest.raises(CheckpointError):
             shapes_of(path)
+
+
+def test_a_network_of_another_family_is_recognised_in_any_layout(tmp_path: Path) -> None:
+    save_file(diffusers(DIT, TINY), tmp_path / "other.safetensors")
+    assert "kind DiT instead of U-ViT" in refused(tmp_path / "other.safetensors", TINY_UVIT)

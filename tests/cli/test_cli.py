@@ -40,7 +40,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --classes 10": "class 10 is out of range; dit-digits knows 0 to 9",
     "sample dit-digits --classes 3-x": "'3-x' in --classes is neither a number nor a range",
     "sample dit-digits --classes 7-3": "runs backwards",
-    "sample dit-digits --classes 1,,2": "unknown class ''; known: eight, five, four, nine, one, seven, six, three, two, zero (or a number, 0 to 9)",
+    "sample dit-digits --classes 1,,2": "unknown class ''; known: eight, five, four,",
     "sample dit-digits --steps -5": "steps must be 1 to 1000",
     "sample dit-digits --steps 0": "steps must be 1 to 1000",
     "sample dit-digits --steps 1001": "steps must be 1 to 1000",
@@ -53,7 +53,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --precision fp12": "unknown precision 'fp12'",
     "sample dit-digits --device tpu": "unknown device 'tpu'",
     "sample dit-digits --threads 0": "threads must be 1 or more",
-    "sample dit-digits --out missing/x.png": "--out: there is no folder missing; make it first",
+    "sample dit-digits --out missing/x.png": "--out: there is no folder missing; create it",
     "sample dit-digits --out /proc/x.png": "--out: cannot write to /proc",
     "sample dit-digits --out x.docx": "x.docx is no picture file",
     "sample dit-digits --save-latents missing/x.npy": "--save-latents: there is no folder missing",
@@ -185,7 +185,8 @@ def test_parity_of_the_embedded_models(name: str, capfd: pytest.CaptureFixture[s
 
 
 def test_parity_beyond_its_tolerance_exits_with_1(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from ditzoo.measure.parity import TOLERANCES, Tolerance
+    from ditzoo.measure.parity import TOLERANCES
+    from ditzoo.specs import Tolerance
 
     monkeypatch.setitem(TOLERANCES, "bf16", Tolerance(forward=1e-9, sample=1e-9, psnr=200.0))
     assert run(["parity", "uvit-digits", "--backends", "torch,torch:bf16", *FAST]) == 1

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ditzoo
-from ditzoo.backends import EXTRAS, open_backend
-from ditzoo.backends.options import OPTIONS, BackendSpec, parse_spec, parse_specs
+from ditzoo.backends import open_backend
+from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
+from ditzoo.backends.table import BACKENDS
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import open_bundle
 from ditzoo.cli import run
@@ -38,9 +39,10 @@ FAST = ["--steps", "3", "--classes", "1,2"]
 @st.composite
 def spellings(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
     """A backend with some of its options, at most one of each kind, in any order."""
-    name = draw(st.sampled_from(sorted(OPTIONS)))
-    fields = draw(st.lists(st.sampled_from(sorted(OPTIONS[name])), unique=True))
-    given = {field: draw(st.sampled_from(OPTIONS[name][field])) for field in fields}
+    name = draw(st.sampled_from(sorted(BACKENDS)))
+    options = BACKENDS[name].options
+    fields = draw(st.lists(st.sampled_from(sorted(options)), unique=True))
+    given = {field: draw(st.sampled_from(options[field])) for field in fields}
     return ":".join([name, *given.values()]), given
 
 
@@ -61,7 +63,6 @@ def test_a_list_of_backends() -> None:
         BackendSpec(name="torch"),
         BackendSpec(name="onnxruntime", precision="int8", form="single"),
     ]
-    assert set(OPTIONS) == set(EXTRAS)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_what_there_is_not_is_named(text: str, message: str) -> None:
 
 
 def test_every_example_in_an_error_is_right() -> None:
-    for name in OPTIONS:
+    for name in BACKENDS:
         with pytest.raises(UsageError) as caught:
             parse_spec(f"{name}:nothing")
         assert parse_spec(str(caught.value).rpartition("such as ")[2]).name == name
@@ -228,8 +229,13 @@ def test_against_diffusers(capfd: pytest.CaptureFixture[str]) -> None:
     (report,) = json.loads(capfd.readouterr().out)
     assert report["precision"] == "bf16"
     assert run(["parity", "uvit-digits", "--against", "diffusers"]) == 2
-    assert "error: diffusers has no such network as that of uvit-digits" in capfd.readouterr().err
-    no_null = msgspec.structs.replace(DIT, backbone=msgspec.structs.replace(DIT.backbone, class_dropout_prob=0.0))
+    assert "error: diffusers has no network like that of uvit-digits" in capfd.readouterr().err
+    no_null = msgspec.structs.replace(
+        DIT,
+        backbone=msgspec.structs.replace(DIT.backbone, class_dropout_prob=0.0),
+        null_label=None,
+        sampling=msgspec.structs.replace(DIT.sampling, guidance=1.0),
+    )
     with pytest.raises(UsageError, match="always has a null label, and dit-digits has none"):
         open_backend("diffusers", no_null)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import ditzoo
 from ditzoo import zoo
@@ -24,13 +25,18 @@ from ditzoo.files import sha256
 from ditzoo.pictures.png_metadata import read_request
 from ditzoo.sampling.classes import choose_classes
 from ditzoo.sampling.request import SampleRequest
+from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Embedded
 from tests.support.golden import Golden
 from tests.support.solvers_world import VP
 
 DIT = ditzoo.card("dit-digits")
 IMAGENET = msgspec.structs.replace(
-    DIT, name="imagenet", classes="imagenet", backbone=msgspec.structs.replace(DIT.backbone, num_classes=1000)
+    DIT,
+    name="imagenet",
+    classes="imagenet",
+    null_label=1000,
+    backbone=msgspec.structs.replace(DIT.backbone, num_classes=1000),
 )
 
 
@@ -139,7 +145,7 @@ def test_unconditional_models_draw_any_number(monkeypatch: pytest.MonkeyPatch, c
     assert np.array_equal(pixels("again/0002.png"), pixels("out/0002.png"))
     capfd.readouterr()
     assert run(["sample", "pixel", "--classes", "3"]) == 2
-    assert "pixel has no classes to choose from; say how many images with --num" in capfd.readouterr().err
+    assert "pixel has no classes to choose from; say how many images (--num)" in capfd.readouterr().err
     assert run(["sample", "pixel", "--guidance", "2"]) == 2
     assert "no null label" in capfd.readouterr().err
 
@@ -207,3 +213,24 @@ sys.exit(run("sample dit-digits --steps 1 --num 20000 --out x.png".split()))
     assert done.stderr.startswith("error: out of memory with 20000 images at a time on torch fp32 cpu: a batch of ")
     fits = int(done.stderr.rstrip().removesuffix(" fits").rpartition(" ")[2])
     assert 1 <= fits < 20000
+
+
+@pytest.mark.parametrize(("precision", "status"), [("fp16", 2), ("bf16", 0)])
+def test_half_precision_that_overflows_draws_no_picture(
+    precision: str, status: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Activations of 1e5 are beyond fp16, which ends at 65504, and within bf16."""
+    weights = load_file(weights_file(DIT))
+    weights["blocks.0.mlp.fc1.bias"] = torch.full_like(weights["blocks.0.mlp.fc1.bias"], 1e5)
+    weights["blocks.0.mlp.fc2.weight"] = weights["blocks.0.mlp.fc2.weight"] * 1e-3
+    save_file(weights, tmp_path / "large.safetensors")
+    monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
+    source = Embedded(file="large.safetensors", sha256=sha256(tmp_path / "large.safetensors"))
+    monkeypatch.setitem(zoo.CARDS, "large", msgspec.structs.replace(DIT, name="large", weights=source))
+    typed = f"sample large --classes 3 --steps 2 --precision {precision} --out picture.png"
+    assert run(typed.split()) == status
+    assert Path("picture.png").exists() == (status == 0)
+    if status:
+        line = capfd.readouterr().err.splitlines()[-1]
+        assert "torch fp16 cpu gave NaN or infinity in step 1 of 2, at time 999, image 0" in line
+        assert "use --precision bf16" in line

@@ -18,7 +18,9 @@ import torch
 
 from ditzoo.backends import open_backend
 from ditzoo.backends.base import Backend
+from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.openvino import OpenVinoBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import MANIFEST, Bundle, open_bundle
 from ditzoo.cli import run
@@ -36,8 +38,8 @@ from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, m
 from ditzoo_export.bisection.changed_graphs import error
 from ditzoo_export.bisection.module_outputs import GraphOutputReader, TorchOutputReader, Values, bundle_with_outputs, read_nodes
 from ditzoo_export.bisection.search import bisect, build_engines, engine_settings, evaluations
-from ditzoo_export.graph import scope_of
-from ditzoo_export.trace import random_inputs
+from ditzoo_export.network_graphs import random_inputs
+from ditzoo_export.scopes import SCOPE
 from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
 TYPED = ["--backends", "torch,onnxruntime", "--bisect", "--steps", "4", "--times", "3", "--classes", "3,5", "--threads", "1"]
@@ -46,6 +48,11 @@ DIT, UVIT = CARDS
 
 Fault = Callable[[onnx.ModelProto], onnx.NodeProto]
 """Breaks a graph; returns the node that has to be named. Raises ValueError or IndexError where there is nothing to break."""
+
+
+def module_of(node: onnx.NodeProto) -> str:
+    """The path of the module that a node says it belongs to."""
+    return next(entry.value for entry in node.metadata_props if entry.key == SCOPE)
 
 
 def nodes(model: onnx.ModelProto, operation: str) -> list[onnx.NodeProto]:
@@ -146,16 +153,16 @@ def check_named(bundle: Bundle, fault: Fault, folder: Path, capfd: pytest.Captur
     named = [moment["fault"] for moment in found["moments"] if moment["time"] or moment["fault"]]
     assert len(named) >= 2
     for each in named:
-        assert each["block"] == block_of(scope_of(node))
+        assert each["block"] == block_of(module_of(node))
         place = each["place"]
-        assert (place["graph"], place["module"]) == (graph, scope_of(node))
+        assert (place["graph"], place["module"]) == (graph, module_of(node))
         assert (place["operation"], place["node"], place["changed"]) == (node.op_type, node.name, True)
         assert place["relative_l2"] > 1e-6
     rows = [line.split() for line in text.splitlines() if node.name in line and "parity" not in line]
     assert found["verdict"] in text
-    assert f"{block_of(scope_of(node))} is the first block beyond" in found["verdict"]
-    assert f"{node.op_type} {node.name} in {scope_of(node) or 'the code around the blocks'} is the first" in found["verdict"]
-    assert rows[0][1:4] == [block_of(scope_of(node)), node.op_type, node.name]
+    assert f"{block_of(module_of(node))} is the first block beyond" in found["verdict"]
+    assert f"{node.op_type} {node.name} in {module_of(node) or 'the code around the blocks'} is the first" in found["verdict"]
+    assert rows[0][1:4] == [block_of(module_of(node)), node.op_type, node.name]
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
@@ -217,7 +224,7 @@ def test_arithmetic_that_is_not_good_enough_is_named_too(capfd: pytest.CaptureFi
     assert "and the first module in it beyond that ends with" in found["verdict"]
 
 
-def watched_inputs(reference: Backend, *, classes: list[int], times: int) -> list[Values]:
+def sampled_inputs(reference: Backend, *, classes: list[int], times: int) -> list[Values]:
     """The inputs of evaluations at `times` of four steps on the reference."""
     card = reference.card
     plan, noise = make_plan(card, steps=4), noise_of(0, range(len(classes)), card.backbone.latent_shape)
@@ -231,7 +238,7 @@ def test_a_fault_in_torch_is_named(card: Card) -> None:
     path = "blocks.2.mlp.act" if card is DIT else "mid_block.mlp.act"
     net.get_submodule(path).approximate = "none" if card is DIT else "tanh"
     reference = TorchBackend(card)
-    seen = watched_inputs(reference, classes=[1, 2], times=2)
+    seen = sampled_inputs(reference, classes=[1, 2], times=2)
     found = bisect(reference, TorchBackend(card, net=net), seen, tolerance=1e-5)
     for moment in found.moments:
         assert moment.fault is not None
@@ -252,13 +259,13 @@ def test_a_nan_is_named_by_its_place(tmp_path: Path, capfd: pytest.CaptureFixtur
     out, err = capfd.readouterr()
     assert out == ""
     assert re.search(r"NaN or infinity at time 999; 3 of 3", err)
-    assert f"{planted[0].op_type} {planted[0].name} in {scope_of(planted[0])} is the first" in err
+    assert f"{planted[0].op_type} {planted[0].name} in {module_of(planted[0])} is the first" in err
     assert len(err.splitlines()) == 1
 
 
 def test_what_overflows_in_a_whole_graph_is_no_change(tmp_path: Path) -> None:
     copy = open_bundle(Path(shutil.copytree(cached_bundle(DIT).path, tmp_path / "copy")))
-    (seen,) = watched_inputs(TorchBackend(DIT), classes=[1], times=1)
+    (seen,) = sampled_inputs(TorchBackend(DIT), classes=[1], times=1)
     with open_backend("onnxruntime", copy) as candidate:
         beyond = {**seen, "x": 3e38 * np.sign(seen["x"])}
         found = bisect(TorchBackend(DIT, precision="fp64"), candidate, [beyond], tolerance=1e-5)
@@ -303,7 +310,8 @@ def test_what_cannot_be_looked_into_is_refused(candidate: str, capfd: pytest.Cap
     assert len(err.splitlines()) == 1
 
 
-def test_a_graph_of_another_export_is_searched_by_module(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_graph_of_another_export_is_searched_by_module(name: str, tmp_path: Path) -> None:
     """Where nothing in a fresh export has the same names, the modules still tell the place."""
     folder = tmp_path / "renamed"
 
@@ -318,12 +326,12 @@ def test_a_graph_of_another_export_is_searched_by_module(tmp_path: Path) -> None
 
     _, node = break_graph(cached_bundle(UVIT), renamed, folder)
     reference = TorchBackend(UVIT)
-    seen = watched_inputs(reference, classes=[1], times=1)
-    with open_backend("onnxruntime", open_bundle(folder)) as candidate:
+    seen = sampled_inputs(reference, classes=[1], times=1)
+    with open_backend(name, open_bundle(folder)) as candidate:
         (moment,) = bisect(reference, candidate, seen, tolerance=1e-5).moments
     assert moment.fault is not None
     place = moment.fault.place
-    assert (place.module, place.operation, place.changed) == (scope_of(node), "Gelu", False)
+    assert (place.module, place.operation, place.changed) == (module_of(node), "Gelu", False)
 
 
 NETWORKS: list[tuple[BackboneConfig, dict[str, Any]]] = [
@@ -333,13 +341,14 @@ NETWORKS: list[tuple[BackboneConfig, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("config", "settings"), NETWORKS, ids=["dit-dynamic", "uvit-mlp-noconv"])
-def test_any_network_can_be_looked_into(config: BackboneConfig, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [OnnxRuntimeBackend, OpenVinoBackend], ids=["onnxruntime", "openvino"])
+def test_any_network_can_be_looked_into(kind: type[GraphBackend], config: BackboneConfig, settings: dict[str, Any]) -> None:
     """Every module that computes something is there on both sides, in the same shape."""
     card, net = random_model(config)
     bundle = cached_bundle(card, settings=make_settings(card, **settings), net=net)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=3)
     truth = TorchOutputReader(TorchBackend(card, net=net))
-    other = GraphOutputReader(bundle, lambda watched: OnnxRuntimeBackend(watched.path, watched.manifest.graphs, card))
+    other = GraphOutputReader(bundle, lambda exposed: kind(exposed.path, exposed.manifest.graphs, card))
     calls = truth.calls(inputs)
     (expected,), (given,) = truth.look(calls, [inputs]), other.look(calls, [inputs])
     silent = {path for path, value in net.named_modules() if isinstance(value, torch.nn.Identity)}
@@ -366,15 +375,15 @@ def test_an_engine_has_the_blocks_as_outputs(card: Card, tmp_path: Path) -> None
     net = load_network(card)
     inputs = random_inputs(net.inputs, card, np.random.default_rng(0), batch=1)
     calls = [call for call in TorchOutputReader(TorchBackend(card, net=net)).calls(inputs) if len(call.within) == 1]
-    watched = bundle_with_outputs(cached_bundle(card, settings=settings.onnx), calls, tmp_path)
-    engines = build_engines(watched, settings)
+    exposed = bundle_with_outputs(cached_bundle(card, settings=settings.onnx), calls, tmp_path)
+    engines = build_engines(exposed, settings)
     for engine in engines.manifest.engines.values():
         built = (engines.path / engine.file).read_bytes()
-        tensors = {node.value for node in read_nodes(watched) if node.graph == engine.graph}
+        tensors = {node.value for node in read_nodes(exposed) if node.graph == engine.graph}
         tensors |= {spec.name for spec in (*engine.inputs, *engine.outputs)}
         named = {name for name in tensors if struct.pack("<Q", len(name)) + name.encode() in built}
         assert named == {spec.name for spec in (*engine.inputs, *engine.outputs)}
     shown = {spec.name: spec.shape for engine in engines.manifest.engines.values() for spec in engine.outputs}
     first = "blocks.0" if card is DIT else "in_blocks.0"
-    assert shown[f"watched.{first}"] == ("batch", *next(call.shape for call in calls if call.path == first))
+    assert shown[f"exposed.{first}"] == ("batch", *next(call.shape for call in calls if call.path == first))
     assert len(shown) > 10

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import ditzoo
 from ditzoo.backends import cuda
+from ditzoo.bundle import MANIFEST, open_bundle
+from ditzoo.cli import run
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.specs import Profile, Range
+from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
 from ditzoo_export.engines import build, load
-from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
+from ditzoo_export.triton import models
+from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
 no_gpu = pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
 
@@ -28,8 +33,9 @@ def test_engines_for_two_gpus(name: str) -> None:
     assert engines["backbone-8x8-b1"].gpus == ("sm89", "sm120")
 
 
-def test_merged_profiles_and_resolutions() -> None:
-    card, net = random_model(TINY_DIT)
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT], ids=["dit", "lightningdit"])
+def test_merged_profiles_and_resolutions(config: BackboneConfig) -> None:
+    card, net = random_model(config)
     settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
     engines = cached_engines(card, settings=settings, net=net).manifest.engines
     (name,) = [name for name in engines if name.startswith("backbone")]
@@ -115,3 +121,18 @@ def test_what_cannot_be_built_here(tmp_path: Path, arguments: dict[str, object],
     with pytest.raises(UsageError, match=message):
         export_engines(card, tmp_path / "e", settings=settings, net=net)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_engines_of_an_older_bundle_are_found_by_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They ended in .plan."""
+    card = ditzoo.card("uvit-digits")
+    newer = cached_engines(card, settings=make_engine_settings(card, gpu="sm89", precision="fp16", batch="1-4"))
+    older = Path(shutil.copytree(newer.path, tmp_path / "older"))
+    (older / MANIFEST).write_text((older / MANIFEST).read_text().replace('.engine"', '.plan"'))
+    for path in older.glob("*.engine"):
+        path.rename(path.with_suffix(".plan"))
+    opened = open_bundle(older)
+    assert set(opened.manifest.engines) == set(newer.manifest.engines)
+    assert [model.name for model in models(opened)] == [model.name for model in models(newer)]
+    assert run(["inspect", str(older / "backbone-8x8-b1-4.plan")]) == 0
+    assert "fp16 on sm89" in capsys.readouterr().out

@@ -26,6 +26,7 @@ gpus = ["sm89", "sm90"]
 """
 
 
+@pytest.mark.slow
 def test_a_matrix_is_made_then_found_and_a_failure_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "export.toml").write_text(MATRIX)
     command = ["export", "--matrix", str(tmp_path / "export.toml"), "--json"]
@@ -76,7 +77,7 @@ def test_inspect_shows_graphs_engines_and_bundles(capsys: pytest.CaptureFixture[
         bundle.path: ["bundle of uvit-digits", "ditzoo export onnx uvit-digits", "onnxruntime", "tolerance 1.0e-05"],
         bundle.path / "backbone.onnx": ["x: float[batch, 1, 8, 8]", "MatMul", "FLOAT", "ai.onnx 20"],
         engines.path: ["tensorrt_rtx 1.7", "backbone-8x8-b1-4"],
-        engines.path / "backbone-8x8-b1-4.plan": ["fp16 on sm89", "batch=1-4 height=8 width=8", "prediction: float32"],
+        engines.path / "backbone-8x8-b1-4.engine": ["fp16 on sm89", "batch=1-4 height=8 width=8", "prediction: float32"],
     }
     for path, parts in wanted.items():
         assert run(["inspect", str(path)]) == 0
@@ -86,10 +87,10 @@ def test_inspect_shows_graphs_engines_and_bundles(capsys: pytest.CaptureFixture[
 
 def test_inspect_of_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.onnx").write_text("this is no graph")
-    (tmp_path / "loose.plan").write_bytes(b"vtrt")
+    (tmp_path / "loose.engine").write_bytes(b"vtrt")
     for name, message in (
         ("text.onnx", "is no ONNX file"),
-        ("loose.plan", "not one of ours"),
+        ("loose.engine", "not one of ours"),
         ("nothing.onnx", "there is no"),
         (".", "no bundle at"),
     ):

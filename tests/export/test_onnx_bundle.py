@@ -21,13 +21,14 @@ from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import Precision, Profile, Range, TensorSpec
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, export_onnx, make_settings
-from ditzoo_export.settings import parse_batches, parse_resolution
-from ditzoo_export.trace import trace_graphs
-from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
+from ditzoo_export.network_graphs import write_network_graphs
+from ditzoo_export.sizes import parse_batches, parse_resolution
+from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
 
-def test_dynamic_resolution_and_guidance_inside(tmp_path: Path) -> None:
-    card, net = random_model(TINY_DIT)
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT], ids=["dit", "lightningdit"])
+def test_dynamic_resolution_and_guidance_inside(config: BackboneConfig, tmp_path: Path) -> None:
+    card, net = random_model(config)
     settings = make_settings(card, resolution="dynamic", guided=True)
     bundle = export_onnx(card, tmp_path / "b", settings=settings, net=net)
     assert len(bundle.manifest.verified.sizes) == 2
@@ -106,13 +107,22 @@ def test_opset_and_attention_go_by_target() -> None:
     assert "MultiHeadAttention" not in operations
 
 
+def test_rotary_attention_is_one_operation_too() -> None:
+    card, net = random_model(TINY_LIGHTNINGDIT)
+    for target, attention in (("onnxruntime", "MultiHeadAttention"), ("tensorrt", "Attention")):
+        bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target=target), net=net)
+        operations = [node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node]
+        assert operations.count(attention) == card.backbone.depth
+        assert "Softmax" not in operations
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("config", [TINY_DIT, TINY_UVIT], ids=["dit", "uvit"])
+@pytest.mark.parametrize("config", [TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT], ids=["dit", "lightningdit", "uvit"])
 def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Precision, tmp_path: Path) -> None:
     """The exporter's rules keep the last graph that they saw: its weights would lie beside ONNX Runtime's copies."""
     card, net = random_model(config)
     weights = [weakref.ref(tensor) for tensor in (*net.parameters(), *net.buffers())]
-    trace_graphs(tmp_path, card, net, make_settings(card, precision=precision), precision=precision)
+    write_network_graphs(tmp_path, card, net, make_settings(card, precision=precision))
     del net
     gc.collect()
     assert [weight() for weight in weights if weight() is not None] == []
@@ -121,7 +131,7 @@ def test_tracing_lets_go_of_the_weights(config: BackboneConfig, precision: Preci
 def test_a_failed_verification_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card, net = random_model(TINY_UVIT)
     other = build(TINY_UVIT).eval()
-    monkeypatch.setattr("ditzoo_export.trace.with_fused_attention", lambda net: other)
+    monkeypatch.setattr("ditzoo_export.network_graphs.with_fused_attention", lambda net: other)
     with pytest.raises(ExportError, match=r"the output prediction of random-uvit in fp32 is off by .* at time"):
         export_onnx(card, tmp_path / "b", net=net)
     assert list(tmp_path.iterdir()) == []
@@ -170,7 +180,7 @@ def test_a_uvit_takes_no_other_resolution_and_no_split() -> None:
     for resolution in ("dynamic", "16"):
         with pytest.raises(UsageError, match="learned the positions of 8x8 pixels"):
             parse_resolution(card, resolution)
-    with pytest.raises(UsageError, match="leave split out"):
+    with pytest.raises(UsageError, match="leave --split out"):
         make_settings(card, split=True)
 
 

@@ -156,7 +156,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     out, err = capfd.readouterr()
     assert out.count("onnxruntime fp32 cpu") == 2
     assert "1.00x" in out
-    assert "GMAC/s in a product" in err
+    assert "GMAC/s in a matrix multiplication" in err
     assert ET.parse("speed.svg").getroot().tag.endswith("svg")  # noqa: S314
     assert cli([*typed.split()[:-2], "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["model"] == "uvit-digits"
@@ -185,7 +185,7 @@ def test_peers_are_measured_on_the_same_work(monkeypatch: pytest.MonkeyPatch) ->
     peers = importlib.import_module("bench_peers")
     card = ditzoo.card("dit-digits")
     texts = ["openvino", "onnxruntime", "torch:bf16:split"]
-    results = peers.contest(card, make_plan(card, steps=2), texts, base="diffusers", together=2, repeats=2)
+    results = peers.measure_in_groups(card, make_plan(card, steps=2), texts, base="diffusers", together=2, repeats=2)
     assert [[entry.backend for entry in result.measurements] for result in results] == [
         ["torch fp32 cpu", "diffusers fp32 cpu", "openvino fp32 cpu", "onnxruntime fp32 cpu"],
         ["torch fp32 cpu", "diffusers fp32 cpu", "torch bf16 cpu split"],

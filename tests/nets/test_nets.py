@@ -11,12 +11,13 @@ from ditzoo.families import build, in_precision
 from ditzoo.nets.dit import DiT
 from ditzoo.nets.layers import sincos_positions, timestep_embedding
 from ditzoo.nets.uvit import UViT
-from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, LightningDiTConfig, UViTConfig
 from tests.support.golden import Golden, relative_l2
 
 BACKBONES = [
     "dit_patch2_sigma",
     "dit_patch4_nosigma_nonull",
+    "lightningdit",
     "uvit_cond_conv",
     "uvit_cond_noconv_mlptime_qkvbias",
     "uvit_cond_noskip",
@@ -58,13 +59,15 @@ UVITS = {  # name: (config, parameters)
 }
 
 SMALL_DIT = DiTConfig(input_size=8, patch_size=2, hidden_size=32, depth=2, num_heads=2, num_classes=10)
+SMALL_LIGHTNINGDIT = LightningDiTConfig(input_size=4, hidden_size=32, depth=2, num_heads=2, num_classes=10)
 SMALL_UVIT = UViTConfig(img_size=8, patch_size=2, embed_dim=32, depth=2, num_heads=2, num_classes=11)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones_match_the_authors_code(name: str) -> None:
     golden = Golden(name)
-    out = golden.net()(**golden.group("in."))
+    net = golden.net()
+    out = net(**{spec.name: golden[f"in.{spec.name}"] for spec in net.inputs})
     assert (out - golden["out"]).abs().max() <= 1e-5 * golden["out"].abs().max()
 
 
@@ -97,8 +100,8 @@ def test_uvit_sizes_of_the_paper(name: str) -> None:
     assert sum(tensor.numel() for tensor in net.parameters()) == parameters
 
 
-@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT])
-def test_specs_describe_what_goes_in_and_out(config: DiTConfig | UViTConfig) -> None:
+@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_LIGHTNINGDIT, SMALL_UVIT])
+def test_specs_describe_what_goes_in_and_out(config: BackboneConfig) -> None:
     net = build(config)
     inputs = {spec.name: torch.zeros(spec.concrete(batch=3), dtype=getattr(torch, spec.dtype)) for spec in net.inputs}
     out = net(**inputs)
@@ -183,7 +186,7 @@ def test_another_dtype_leaves_the_network_as_it_is() -> None:
     assert {weight.dtype for weight in net.state_dict().values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_UVIT], ids=["dit", "uvit"])
+@pytest.mark.parametrize("config", [SMALL_DIT, SMALL_LIGHTNINGDIT, SMALL_UVIT], ids=["dit", "lightningdit", "uvit"])
 def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig) -> None:
     net = build(config)
     half = in_precision(net, net.config, torch.bfloat16)

@@ -46,6 +46,7 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", list(digits.CARDS), ids=lambda card: card.name)
 def test_drawn_digits_are_readable_and_near_to_real_ones(
     card: ditzoo.Card, halves: tuple[Digits, Digits], classifier: MLPClassifier

@@ -89,6 +89,7 @@ def test_reproducing_names_the_files_that_it_needs_and_can_go_on(small: Path, ca
     assert "there is no file imagenet256_uvit_huge.pth" in Path("runs/uvit-h-2-256/pull.log").read_text()
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_digits_runs_and_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,9 +130,9 @@ def test_one_step_alone(small: Path) -> None:
     [
         ("dit-digits", "dit-digit", "run small.toml", "unknown model 'dit-digit'; did you mean dit-digits"),
         ('["list"]', '["lits"]', "run small.toml", "unknown command 'lits'; did you mean list"),
-        ('"version"', '"list"', "run small.toml", "each of a name of its own"),
-        ("name =", "nam =", "run small.toml", "small.toml is no recipe"),
-        ("[[steps]]", "[steps", "run small.toml", "small.toml is no recipe"),
+        ('"version"', '"list"', "run small.toml", "every step needs a different name"),
+        ("name =", "nam =", "run small.toml", "small.toml is not a recipe"),
+        ("[[steps]]", "[steps", "run small.toml", "small.toml is not a recipe"),
         ("", "", "run missing.toml", "cannot read the recipe missing.toml"),
         ("", "", "run small.toml --only build", "unknown step 'build'"),
         ("", "", "run small.toml dit-digits", "leave out 'dit-digits'"),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ditzoo
-from ditzoo.errors import UsageError
+from ditzoo.errors import BackendError, UsageError
 from ditzoo.plan.make import make_plan
 from ditzoo.sampling.condition import class_condition
 from ditzoo.sampling.loop import predictor, sample_steps, trajectory
 from ditzoo.sampling.noise import MAX_SEED, gaussian
-from ditzoo.specs import TensorSpec
+from ditzoo.specs import Array, TensorSpec
 
 CARD = ditzoo.card("dit-digits")
 PLAN = make_plan(CARD, steps=4)
@@ -148,6 +148,51 @@ def test_steps_come_one_by_one() -> None:
     assert [(list(step.images), step.done) for step in steps] == [
         (images, done) for images in ([0, 1], [2]) for done in range(5)
     ]
+
+
+class Overflowing(Elementwise):
+    """Below a time its output for one class is what a half-precision number that became too large leaves."""
+
+    def __init__(self, value: float, precision: str, kind: Callable[[np.ndarray], Array]) -> None:
+        self.value, self.precision, self.kind = value, precision, kind  # type: ignore[misc]
+
+    def __call__(self, inputs: Mapping[str, Array]) -> Array:
+        plain = {name: np.asarray(value) for name, value in inputs.items()}
+        output = super().__call__(plain)
+        broken = (plain["y"] == 4) & (plain["t"] < 500)
+        output[broken, 0, 3, 3] = self.value
+        return self.kind(output)
+
+    def asarray(self, array: np.ndarray) -> Array:
+        return self.kind(array)
+
+    def numpy(self, array: Array) -> np.ndarray:
+        return np.asarray(array)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_a_number_that_is_not_finite_names_its_step_time_and_image(
+    kind: Callable[[np.ndarray], Array], value: float, precision: str
+) -> None:
+    backend = Overflowing(value, precision, kind)
+    step = next(i for i, row in enumerate(PLAN.rows) if row.time < 500)
+    steps = sample_steps(
+        backend,  # type: ignore[arg-type]
+        PLAN,
+        count=4,
+        condition=class_condition(CARD, [1, 2, 3, 4]),
+        batch=2,
+        first=10,
+    )
+    done = []
+    with pytest.raises(BackendError) as error:
+        done.extend((min(state.images), state.done) for state in steps)
+    assert done[-1] == (2, step)  # the first batch is whole, and the second one ends before the step
+    where = f"gave NaN or infinity in step {step + 1} of 4, at time {PLAN.rows[step].time:g}, image 13; "
+    assert where in str(error.value)
+    assert ("use --precision bf16" in str(error.value)) == (precision == "fp16")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def classifier() -> MLPClassifier:
     return fit_classifier(load()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [name for name, solver in SOLVERS.items() if DiscreteBetas in solver.schedules])
 def test_digits_are_read_as_asked(solver: str, classifier: MLPClassifier) -> None:
     card = ditzoo.card("dit-digits")

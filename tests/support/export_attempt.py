@@ -1,31 +1,30 @@
 """The child process of the cache's tests: it imports everything once, and then forks attempts at an export.
 
-python export_attempt.py kill DIR COUNT   attempts that are killed at random points, and after each of them a whole one; prints
-                                          how many were killed while the graphs were made, and how many while the engines were
-python export_attempt.py make DIR         says that it is ready, waits for a line, and makes one attempt; prints whether that
-                                          made the engines or found them, and when it began and ended
+python export_attempt.py kill DIR COUNT   attempts that are killed, at COUNT different file operations, and after each of them a
+                                          whole one; prints how many were killed before the graphs were finished, and how many
+                                          while the engines were made
+python export_attempt.py make DIR         makes one attempt; says when it asks for the lock, and when it begins to make the
+                                          engines: then it waits for a line. Prints "made" or "found" at the end
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import ditzoo_export.engine
-import ditzoo_export.make  # so that no fork has to
-
+import ditzoo_export.engines
+import ditzoo_export.onnx_bundle  # so that no fork has to import it
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
+from ditzoo.locks import lock_of
 from ditzoo_export import export_engines, make_engine_settings
 from tests.support.export_models import TINY_UVIT, random_model
+from tests.support.kills import count_operations
 
 MODEL, NET = random_model(TINY_UVIT)
 SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
@@ -36,18 +35,21 @@ def attempt(folder: Path) -> None:
     export_engines(MODEL, folder / "engines", settings=SETTINGS, net=NET)
 
 
-def forked(work: Callable[[], None], *, killed_after: float | None = None) -> bool:
-    """Does some work in a child, which ends well, or is killed after some seconds; returns whether it was."""
+def forked(folder: Path, *, kill_at: int | None = None) -> int | None:
+    """An attempt in a child: how many file operations it took, or None where it was killed at one."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        work()
+        count = count_operations(folder, cache_dir(), kill_at=kill_at)
+        attempt(folder)
+        os.write(writing, str(count()).encode())
         os._exit(0)
-    if killed_after is not None:
-        time.sleep(killed_after)
-        os.kill(child, signal.SIGKILL)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        count = said.read()
     _, status = os.waitpid(child, 0)
-    assert killed_after is not None or status == 0, status
-    return status != 0
+    assert kill_at is not None or status == 0, status
+    return int(count) if status == 0 else None
 
 
 def bundles() -> list[Path]:
@@ -64,47 +66,63 @@ def result(folder: Path) -> dict[str, str]:
     return {engine.file: sha256(folder / "engines" / engine.file) for engine in engines}
 
 
-def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], float]:
-    """The result and the seconds of an attempt left alone; the engines are cleared away then, and the graphs if `anew`."""
-    started = time.perf_counter()
-    forked(lambda: attempt(folder))
-    made, seconds = result(folder), time.perf_counter() - started
+def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], int]:
+    """The result of an attempt left alone, and its number of file operations.
+
+    The engines are cleared away then, and the graphs too if `anew`.
+    """
+    count = forked(folder)
+    assert count is not None
+    made = result(folder)
     shutil.rmtree(folder / "engines")
     if anew:
         shutil.rmtree(cache_dir() / "bundles")
-    return made, seconds
+    return made, count
 
 
 def kill(folder: Path, count: int) -> Counter[str]:
     """Kills `count` attempts, the first half of them with the graphs done; each is followed by a whole one."""
     expected, _ = whole(folder, anew=False)
-    chance, hit = random.Random(0), Counter[str]()  # noqa: S311
+    hit = Counter[str]()
     for anew in (False, True):
         whole(folder, anew=anew)
-        longest = whole(folder, anew=anew)[1]
-        for _ in range(count // 2):
-            if forked(lambda: attempt(folder), killed_after=chance.uniform(0, longest)):
-                hit["engines" if bundles() else "graphs"] += 1
+        operations = whole(folder, anew=anew)[1]
+        for i in range(count // 2):
+            assert forked(folder, kill_at=i * operations // (count // 2)) is None
+            hit["engines" if bundles() else "graphs"] += 1
             assert whole(folder, anew=anew)[0] == expected
     return hit
 
 
 def make(folder: Path) -> str:
-    """One attempt, as soon as a line is read: "made" or "found", its beginning and its end."""
-    ran: list[str] = []
-    fill = ditzoo_export.engines.fill_engines
-    ditzoo_export.engines.fill_engines = lambda *given, **named: (ran.append("made"), fill(*given, **named))[1]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
-    began = time.time()
+    """One attempt, with a line of talk at the lock and before making: "made" or "found"."""
+    told, fill = [], ditzoo_export.engines.fill_engines
+    lock = os.fspath(lock_of(folder / "engines").lock_file)
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.append(line)
+            say(line)
+
+    def fill_when_told(*given: Any, **named: Any) -> Any:
+        tell("making")
+        sys.stdin.readline()
+        return fill(*given, **named)
+
+    ditzoo_export.engines.fill_engines = fill_when_told
+    sys.addaudithook(lambda event, given: tell("locking") if event == "open" and given[0] == lock else None)
     attempt(folder)
-    return f"{''.join(ran) or 'found'} {began} {time.time()}"
+    return "made" if "making" in told else "found"
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
     mode, folder = sys.argv[1], Path(sys.argv[2])
-    sys.stdout.write(json.dumps(kill(folder, int(sys.argv[3]))) if mode == "kill" else make(folder))
+    say(json.dumps(kill(folder, int(sys.argv[3]))) if mode == "kill" else make(folder))
 
 
 if __name__ == "__main__":

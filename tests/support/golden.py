@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from ditzoo.families import build
 from ditzoo.nets.network import Network
-from ditzoo.zoo.configs import DiTConfig, UViTConfig
+from ditzoo.zoo.configs import BackboneConfig, DiTConfig, LightningDiTConfig, UViTConfig
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -32,8 +32,10 @@ class Golden:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
     @property
-    def config(self) -> DiTConfig | UViTConfig:
+    def config(self) -> BackboneConfig:
         fields: dict[str, Any] = json.loads(self.metadata["config"])
+        if "use_rope" in fields:
+            return LightningDiTConfig(**fields)
         return DiTConfig(**fields) if "input_size" in fields else UViTConfig(**fields)
 
     def net(self) -> Network:

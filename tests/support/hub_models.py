@@ -20,8 +20,9 @@ from ditzoo.cli import run
 from ditzoo.families import build
 from ditzoo.families.dit import to_diffusers
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
+from tests.support.kills import count_operations
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,14 +71,14 @@ _SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli", "rich.console
 class Command:
     """The command line in a process of its own, forked from one that has loaded torch, which saves seconds each time."""
 
-    def __init__(self, arguments: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], *, kill_at: int | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
-        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder))
+        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder, kill_at))
         self._process.start()
 
     def wait(self) -> int:
-        self._process.join(100)
-        assert self._process.exitcode is not None, "it hangs"
+        self._process.join()
+        assert self._process.exitcode is not None
         return self._process.exitcode
 
     def kill(self) -> None:
@@ -89,6 +90,11 @@ class Command:
         return self._process.exitcode
 
     @property
+    def operations(self) -> int:
+        """How many file operations in the caches there were."""
+        return int(self._folder.joinpath("operations").read_text())
+
+    @property
     def stdout(self) -> str:
         return self._folder.joinpath("1").read_text()
 
@@ -97,16 +103,22 @@ class Command:
         return self._folder.joinpath("2").read_text()
 
 
-def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
-    """What such a process does; the Hub's client is not loaded yet, so that it reads this environment."""
+def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path, kill_at: int | None) -> None:
+    """What such a process does; the Hub's client is not loaded yet, so that it reads this environment.
+
+    It leaves the number of its file operations in the caches, or is killed at operation `kill_at`.
+    """
     assert "huggingface_hub" not in sys.modules
+    count = count_operations(Path(env["DITZOO_CACHE"]), Path(env["HF_HOME"]), kill_at=kill_at)
     for stream in (1, 2):
         os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(env)
     warnings.resetwarnings()
     torch.set_num_threads(1)
-    sys.exit(run(arguments))
+    status = run(arguments)
+    folder.joinpath("operations").write_text(str(count()))
+    sys.exit(status)
 
 
 @dataclass
@@ -131,8 +143,8 @@ class Desk:
             **more,
         }
 
-    def start(self, *arguments: str, **env: str) -> Command:
-        return Command(arguments, self.env(**env))
+    def start(self, *arguments: str, kill_at: int | None = None, **env: str) -> Command:
+        return Command(arguments, self.env(**env), kill_at=kill_at)
 
     def run(self, *arguments: str, **env: str) -> Command:
         process = self.start(*arguments, **env)

@@ -41,10 +41,33 @@ files = [{{path = "vavae-f16.pt"}}, {{path = "latents_stats.pt"}}]
 """
 """A card with the decoder and the statistics of `golden/lightningdit`."""
 
+LIGHTNINGDIT_CARD = """
+["lightning"]
+base = "lightningdit-xl-1-256"
+null_label = 10
+backbone = {{input_size = 4, in_channels = 8, hidden_size = 48, depth = 3, num_heads = 3, num_classes = 10}}
+sampling = {{steps = 11}}
+[lightning.decoder]
+statistics = "latents_stats.pt"
+[lightning.decoder.source]
+repo = "team/vavae"
+revision = "{revision}"
+files = [{{path = "vavae-f16.pt"}}, {{path = "latents_stats.pt"}}]
+"""
+"""A card of `golden/lightningdit`: but for its size and its number of steps, that of the published model."""
+
 
 def dcae_file(path: Path) -> Path:
     """The published file of `golden/dcae_uvit_f32`: the network and its autoencoder."""
     save_file(Golden("dcae_uvit_f32").group("weights."), path)
+    return path
+
+
+def lightningdit_file(path: Path) -> Path:
+    """`golden/lightningdit` as a training run saves it: the weights and their average, which is the golden one."""
+    average = {f"module.{key}": value for key, value in Golden("lightningdit").group("weights.").items()}
+    raw = {key: value + 1 for key, value in average.items()}
+    torch.save({"model": raw, "ema": average, "opt": {"state": {}}, "config": {"train": {"max_steps": 80_000}}}, path)
     return path
 
 

@@ -212,6 +212,6 @@ def write_engines(folder: Path, engines: dict[str, Engine]) -> list[Engine]:
     """Files of these engines in `folder`; returns the engines with their files."""
     made = []
     for name, engine in engines.items():
-        (folder / f"{name}.plan").write_text(name)
-        made.append(msgspec.structs.replace(engine, file=f"{name}.plan"))
+        (folder / f"{name}.engine").write_text(name)
+        made.append(msgspec.structs.replace(engine, file=f"{name}.engine"))
     return made

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -20,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.damage import damage_silently
-from tests.support.hub_models import FILE, TINY, Command, Desk, diffusers, state
+from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
 
 WEIGHTS = state(TINY)
 PUBLISHED = diffusers(WEIGHTS, TINY)
@@ -88,12 +86,12 @@ def test_a_pin_holds_before_anything_is_downloaded(desk: Desk) -> None:
 def test_damage_of_the_same_size_is_fetched_again_once(desk: Desk) -> None:
     desk.hub.faults.garbles = 9
     line = desk.fails("pull", "tiny")
-    assert "damaged twice" in line
+    assert "damaged in both downloads" in line
     assert desk.hub.downloads() == 2
     assert not stored(desk)
     desk.hub.faults.garbles = 0
     done = desk.run("pull", "tiny")  # the bad copy lies in the Hub's cache, where its client would take it as it is
-    assert "fetching it again" in done.stderr
+    assert "downloading it again" in done.stderr
     assert_pulled(done.stdout)
 
 
@@ -103,7 +101,7 @@ def test_a_truncated_answer(desk: Desk) -> None:
     shutil.rmtree(desk.home / "hf")
     shutil.rmtree(desk.home / "ditzoo")
     desk.hub.faults.truncates = 1_000
-    assert "Consistency check" in desk.fails("pull", "tiny", "--timeout", "2")
+    assert "Consistency check" in desk.fails("pull", "tiny", "--timeout", "5")
     assert not stored(desk)
 
 
@@ -119,7 +117,7 @@ def test_a_copy_damaged_later(desk: Desk) -> None:
     assert_pulled(repaired.stdout)
     model.unlink()
     model.symlink_to("/etc/hostname")
-    assert "link out of the cache" in desk.fails("where", "tiny")
+    assert "link to a place outside the cache" in desk.fails("where", "tiny")
     blob = next((desk.home / "hf/hub").glob("models--*/blobs/*"))
     os.truncate(blob, 1_000)
     assert "HF_HUB_OFFLINE" in desk.fails("pull", "tiny", HF_HUB_OFFLINE="1")
@@ -143,12 +141,17 @@ def test_a_link_out_of_the_hubs_cache(desk: Desk) -> None:
     pointer = next((desk.home / "hf/hub").glob(f"models--*/snapshots/*/{FILE}"))
     pointer.unlink()
     pointer.symlink_to("/etc/hostname")
-    assert "outside of the Hub's cache" in desk.fails("pull", "tiny")
+    assert "outside the Hub's cache" in desk.fails("pull", "tiny")
 
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
-    [("repo", "no repository"), ("file", "no such file"), ("gated", "accept its terms"), ("revision", "no longer has")],
+    [
+        ("repo", "no repository"),
+        ("file", "no such file"),
+        ("gated", "accept its terms"),
+        ("revision", "does not have that revision"),
+    ],
 )
 def test_what_the_server_refuses(desk: Desk, setting: str, expected: str) -> None:
     if setting == "repo":
@@ -175,59 +178,51 @@ def test_errors_then_recovery(desk: Desk) -> None:
 
 
 def test_a_server_that_always_dies_and_ignores_ranges(desk: Desk) -> None:
+    """Bytes that came before are no progress, so that it ends: a command that hangs would never return."""
     desk.hub.faults.dies, desk.hub.faults.ignores_range = 10_000, True
-    started = time.monotonic()
     assert "nothing came" in desk.fails("pull", "tiny", "--timeout", "3")
-    assert time.monotonic() - started < 15
     desk.hub.faults.dies = 1
     assert_pulled(desk.run("pull", "tiny").stdout)
 
 
 def test_a_server_that_falls_silent(desk: Desk) -> None:
     desk.hub.faults.stalls = Event()
-    started = time.monotonic()
-    line = desk.fails("pull", "tiny", "--timeout", "1.5")
-    assert time.monotonic() - started < 12
-    assert "--timeout" in line
+    assert "--timeout" in desk.fails("pull", "tiny", "--timeout", "1.5")
+    assert desk.hub.faults.stalled.is_set()
     desk.hub.faults.stalls.set()
 
 
 def test_no_server_at_all(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:  # accepts, and never answers
         for endpoint in (f"http://127.0.0.1:{mute.getsockname()[1]}", "http://127.0.0.1:9"):
-            started = time.monotonic()
             assert endpoint in desk.fails("pull", "tiny", "--timeout", "1.5", HF_ENDPOINT=endpoint)
-            assert time.monotonic() - started < 12
     assert "HF_HUB_OFFLINE" in desk.fails("pull", "tiny", HF_HUB_OFFLINE="1")
 
 
-def test_killed_at_ten_points_and_again(desk: Desk) -> None:
-    chance = random.Random(0)  # noqa: S311 - no secret
-    desk.hub.faults.per_chunk = 0.02
-    scratch = desk.home / "ditzoo" / "weights"
-    downloading = [lambda asked=asked: desk.hub.downloads() > asked for asked in range(6)]
-    converting = [lambda: any(scratch.glob(".*"))] * 4
-    killed = 0
-    for reached in (*downloading, *converting):
-        process = desk.start("pull", "tiny")
-        wait_for(process, reached)
-        time.sleep(chance.uniform(0, 0.6 if reached in downloading else 0.1))
-        process.kill()
-        killed += process.returncode == -signal.SIGKILL
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_killed_while_downloading(desk: Desk, part: float) -> None:
+    desk.hub.faults.stalls, desk.hub.faults.stalls_after = Event(), part
+    process = desk.start("pull", "tiny")
+    desk.hub.faults.stalled.wait()
+    process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not stored(desk)
+    desk.hub.faults.stalls.set()
+    assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_file_operations_and_again(desk: Desk) -> None:
+    operations = desk.run("pull", "tiny").operations
+    for i in range(10):
+        for cache in ("hf", "ditzoo"):
+            shutil.rmtree(desk.home / cache)
+        process = desk.start("pull", "tiny", kill_at=i * operations // 10)
+        assert process.wait() == -signal.SIGKILL
         for path in stored(desk):
             assert_pulled(str(path / "model.safetensors"))
-            shutil.rmtree(path)
-    assert killed >= 8
-    desk.hub.faults.per_chunk = 0
-    assert_pulled(desk.run("pull", "tiny").stdout)
-    assert not list(scratch.glob(".*"))
-
-
-def wait_for(process: Command, reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while process.returncode is None and not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+        assert_pulled(desk.run("pull", "tiny").stdout)
+        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
 
 
 def test_eight_at_once_download_once(desk: Desk) -> None:

@@ -12,56 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from ditzoo.checkpoint import convert
 from ditzoo.families import build
-from ditzoo.families.dit import IN_EVERY_BLOCK
 from ditzoo.zoo.configs import DiTConfig
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import Desk, state
 
 diffusers = pytest.importorskip("diffusers", reason="needs diffusers: pip install 'ditzoo[diffusers]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SIZES = [
-    DiTConfig(input_size=8, hidden_size=64, depth=2, num_heads=4, num_classes=10),
-    DiTConfig(input_size=16, patch_size=4, in_channels=3, hidden_size=144, depth=3, num_heads=6, learn_sigma=False),
-    DiTConfig(input_size=16, hidden_size=256, depth=4, num_heads=8, num_classes=100),
-]
-SMALL = DiTConfig(input_size=32, hidden_size=384, depth=12, num_heads=6)
-"""DiT-S/2, which ditzoo has a card of."""
-
-
-def theirs(config: DiTConfig) -> torch.nn.Module:
-    """diffusers' network with random weights; the embedders, which it keeps in every block, are one."""
-    torch.manual_seed(0)
-    net = diffusers.DiTTransformer2DModel(
-        num_attention_heads=config.num_heads,
-        attention_head_dim=config.hidden_size // config.num_heads,
-        in_channels=config.in_channels,
-        out_channels=config.in_channels * (2 if config.learn_sigma else 1),
-        num_layers=config.depth,
-        sample_size=config.input_size,
-        patch_size=config.patch_size,
-        num_embeds_ada_norm=config.num_classes,
-    )
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.05)
-        for name in IN_EVERY_BLOCK.values():
-            first = net.get_submodule(f"transformer_blocks.0.{name}")
-            for block in net.transformer_blocks:
-                block.get_submodule(name).load_state_dict(first.state_dict())
-    return net.eval()
-
-
-def correct(net: torch.nn.Module) -> None:
-    """Makes diffusers' network the paper's: sinusoids by 128 instead of 127, and an eps of 1e-6."""
-    for block in net.transformer_blocks:
-        block.norm1.emb.time_proj.downscale_freq_shift = 0
-        block.norm3.eps = 1e-6
+from recipes.checkpoints.diffusers_dit import SIZES, SMALL, correct_eps, correct_sinusoids, random_dit  # noqa: E402
 
 
 @pytest.mark.parametrize("config", SIZES, ids=["64 wide", "144 wide", "256 wide"])
 def test_the_same_network_once_the_differences_are_mended(config: DiTConfig, tmp_path: Path) -> None:
-    reference = theirs(config)
+    reference = random_dit(config)
     reference.save_pretrained(tmp_path)
     convert(tmp_path / "diffusion_pytorch_model.safetensors", config, tmp_path / "ours.safetensors")
     net = build(config).eval()
@@ -77,7 +40,8 @@ def test_the_same_network_once_the_differences_are_mended(config: DiTConfig, tmp
     as_published = difference()
     assert as_published[0] < 1e-4  # at t = 0 the sinusoids agree, and only the eps differs
     assert as_published[1:].min() > 1e-3
-    correct(reference)
+    correct_sinusoids(reference)
+    correct_eps(reference)
     assert difference().max() < 1e-5
 
 
@@ -113,7 +77,8 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     assert len(desk.hub.log) == asked  # the decoder is here too
     pipeline = diffusers.DiTPipeline.from_pretrained(out)
     assert pipeline.get_label_ids(["golden retriever"]) == [207]
-    correct(pipeline.transformer)
+    correct_sinusoids(pipeline.transformer)
+    correct_eps(pipeline.transformer)
     net = build(config).eval()
     net.load_state_dict(weights)
     x, t, y = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.tensor([3, 1000])
@@ -123,19 +88,32 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     images = pipeline([1], num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 8, 8, 3)
-    assert "there already" in desk.fails("to-diffusers", "tiny", str(out))
-    assert "diffusers has a pipeline for" in desk.fails("to-diffusers", "uvit-digits", str(desk.home / "other"))
+    assert "exists already" in desk.fails("to-diffusers", "tiny", str(out))
+    assert "diffusers has a pipeline only for" in desk.fails("to-diffusers", "uvit-digits", str(desk.home / "other"))
+
+
+def test_a_model_that_the_pipeline_would_guide_with_a_wrong_label_is_refused(desk: Desk) -> None:
+    """The pipeline's null label is 1000: with 10 classes it is out of range, with 2000 it is a class."""
+    cards = "".join(
+        f'[few-{count}]\nbase = "dit-s-2"\nnull_label = {count}\nbackbone.num_classes = {count}\n' for count in (10, 2000)
+    )
+    desk.home.joinpath("zoo.toml").write_text(cards)
+    for count in (10, 2000):
+        line = desk.fails("to-diffusers", f"few-{count}", str(desk.home / "pipeline"))
+        assert f"few-{count} has {count} classes and the null label {count}" in line
+    assert not (desk.home / "pipeline").exists()
+    assert "always uses 1000 as the null label" in line
 
 
 def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
-    theirs(SMALL).save_pretrained(desk.home / "net")
+    random_dit(SMALL).save_pretrained(desk.home / "net")
     published = desk.home / "net" / "diffusion_pytorch_model.safetensors"
-    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "none that ditzoo has a card of")):
+    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "name a card with the same conventions: --like CARD")):
         old = {"_class_name": "Transformer2DModel", "sample_size": side, "num_embeds_ada_norm": 1000}
         files = {"config.json": json.dumps(old).encode(), "diffusion_pytorch_model.safetensors": published}
         desk.hub.commit(f"me/dit-{side}", {f"transformer/{name}": content for name, content in files.items()})
         assert expected in desk.fails("pull", f"hf:me/dit-{side}")
-    path = desk.run("pull", "hf:me/dit-32", "--arch", "dit-s-2").stdout.strip()
+    path = desk.run("pull", "hf:me/dit-32", "--like", "dit-s-2").stdout.strip()
     convert(published, SMALL, desk.home / "expected.safetensors")
     assert Path(path).read_bytes() == desk.home.joinpath("expected.safetensors").read_bytes()

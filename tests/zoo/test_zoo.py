@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
@@ -23,11 +24,11 @@ from ditzoo.weights.catalogue import card
 from ditzoo.weights.hub_reference import parse
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo import CARDS
-from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
+from ditzoo.zoo.card import ByHand, Card, File, LinearFlow, OnHub, Published, Unreleased
 from ditzoo.zoo.class_names import class_names
 from ditzoo.zoo.configs import DiTConfig
 from ditzoo.zoo.toml import load_cards
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import TINY, TINY_UVIT, Desk, dcae, diffusers, state
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
@@ -133,9 +134,14 @@ backbone = {kind = "uvit", num_classes = 1001}
     assert found["my-dit"].sampling == msgspec.structs.replace(CARDS["dit-b-2"].sampling, guidance=2.0)
     mirrored, original = found["dit-xl-2-256"].weights, CARDS["dit-xl-2-256"].weights
     assert isinstance(original, OnHub)
-    assert mirrored == msgspec.structs.replace(original, repo="me/mirror")
+    assert mirrored == OnHub(repo="me/mirror", files=(File(path=original.files[0].path),))
     assert found["on-it"].family == "uvit"
     assert found["on-it"].sampling.guidance == 2.0
+
+
+def moths(backbone: str, more: str = "") -> str:
+    """A card upon DiT-S/2, with lines of its own and of its backbone."""
+    return f'[x]\nbase = "dit-s-2"\n{more}[x.backbone]\n{backbone}'
 
 
 BAD_CARDS = {
@@ -145,11 +151,26 @@ BAD_CARDS = {
     '[x]\nbase = "dit-b-2"\n"weird" = 1\n': "line 3: x: Object contains unknown field `weird`",
     '[y]\nbase = "dit-b-2"\n[x]\nbase = "none"\n': "line 4: x: there is no card 'none'",
     "[x]\nsummary = 'no more'\n": "line 1: x: Object missing required field",
-    '[x]\nbase = "dit-b-2"\n[x.backbone]\nnum_heads = 7\n': "line 3: x: width 768 is no multiple of the number of heads 7",
+    '[x]\nbase = "dit-b-2"\n[x.backbone]\nnum_heads = 7\n': "line 3: x: width 768 is not a multiple of the number of heads 7",
     '[x]\nbase = "dit-xl-2-256"\n[x.weights]\nfiles = [{path = "../../etc/passwd"}]\n': "line 4: x: the path",
     '[x]\nbase = "dit-xl-2-256"\n[x.weights]\nrevision = "main"\n': "line 3: x: the revision 'main'",
-    '["../x"]\nbase = "dit-b-2"\n': "line 1: ../x: a name is made of",
-    "x = 3\n": "line 1: x: a card is a table",
+    '["../x"]\nbase = "dit-b-2"\n': "line 1: ../x: a name must consist of",
+    "x = 3\n": "line 1: x: a card must be a table",
+    moths("num_classes = 0\n"): "line 4: x: num_classes is 0, but a DiT has a label table",
+    moths("depth = 0\n"): "line 3: x: depth 0",
+    moths(
+        "hidden_size = 390\nnum_heads = 6\n"
+    ): "line 3: x: the width must be a multiple of 4 for the fixed positions, not 390",
+    moths("num_classes = 12\n", "null_label = 1000\n"): "line 3: x: null_label is 1000, but it must be the last row",
+    moths("num_classes = 2000\n", "null_label = 1000\n"): "the last row of the label table, 2000",
+    moths("num_classes = 12\n", "null_label = -1\n"): "line 3: x: null_label is -1",
+    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "null_label = 12\n"): "has rows for its 12 classes only",
+    moths(
+        "num_classes = 12\nclass_dropout_prob = 0.0\n", "sampling.guidance = 2.0\n"
+    ): "guidance is 2, but guidance needs a null label",
+    moths("num_classes = 12\n", "sampling.guided_channels = 5\n"): "guided_channels is 5, but the latents have 4",
+    moths("num_classes = 12\n", "sampling.steps = 0\n"): "steps must be positive, not 0",
+    '[x]\nbase = "uvit-h-2-256"\n[x.backbone]\nnum_classes = 0\n': "line 4: x: num_classes is 0, but it must be the number",
 }
 
 
@@ -161,6 +182,84 @@ def test_a_bad_card_is_refused_with_its_line(text: str, tmp_path: Path) -> None:
         load_cards(file, CARDS)
     assert BAD_CARDS[text] in str(error.value)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "null", "guidance", "classes"),
+    [
+        (moths("num_classes = 12\n"), 12, 1.5, 12),
+        (moths("num_classes = 2000\n"), 2000, 1.5, 2000),
+        (moths("num_classes = 12\nclass_dropout_prob = 0.0\n"), None, 1.0, 12),
+        (moths("num_classes = 12\n", 'null_label = "none"\n'), None, 1.0, 12),
+        (moths("depth = 3\n"), 1000, 1.5, 1000),
+        ('[x]\nbase = "uvit-h-2-256"\nbackbone.num_classes = 13\n', 12, 1.4, 12),
+        ('[x]\nbase = "uvit-h-2-256"\nnull_label = "none"\nbackbone.num_classes = 13\n', None, 1.0, 13),
+        ('[x]\nbase = "uvit-h-2-256"\nbackbone.num_classes = -1\n', None, 1.0, 0),
+    ],
+)
+def test_the_null_label_is_the_last_row_of_the_table(
+    text: str, null: int | None, guidance: float, classes: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "zoo.toml"
+    file.write_text(text)
+    found = load_cards(file, CARDS)["x"]
+    assert (found.null_label, found.sampling.guidance, found.number_of_classes) == (null, guidance, classes)
+
+
+@pytest.mark.parametrize(
+    ("base", "channels", "guided"),
+    [("dit-s-2", 4, 3), ("dit-s-2", 1, 1), ("uvit-s-dcae-f32-512", 4, 4), ("uvit-s-dcae-f32-512", 64, 64)],
+)
+def test_as_many_channels_are_guided_as_in_the_base(base: str, channels: int, guided: int, tmp_path: Path) -> None:
+    file = tmp_path / "zoo.toml"
+    name = "in_chans" if "uvit" in base else "in_channels"
+    file.write_text(f'[x]\nbase = "{base}"\nbackbone.{name} = {channels}\n')
+    assert load_cards(file, CARDS)["x"].sampling.guided_channels == guided
+
+
+def test_a_card_of_another_repository_has_nothing_of_the_bases_weights(tmp_path: Path) -> None:
+    file = tmp_path / "zoo.toml"
+    file.write_text(
+        """
+[own]
+base = "dit-xl-2-256"
+[own.weights]
+kind = "hub"
+repo = "my-team/moths"
+files = [{path = "last.pt"}]
+
+[by-hand]
+base = "dit-xl-2-256"
+[by-hand.weights]
+kind = "by_hand"
+where = "our disk"
+file = {path = "last.pt"}
+
+[figured]
+base = "own"
+published = {fid = 9.5, settings = "ours"}
+
+[same]
+base = "dit-xl-2-256"
+summary = "the same weights"
+"""
+    )
+    found = load_cards(file, CARDS)
+    assert found["own"].weights == OnHub(repo="my-team/moths", files=(File(path="last.pt"),))
+    assert (found["own"].published, found["by-hand"].published) == (None, None)
+    assert found["figured"].published == Published(fid=9.5, settings="ours")
+    original = CARDS["dit-xl-2-256"]
+    assert (found["same"].weights, found["same"].published) == (original.weights, original.published)
+
+
+def test_wrong_numbers_are_refused_in_a_card_of_any_origin() -> None:
+    base = CARDS["dit-s-2"]
+    few = msgspec.structs.replace(base.backbone, num_classes=12)
+    with pytest.raises(ValueError, match="label table, 12"):
+        msgspec.structs.replace(base, backbone=few)
+    text = msgspec.json.encode(base).replace(b'"null_label":1000', b'"null_label":999')
+    with pytest.raises(msgspec.ValidationError, match="label table, 1000"):
+        msgspec.json.decode(text, type=Card)
 
 
 TOML_LIKE = st.lists(
@@ -188,7 +287,7 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     desk.describes()
     weights = state(TINY_UVIT)
     file = dcae(weights, desk.home / "My model!.safetensors")
-    path = desk.run("import", "--arch", "tiny-uvit", str(file)).stdout.strip()
+    path = desk.run("import", "--like", "tiny-uvit", str(file)).stdout.strip()
     assert all(torch.equal(value, weights[key]) for key, value in load_file(path).items())
     assert desk.run("where", "My-model").stdout.strip() == path
     assert "--overwrite" in desk.fails("import", "My-model", str(file))
@@ -197,9 +296,9 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     listed = json.loads(desk.run("list", "--state", "cached", "--json").stdout)
     assert {entry["name"] for entry in listed} == {"My-model", "tiny"}
     assert "kind DiT instead of U-ViT" in desk.fails("import", "uvit-h-2-256", str(desk.home / "tiny.bin"))
-    assert "no name for a model" in desk.fails("import", "../x", "--arch", "tiny", str(desk.home / "tiny.bin"))
+    assert "not a valid name for a model" in desk.fails("import", "../x", "--like", "tiny", str(desk.home / "tiny.bin"))
     assert "no file" in desk.fails("import", "dit-b-2", str(desk.home / "nothing.pt"))
-    assert "NAME FILE" in desk.fails("import", str(file))
+    assert "NAME FILE" in desk.fails("import", "a", "b", str(file))
 
 
 def test_push_serves_a_team(desk: Desk) -> None:
@@ -224,6 +323,7 @@ def test_push_serves_a_team(desk: Desk) -> None:
     assert len(desk.hub.log) == asked
 
 
+@pytest.mark.slow
 def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     small = state(CARDS["sit-s-2-256"].backbone)
@@ -231,8 +331,8 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     assert "hf:me/several:a.pt, hf:me/several:b.pt" in desk.fails("pull", "hf:me/several")
     line = desk.fails("pull", "hf:me/several:b.pt")
     assert "dit-s-2, sit-s-2-256" in line
-    assert "--arch" in line
-    done = desk.run("pull", f"hf:me/several@{commit}:b.pt", "--arch", "sit-s-2-256", "--json")
+    assert "--like" in line
+    done = desk.run("pull", f"hf:me/several@{commit}:b.pt", "--like", "sit-s-2-256", "--json")
     (pulled,) = json.loads(done.stdout)
     assert torch.equal(load_file(pulled["path"])["pos_embed"], small["pos_embed"])
     shown = json.loads(desk.run("info", f"hf:me/several@{commit}:b.pt", "--json").stdout)
@@ -240,7 +340,7 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     assert shown["weights"]["revision"] == commit
     assert "c.pt" in desk.fails("pull", "hf:me/several:c.pt")
     desk.hub.commit("me/evil", {"../../evil.safetensors": b""})
-    assert "leads out of its repository" in desk.fails("pull", "hf:me/evil")
+    assert "must not lead out of its repository" in desk.fails("pull", "hf:me/evil")
     desk.hub.commit("me/none", {"README.md": b""})
     assert "no checkpoint" in desk.fails("pull", "hf:me/none")
     assert "`ditzoo pull hf:me/none`" in desk.fails("sample", "hf:me/none")
@@ -266,13 +366,13 @@ def test_the_cache_says_what_it_removes(desk: Desk) -> None:
     assert not list((desk.home / "hf/hub").glob("models--*/blobs/*"))
     desk.describes(size=1)  # another source, so that the weights here belong to no card
     assert items[0]["path"] in desk.run("cache", "prune", "--yes").stdout
-    assert "nothing is kept" in desk.fails("cache", "rm", "tiny", "--yes")
+    assert "the caches hold nothing" in desk.fails("cache", "rm", "tiny", "--yes")
 
 
 def test_own_models_sample_and_survive_a_plain_list(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     save_file(load_file(weights_file(CARDS["dit-digits"])), desk.home / "digits2.safetensors")
-    desk.run("import", "--arch", "dit-digits", str(desk.home / "digits2.safetensors"))
+    desk.run("import", "--like", "dit-digits", str(desk.home / "digits2.safetensors"))
     ours, theirs = (desk.home / f"{name}.npy" for name in ("ours", "theirs"))
     for name, latents in (("digits2", ours), ("dit-digits", theirs)):
         out = str(desk.home / "picture.png")
@@ -293,9 +393,20 @@ def test_the_table_in_the_docs_is_the_cards(name: str) -> None:
     assert cells[4:] == [found.licence, figure]
 
 
-def test_the_card_in_the_docs_is_one(tmp_path: Path) -> None:
-    example = re.search(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert example
+def test_the_cards_in_the_docs_are_cards(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     file = tmp_path / "zoo.toml"
-    file.write_text(example[1])
-    assert load_cards(file, CARDS)["moths"].number_of_classes == 12
+    file.write_text("".join(examples))
+    found = load_cards(file, CARDS)
+    assert found["moths"].number_of_classes == 12
+    assert found["repa"].schedule == LinearFlow(noise_at=1, velocity="to_noise")
+    assert found["repa"].sampling.guidance_times == (0.0, 0.7)
+    assert found["repa"].sampling.solver == CARDS["sit-xl-2-256"].sampling.solver
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_docs_say_of_every_card_what_it_was_held_against(name: str) -> None:
+    text = DOCS.with_name("checkpoints.md").read_text(encoding="utf-8").partition("## What each card was compared with")[2]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    rows_of_it = [row for row in rows if any(fnmatchcase(name, pattern) for pattern in re.findall(r"`(.+?)`", row))]
+    assert len(rows_of_it) == 1

@@ -1,4 +1,4 @@
-"""Where a bundle's graphs were changed: the first value that is not that of a fresh export of the same network and settings."""
+"""Where a bundle's graphs were changed: the first value that differs from that of a fresh export with the same settings."""
 
 from __future__ import annotations
 
@@ -7,41 +7,40 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
+from ditzoo.backends.sessions import open_session
 from ditzoo.bundle import Bundle
 from ditzoo.files import cache_dir
 from ditzoo.measure.bisection import Place
 from ditzoo.measure.metrics import relative_l2
+from ditzoo.specs import PRECISION_TRAITS
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.module_outputs import (
-    WATCHED,
+    EXPOSED,
     Node,
     Values,
     ends,
-    expose,
     given,
     network_graphs,
     place_of,
     read_nodes,
+    write_with_outputs,
 )
 from ditzoo_export.settings import Settings
 
 SAME = 1e-6
 """The largest relative L2 error between two runs of the same arithmetic on the same machine."""
 
-_ERRORS_ONLY = 3
-
 
 def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> Place | None:
-    """The first operation of a bundle's network that gives another value on the inputs `evaluation` than a fresh export's.
+    """The first operation of a bundle's network that gives another value than a fresh export, on the inputs `evaluation`.
 
-    First the outputs of the modules `blocks` are compared, then all values of the first one that differs, and what lies
-    between blocks. None where nothing differs, or too few values have the same names to tell; where the bundle is that export;
-    and in bf16, in which no CPU computes.
+    First the outputs of the modules `blocks` are compared, then all values inside of the first one that differs and between
+    blocks. Returns None if nothing differs, if fewer than half of the values have the same names, if the bundle is that fresh
+    export itself, and for a precision that ONNX Runtime cannot run on a CPU.
     """
     fresh = cached_bundle(bundle.card, settings=_settings(bundle))
-    if fresh.path == bundle.path or bundle.manifest.graphs["backbone"].precision == "bf16":
+    if fresh.path == bundle.path or not PRECISION_TRAITS[bundle.manifest.graphs["backbone"].precision].on_cpu:
         return None
     known, written = {(node.graph, node.value) for node in read_nodes(fresh)}, read_nodes(bundle)
     nodes = [node for node in written if (node.graph, node.value) in known]
@@ -57,7 +56,7 @@ def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> P
 
 
 def error(value: np.ndarray, reference: np.ndarray) -> float:
-    """The relative L2 error of a value, or its largest magnitude where it should be zero; a NaN in the same place is right."""
+    """The relative L2 error of a value, or its largest magnitude where the reference is zero. NaN equals NaN."""
     if value.shape != reference.shape:
         return float("inf")
     if np.array_equal(value, reference, equal_nan=True):
@@ -79,12 +78,12 @@ def _settings(bundle: Bundle) -> Settings:
 
 
 def _block(node: Node, blocks: Sequence[str]) -> str:
-    """The block that a node belongs to; empty for the network's own code."""
+    """The path of the block that a node belongs to; empty for the network's own code."""
     return max((path for path in blocks if f"{node.module}.".startswith(f"{path}.")), key=len, default="")
 
 
 def _differences(bundle: Bundle, fresh: Bundle, nodes: Sequence[Node], evaluation: Values) -> Iterator[tuple[Node, float]]:
-    """Those of the nodes whose values are not the same in both, and how far they are apart, in the order of `nodes`."""
+    """The nodes whose values differ between the two bundles, with their errors, in the order of `nodes`."""
     values, expected = (_node_values(each, nodes, evaluation) for each in (bundle, fresh))
     for node in nodes:
         apart = error(values[node.graph, node.value], expected[node.graph, node.value])
@@ -93,10 +92,10 @@ def _differences(bundle: Bundle, fresh: Bundle, nodes: Sequence[Node], evaluatio
 
 
 def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> dict[tuple[str, str], np.ndarray]:
-    """What nodes of a bundle's network give, by graph and value."""
+    """The values that nodes of a bundle's network give, by the names of graph and value."""
     known, found = dict(evaluation), dict[tuple[str, str], np.ndarray]()
     for name, graph in network_graphs(bundle):
-        labels = {WATCHED + node.value: node.value for node in nodes if node.graph == name}
+        labels = {EXPOSED + node.value: node.value for node in nodes if node.graph == name}
         outputs = _run(bundle.path / graph.file, labels, given(graph.inputs, known))
         found |= {(name, value): outputs[label] for label, value in labels.items()}
         known |= {spec.name: outputs[spec.name] for spec in graph.outputs}
@@ -104,12 +103,9 @@ def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> d
 
 
 def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
-    """The outputs of a graph and the values in it that have `labels`, computed node by node as they are written."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
+    """The outputs of a graph, and the values inside of it by their labels in `labels`, computed without optimizations."""
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-        expose(path, Path(scratch), labels)
-        session = ort.InferenceSession(Path(scratch) / path.name, options, providers=["CPUExecutionProvider"])
+        write_with_outputs(path, Path(scratch), labels)
+        session = open_session(Path(scratch) / path.name, optimized=False)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))

@@ -1,4 +1,4 @@
-"""Looking into a network as it runs: the outputs of its modules, by hooks in PyTorch, elsewhere as more outputs of a graph."""
+"""The outputs of a network's modules: read by hooks in PyTorch, and elsewhere as additional outputs of a graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -24,20 +24,23 @@ from ditzoo.files import cache_dir
 from ditzoo.measure.bisection import Place
 from ditzoo.records import Data
 from ditzoo.specs import TensorSpec
-from ditzoo_export.graph import scope_of
+from ditzoo_export.scopes import scope_of
 
 Values: TypeAlias = dict[str, npt.NDArray[Any]]
 
 GRAPHS = ("conditioning", "backbone")
 """The graphs of a network, in the order in which they run."""
 
-WATCHED = "watched."
-"""How the names of outputs begin that a graph has only to be looked into."""
+EXPOSED = "exposed."
+"""How the names of the outputs begin that were added to a graph, so that values inside of it can be read."""
 
 
 class Call(Data, frozen=True, kw_only=True):
-    """A module that runs when a network does: its path, those of the modules inside of whose code it was called, and the shape
-    of its output but for the batch axis. The network itself has the path ""."""
+    """A module that runs when a network does.
+
+    `path` is "" for the network itself. `within` has the paths of the modules whose code it was called from, the outermost
+    first. `shape` is that of its output, without the batch axis.
+    """
 
     path: str
     within: tuple[str, ...]
@@ -55,13 +58,13 @@ class Node(Data, frozen=True, kw_only=True):
 
 
 class OutputReader(Protocol):
-    """A network that can be looked into."""
+    """A network whose modules' outputs can be read."""
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """The outputs of the modules at `calls`, those of them that it has, by path; one evaluation after the other."""
+        """For each evaluation, the outputs of the modules in `calls` by path; modules that it does not have are left out."""
 
     def place(self, path: str, error: float) -> Place:
-        """What computes the output of the module at a `path`."""
+        """The place that computes the output of the module at a `path`."""
 
 
 class TorchOutputReader:
@@ -73,7 +76,7 @@ class TorchOutputReader:
         self._backend, self._net = backend, backend.net
 
     def calls(self, evaluation: Values) -> list[Call]:
-        """Every module that runs, in the order in which they end; the network itself is the last."""
+        """Every module that runs, in the order in which they end. The last is the network itself."""
         running: list[str] = []
         calls: dict[str, Call] = {}
 
@@ -113,14 +116,14 @@ class GraphOutputReader:
         self.ends = ends(read_nodes(bundle))
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """See `OutputReader`. A module that left nothing in the graphs is not there."""
+        """See `OutputReader`. The graphs do not have modules that compute nothing."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            watched = bundle_with_outputs(self.bundle, calls, Path(scratch))
-            with self._reopen(watched) as backend:
+            exposed = bundle_with_outputs(self.bundle, calls, Path(scratch))
+            with self._reopen(exposed) as backend:
                 for evaluation in evaluations:
                     values = backend.values(given(backend.inputs, evaluation))
-                    yield {path: values[WATCHED + path] for path in paths}
+                    yield {path: values[EXPOSED + path] for path in paths}
 
     def place(self, path: str, error: float) -> Place:
         """See `OutputReader`."""
@@ -128,12 +131,12 @@ class GraphOutputReader:
 
 
 def given(specs: Sequence[TensorSpec], values: Values) -> Values:
-    """Those of the values that `specs` name, in the dtypes that they have."""
+    """The values that `specs` name, in the dtypes of the specs."""
     return {spec.name: values[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
 def place_of(node: Node, error: float, *, changed: bool) -> Place:
-    """The place that a node is."""
+    """A node as a place of a bisection."""
     return Place(
         graph=node.graph, module=node.module, operation=node.operation, node=node.name, relative_l2=error, changed=changed
     )
@@ -142,9 +145,9 @@ def place_of(node: Node, error: float, *, changed: bool) -> Place:
 def read_nodes(bundle: Bundle) -> list[Node]:
     """The nodes of a bundle's network, in the order in which they run."""
     return [
-        Node(graph=name, name=node.name, operation=node.op_type, module=scope_of(node), value=node.output[0])
+        Node(graph=name, name=str(node.name), operation=node.op_type, module=scope_of(node), value=str(node.outputs[0].name))
         for name, graph in network_graphs(bundle)
-        for node in onnx.load(bundle.path / graph.file, load_external_data=False).graph.node
+        for node in ir.load(bundle.path / graph.file).graph
     ]
 
 
@@ -154,25 +157,25 @@ def network_graphs(bundle: Bundle) -> list[tuple[str, Graph]]:
 
 
 def ends(nodes: Sequence[Node]) -> dict[str, Node]:
-    """The node that gives the output of each module, by the module's path: the last one that belongs to it."""
+    """The node that gives the output of each module, by the module's path: the last node that belongs to it."""
     found: dict[str, Node] = {}
     for node in nodes:
-        parts = node.module.split(".") if node.module else []
-        for depth in range(len(parts) + 1):
-            found[".".join(parts[:depth])] = node
+        names = node.module.split(".") if node.module else []
+        for depth in range(len(names) + 1):
+            found[".".join(names[:depth])] = node
     return found
 
 
 def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
-    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules at `calls`, in float32.
+    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules in `calls`, in float32.
 
-    Their names are "watched." and the module's path. Modules that left nothing in the graphs are left out.
+    The names of these outputs are "exposed." and the module's path. Modules that no node belongs to are left out.
     """
     found, graphs = ends(read_nodes(bundle)), {}
     for name, graph in network_graphs(bundle):
         here = [call for call in calls if call.path in found and found[call.path].graph == name]
-        expose(bundle.path / graph.file, folder, {WATCHED + call.path: found[call.path].value for call in here})
-        specs = [TensorSpec(name=WATCHED + call.path, shape=("batch", *call.shape)) for call in here]
+        write_with_outputs(bundle.path / graph.file, folder, {EXPOSED + call.path: found[call.path].value for call in here})
+        specs = [TensorSpec(name=EXPOSED + call.path, shape=("batch", *call.shape)) for call in here]
         graphs[name] = msgspec.structs.replace(graph, outputs=(*graph.outputs, *specs))
     for name in (CARD, PLAN):
         shutil.copyfile(bundle.path / name, folder / name)
@@ -180,13 +183,18 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
     return msgspec.structs.replace(bundle, path=folder, manifest=manifest)
 
 
-def expose(path: Path, folder: Path, values: Mapping[str, str]) -> None:
-    """Writes the graph at `path` into `folder`, with an output, in float32, of each name in `values` for the value there."""
-    model = onnx.load(path, load_external_data=False)
+def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> None:
+    """Writes the graph at `path` into `folder` with more outputs: `values` maps their names to those of values inside of it.
+
+    The added outputs are in float32.
+    """
+    model = ir.load(path)
+    known = {value.name: value for node in model.graph for value in node.outputs}
     for name, value in values.items():
-        model.graph.node.append(onnx.helper.make_node("Cast", [value], [name], to=onnx.TensorProto.FLOAT))
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    onnx.save(model, folder / path.name)
+        output = ir.val(name, ir.DataType.FLOAT)
+        ir.node("Cast", [known[value]], {"to": ir.DataType.FLOAT.value}, outputs=[output], graph=model.graph)
+        model.graph.outputs.append(output)
+    ir.save(model, folder / path.name)
     for data in path.parent.glob(f"{path.name}.*"):
         shutil.copyfile(data, folder / data.name)
 
@@ -195,7 +203,7 @@ def expose(path: Path, folder: Path, values: Mapping[str, str]) -> None:
 def _hooked(
     modules: Mapping[str, nn.Module], *, begin: Callable[[str], None], end: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """While inside, `begin` is told the path of a module that begins to run, and `end` also its output."""
+    """In the block, `begin` is called with the path of each module that begins to run, and `end` with path and output."""
 
     def before(path: str) -> Callable[..., None]:
         return lambda module, arguments: begin(path)

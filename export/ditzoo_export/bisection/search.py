@@ -1,9 +1,9 @@
-"""Finding where a network goes wrong: the first block that is beyond the tolerance, and the first operation.
+"""The search for the place where a network goes wrong: the first block beyond the tolerance, and the first operation in it.
 
-The truth is the network in PyTorch; its blocks are the modules that its own code calls. For the first one beyond the tolerance
-there are two questions, in this order. Was the graph changed? Then the first value that a fresh export of the same settings has
-not is the place. If it was not, the candidate's arithmetic is that far off, and the place is the first module inside of the
-block that is beyond the tolerance.
+The reference is the network in PyTorch. Its blocks are the modules that its own code calls. For the first block beyond the
+tolerance, the search first asks whether the graph was changed: then the place is the first value that differs from that of a
+fresh export with the same settings. If the graph was not changed, the candidate's arithmetic is not exact enough, and the place
+is the first module inside of the block that is beyond the tolerance.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from functools import partial
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.batching import chunks
-from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import ROWS, row_of
 from ditzoo.backends.tensorrt import TensorRTBackend, open_engines
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import Bundle, open_bundle
@@ -30,16 +32,16 @@ from ditzoo_export.settings import EngineSettings, Settings
 
 
 def evaluations(drawn: SampledStates, work: SamplingTask, *, rows: Sequence[int]) -> list[Values]:
-    """The inputs of the network at `rows` of the plan, on the latents that were drawn, both halves of guidance."""
+    """The inputs of the network at `rows` of the plan, on the latents that were sampled, with both halves of guidance."""
     return [evaluation_inputs(drawn.states[row], work.plan.rows[row], work.condition) for row in rows]
 
 
 def bisect(reference: Backend, candidate: Backend, evaluations: Sequence[Values], *, tolerance: float) -> Bisection:
-    """Where `candidate` departs from `reference` by more than `tolerance`, in each of the evaluations.
+    """The first place where `candidate` differs from `reference` by more than `tolerance`, in each of the evaluations.
 
-    Raises UsageError for a reference that is not torch, and for a candidate that cannot be looked into.
+    Raises UsageError for a reference that is not torch, and for a candidate whose modules cannot be read.
     """
-    truth, other = TorchOutputReader(_torch(reference)), _watcher(candidate)
+    truth, other = TorchOutputReader(_torch(reference)), _output_reader(candidate)
     calls = truth.calls(evaluations[0])
     profiles = _profiles(truth, other, _blocks(calls), evaluations)
     firsts = [_first(profile, tolerance) for profile in profiles]
@@ -57,14 +59,14 @@ def _torch(reference: Backend) -> TorchBackend:
 
 
 def _blocks(calls: Sequence[Call]) -> list[Call]:
-    """The modules that the network's own code calls, and the network itself behind them."""
+    """The modules that the network's own code calls, and after them the network itself."""
     return [call for call in calls if len(call.within) < 2]
 
 
 def _profiles(
     truth: OutputReader, other: OutputReader, calls: Sequence[Call], evaluations: Sequence[Values]
 ) -> list[dict[str, float]]:
-    """For each evaluation, the error of every module at `calls` that both have, by path, in their order."""
+    """For each evaluation, the error of every module in `calls` that both sides have, by path, in the order of `calls`."""
     return [
         {call.path: error(given[call.path], expected[call.path]) for call in calls if call.path in given}
         for expected, given in zip(truth.look(calls, evaluations), other.look(calls, evaluations), strict=True)
@@ -72,7 +74,7 @@ def _profiles(
 
 
 def _first(profile: dict[str, float], tolerance: float) -> str | None:
-    """The first path beyond the tolerance. A NaN is."""
+    """The first path whose error is beyond the tolerance, or is NaN."""
     return next((path for path, error in profile.items() if not error <= tolerance), None)
 
 
@@ -84,7 +86,7 @@ def _places(
     evaluations: Sequence[Values],
     tolerance: float,
 ) -> list[Place | None]:
-    """The place for each evaluation that has a first block beyond the tolerance."""
+    """For each evaluation the place where it goes wrong; None where no block is beyond the tolerance."""
     places = {i: _changed(other, calls, evaluations[i]) for i, first in enumerate(firsts) if first is not None}
     unchanged = [i for i, place in places.items() if place is None]
     for block in dict.fromkeys(firsts[i] for i in unchanged):
@@ -97,7 +99,7 @@ def _places(
 
 
 def _changed(other: OutputReader, calls: Sequence[Call], evaluation: Values) -> Place | None:
-    """The place where the graph of a candidate that has one was changed."""
+    """The place where the graph of a candidate was changed; None if it was not, or the candidate has no graph."""
     blocks = [call.path for call in _blocks(calls)]
     return first_change(other.bundle, evaluation, blocks) if isinstance(other, GraphOutputReader) else None
 
@@ -110,38 +112,34 @@ def _block_errors(evaluation: Values, profile: dict[str, float], first: str | No
     )
 
 
-def _watcher(candidate: Backend) -> OutputReader:
+def _output_reader(candidate: Backend) -> OutputReader:
     if isinstance(candidate, TorchBackend) and candidate.library == "torch" and not candidate.compiled:
         return TorchOutputReader(candidate)
-    if isinstance(candidate, OnnxRuntimeBackend):
-        return GraphOutputReader(open_bundle(candidate.folder), partial(_on_onnxruntime, candidate))
+    if isinstance(candidate, GraphBackend):
+        return GraphOutputReader(open_bundle(candidate.folder), candidate.reopen)
     if isinstance(candidate, TensorRTBackend):
         settings = engine_settings(open_bundle(candidate.folder))
         return GraphOutputReader(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
-    raise UsageError(f"--bisect can look into torch, onnxruntime, tensorrt and tensorrt_rtx, not into {candidate.name}")
+    readable = ", ".join(row.name for row in ROWS if row.readable_modules)
+    raise UsageError(f"--bisect can look into {readable}, not into {candidate.name}")
 
 
-def _on_onnxruntime(candidate: OnnxRuntimeBackend, watched: Bundle) -> OnnxRuntimeBackend:
-    """The graphs of a watched bundle, opened as the candidate's were."""
-    graphs = watched.manifest.graphs
-    return OnnxRuntimeBackend(watched.path, graphs, watched.card, device=candidate.device, threads=candidate.threads)
+def _on_tensorrt(settings: EngineSettings, exposed: Bundle) -> TensorRTBackend:
+    """Engines of a bundle with more outputs, built for this."""
+    options = OpenOptions(precision=settings.onnx.precision)
+    return open_engines(row_of(settings.flavour), build_engines(exposed, settings), options)
 
 
-def _on_tensorrt(settings: EngineSettings, watched: Bundle) -> TensorRTBackend:
-    """Engines of a watched bundle, built for this."""
-    return open_engines(build_engines(watched, settings), flavour=settings.flavour, precision=settings.onnx.precision)
-
-
-def build_engines(watched: Bundle, settings: EngineSettings) -> Bundle:
-    """Engines of a watched bundle in a folder inside of it. What its graphs show are outputs of the engines too."""
-    folder = watched.path / "engines"
+def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:
+    """Builds engines of a bundle in a folder inside of it. The outputs that its graphs were given are the engines' too."""
+    folder = exposed.path / "engines"
     folder.mkdir()
-    fill_engines(folder, watched, settings, key="watched", made_by={})
+    fill_engines(folder, exposed, settings, key="exposed", made_by={})
     return open_bundle(folder)
 
 
 def engine_settings(bundle: Bundle) -> EngineSettings:
-    """The settings of engines like those of a bundle, in the one profile that runs an image of its default size."""
+    """The settings of engines like those of a bundle, with the one profile that runs a single image of its default size."""
     engines = list(bundle.manifest.engines.values())
     profiles = [(engine, profile) for engine in engines if engine.graph == "backbone" for profile in engine.profiles]
     height, width = choose_size(bundle, None)

@@ -1,12 +1,10 @@
-"""Writing one module as ONNX, and checking the file."""
+"""ONNX files: writing a module of PyTorch as one, checking it, and writing a graph that was changed."""
 
 from __future__ import annotations
 
-import ast
 import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -14,33 +12,30 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass, IdentityEliminationPass
+from onnx_ir.passes.common import IdentityEliminationPass
 from onnxscript.optimizer import optimize_ir
 from torch import nn
 
+from ditzoo.backends.sessions import open_session
 from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
+from ditzoo_export.scopes import keep_only_scopes
 
 Inputs: TypeAlias = dict[str, np.ndarray]
 
-SCOPE = "ditzoo.scope"
-"""The metadata of an ONNX node that says which module of the network it belongs to, such as "blocks.0.attn.qkv"."""
-
 TRACED_BATCH = 2
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _CHECKED_BATCHES = (1, 3)
 
 
 def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
-    """Writes `module` as ONNX, with symbolic axes where the graph's specs have them, and without a trace of this machine; its
-    weights into a file beside it, which ONNX Runtime maps instead of copying it twice.
+    """Writes `module` as ONNX, and its weights into a file beside it, which ONNX Runtime maps instead of copying it twice.
 
-    The module's arguments are named as the graph's inputs; `example` has a value for each.
+    Axes are symbolic where the graph's specs have names. The file holds no paths of this machine. The arguments of the module
+    have the names of the graph's inputs; `example` has a value for each.
     """
     axes = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs}
     with _quiet(), torch.no_grad():
@@ -59,7 +54,7 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
         weights = list(program.model.graph.initializers.values())
         optimize_ir(program.model, num_iterations=1)  # torch has two, and the second finds nothing but identities
         IdentityEliminationPass()(program.model)
-        _keep_scopes_alone(program.model)
+        keep_only_scopes(program.model)
         program.save(path, external_data=True)
         for weight in weights:
             weight.const_value = None  # onnxscript's rules hold on to the last graph that they saw
@@ -79,8 +74,7 @@ def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable
 
 def check_form(path: Path, graph: Graph) -> None:
     """Raises ExportError unless the file is valid ONNX of the graph's opset."""
-    model = onnx.load(path, load_external_data=False)
-    opset = {opset.domain: opset.version for opset in model.opset_import}.get("")
+    opset = ir.load(path).opset_imports.get("")
     if opset != graph.opset:
         raise ExportError(f"{graph.file} was written in opset {opset}, not {graph.opset}; this torch cannot export it")
     try:
@@ -89,30 +83,11 @@ def check_form(path: Path, graph: Graph) -> None:
         raise ExportError(f"{graph.file} is not valid ONNX: {error}; nothing was kept") from error
 
 
-def scope_of(node: onnx.NodeProto) -> str:
-    """The path of the module that a node belongs to; empty for the network itself, and where nothing is known."""
-    return next((entry.value for entry in node.metadata_props if entry.key == SCOPE), "")
-
-
-def spread_scopes(model: onnx.ModelProto, modules: Mapping[str, str]) -> None:
-    """Gives nodes that were added to a graph the module of the value that they give, as `modules` has it by the value's name,
-    or else that of the node that takes what they give."""
-    known = dict(modules)
-    for node in reversed(model.graph.node):
-        if not any(entry.key == SCOPE for entry in node.metadata_props):
-            module = next((known[name] for name in node.output if name in known), "")
-            node.metadata_props.add(key=SCOPE, value=module)
-        for name in node.input:
-            known.setdefault(name, scope_of(node))
-
-
-def _keep_scopes_alone(model: ir.Model) -> None:
-    """Strips all metadata, whose stack traces hold local paths, but for the path of the module that each node belongs to."""
-    scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]
-    ClearMetadataAndDocStringPass()(model)
-    for node, modules in scopes:
-        inner = modules[-2] if len(modules) > 1 else ""
-        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # what the exporter has wrapped around it
+def write_with_weights(model: onnx.ModelProto, path: Path) -> None:
+    """Writes a graph over the one at `path`, and its weights into a file beside it."""
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)
+    onnx.save(model, path, save_as_external_data=True, location=data.name)
 
 
 @contextmanager
@@ -130,7 +105,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _verify(module: nn.Module, graph: Graph, path: Path, example: Callable[[int], np.ndarray]) -> None:
-    session, tolerance = ort.InferenceSession(path, providers=["CPUExecutionProvider"]), TOLERANCES["fp32"].forward
+    session, tolerance = open_session(path), TOLERANCES["fp32"].forward
     for batch in _CHECKED_BATCHES:
         values = example(batch)
         with torch.inference_mode():

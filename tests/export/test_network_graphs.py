@@ -13,9 +13,9 @@ from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
 from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
-from ditzoo_export import cached_bundle, export_onnx, graph, settings, trace
-from ditzoo_export import onnx_bundle as make
-from ditzoo_export.graph import SCOPE, Inputs
+from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files, settings
+from ditzoo_export.onnx_files import Inputs
+from ditzoo_export.scopes import SCOPE
 
 CARDS = list(digits.CARDS)
 
@@ -68,14 +68,14 @@ def broken_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter writes a graph with one weight scaled, as a wrong export would be: valid, and off."""
 
     def write_and_break(module: nn.Module, written: Graph, path: Path, example: Inputs) -> None:
-        graph.write_onnx(module, written, path, example)
+        onnx_files.write_onnx(module, written, path, example)
         model = onnx.load(path)
         largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         values = onnx.numpy_helper.to_array(largest) * 1.001
         largest.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), largest.name))
         onnx.save(model, path)
 
-    monkeypatch.setattr(trace, "write_onnx", write_and_break)
+    monkeypatch.setattr(network_graphs, "write_onnx", write_and_break)
 
 
 @pytest.mark.usefixtures("broken_graph")
@@ -94,7 +94,7 @@ def test_a_graph_of_another_opset_is_not_kept(tmp_path: Path, monkeypatch: pytes
 
 
 def test_exporting_into_nowhere_fails_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make, "fill_onnx", lambda *_, **__: pytest.fail("worked before checking"))
+    monkeypatch.setattr(onnx_bundle, "fill_onnx", lambda *_, **__: pytest.fail("worked before checking"))
     with pytest.raises(UsageError, match="there is no folder"):
         export_onnx(CARDS[0], tmp_path / "missing" / "bundle")
     with pytest.raises(UsageError, match="cannot write to /proc"):

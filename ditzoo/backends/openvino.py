@@ -1,0 +1,76 @@
+"""OpenVINO: the exported graphs of a bundle, on a CPU. Needs no torch.
+
+OpenVINO's default on some CPUs is to compute a float32 graph in bf16. Here it always computes in the types that the graph has:
+bf16 is a bundle that was exported in bf16, in which matrix multiplications are in bf16, and norms and sums in float32.
+
+In int8 it multiplies integers where the graph has scales that were measured at export (`--target tensorrt`). It also reads
+graphs that measure their inputs as they run, and gives the right numbers, but multiplies in float32, slower than in fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.table import BackendRow
+from ditzoo.bundle import Bundle, Graph
+from ditzoo.errors import BackendError
+from ditzoo.specs import Array, Device
+from ditzoo.zoo.card import Card
+
+_DEVICES: dict[Device, str] = {"cpu": "CPU"}
+
+
+def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVinoBackend:
+    """The backend of a bundle's graphs."""
+    return OpenVinoBackend(bundle.path, bundle.manifest.graphs, bundle.card, device=options.device, threads=options.threads)
+
+
+class OpenVinoBackend(GraphBackend):
+    """The graphs of a bundle on OpenVINO. See `ditzoo.backends.graph_backend.GraphBackend`. Arrays are numpy's.
+
+    Raises BackendError if OpenVINO cannot load a graph, or if the graph is in bf16 and the CPU has no such arithmetic.
+    """
+
+    library = "openvino"
+
+    def __init__(
+        self,
+        folder: Path,
+        graphs: Mapping[str, Graph],
+        card: Card,
+        *,
+        device: Device = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(folder, graphs, card, device=device, threads=threads)
+        core = openvino.Core()
+        if self.precision == "bf16" and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
+            raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8")
+        loaded = (self._graph, *([self._conditioning] if self._conditioning else []))
+        self._models = {graph.file: self._load(core, folder / graph.file) for graph in loaded}
+
+    def close(self) -> None:
+        """See `ditzoo.backends.base.Backend`."""
+        self._models = {}
+
+    def _load(self, core: openvino.Core, path: Path) -> openvino.CompiledModel:
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if self.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self.threads
+        try:
+            return core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot load {path}: {error}") from error
+
+    def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
+        if graph.file not in self._models:
+            raise self.closed_error()
+        outputs = self._models[graph.file]([np.ascontiguousarray(inputs[spec.name]) for spec in graph.inputs])
+        return [outputs[spec.name] for spec in graph.outputs]

@@ -1,0 +1,64 @@
+"""Calibration: the largest magnitudes of what the quantized layers take, over a sampling run in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx_ir as ir
+
+from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
+from ditzoo.bundle import Graph
+from ditzoo.families.family import NO_MODULE
+from ditzoo.specs import TensorSpec
+from ditzoo.zoo.card import Card
+from ditzoo_export.quantization.layers import input_of, output_axis, quantized_layers, weights_of
+from ditzoo_export.sampling_run import run_evaluations
+from ditzoo_export.sizes import number_of_tokens
+
+STEPS, SEED = 10, 1
+
+IMAGES, TOKENS = 4, 512
+"""Images of the calibrating run: at least so many, and more of small ones, until they have so many tokens."""
+
+_SUFFIX = "_largest"
+
+
+def largest_inputs(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
+    """The largest magnitude [D] in each channel of each quantized layer's input, by the name of that value.
+
+    They are taken over a sampling run of the float32 graphs in `folder`.
+    """
+    measuring = _write_measuring_graph(folder, graphs["backbone"])
+    images = max(IMAGES, TOKENS // number_of_tokens(card))
+    with OnnxRuntimeBackend(folder, {**graphs, "backbone": measuring}, card) as backend:
+        run = run_evaluations(backend, steps=STEPS, images=images, seed=SEED, read_outputs=backend.values)
+    names = [spec.name for spec in measuring.outputs[1:]]
+    return {name.removesuffix(_SUFFIX): np.max([step.other_outputs[name] for step in run], axis=0) for name in names}
+
+
+def _write_measuring_graph(folder: Path, graph: Graph) -> Graph:
+    """Writes a copy of a graph that also gives the largest magnitudes [D] of each quantized layer's input; returns the copy."""
+    model = ir.load(folder / graph.file)
+    layers = {str(input_of(layer).name): layer for layer in quantized_layers(model.graph, NO_MODULE)}
+    specs = []
+    for name, layer in sorted(layers.items()):
+        channels = weights_of(layer).const_value
+        assert channels is not None, "a quantized layer has weights"
+        specs.append(TensorSpec(name=name + _SUFFIX, shape=(channels.shape.numpy()[1 - output_axis(layer)],)))
+        _add_largest_magnitudes(model.graph, input_of(layer), name + _SUFFIX)
+    ir.save(model, folder / f"measuring-{graph.file}")
+    return msgspec.structs.replace(graph, file=f"measuring-{graph.file}", outputs=(*graph.outputs, *specs))
+
+
+def _add_largest_magnitudes(graph: ir.Graph, value: ir.Value, name: str) -> None:
+    """Adds an output `name` [D] to a graph: the largest magnitude of `value` [..., D] over all axes but the last."""
+    axes = ir.Value(name=f"{name}_axes", const_value=ir.tensor(np.array([0]), name=f"{name}_axes"))
+    graph.register_initializer(axes)
+    magnitude = ir.node("Abs", [value], graph=graph)
+    flat = ir.node("Flatten", magnitude.outputs, {"axis": -1}, graph=graph)
+    output = ir.val(name, ir.DataType.FLOAT)
+    ir.node("ReduceMax", [flat.outputs[0], axes], {"keepdims": 0}, outputs=[output], graph=graph)
+    graph.outputs.append(output)

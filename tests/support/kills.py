@@ -1,0 +1,38 @@
+"""Kills at a chosen file operation: the same point every time, on an idle machine and on a busy one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def count_operations(*folders: Path, kill_at: int | None = None) -> Callable[[], int]:
+    """From now on this process counts what it does to files in `folders`, and kills itself instead of operation `kill_at`.
+
+    The operations are those of Python: opening to write, renaming, removing, making folders and links. Returns the function
+    that says how many there were.
+    """
+    roots = [str(folder) for folder in folders]
+    done = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal done
+        if event == "open":
+            if not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
+                return
+        elif event not in _OPERATIONS:
+            return
+        path = arguments[0]
+        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(tuple(roots)):
+            if done == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done += 1
+
+    sys.addaudithook(hook)
+    return lambda: done
