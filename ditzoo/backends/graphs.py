@@ -42,7 +42,7 @@ def graph_device(device: Device) -> Device:
     if device == "cpu":
         return device
     load_module("onnxruntime")
-    from ditzoo.backends.sessions import has_provider, PROVIDERS
+    from ditzoo.backends.sessions import PROVIDERS, has_provider
 
     if has_provider("cuda"):
         return "cuda"

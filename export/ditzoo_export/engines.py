@@ -5,6 +5,7 @@ Networks are strongly typed: the precision is that of the ONNX graph.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import time
@@ -24,6 +25,9 @@ from ditzoo.specs import Profile
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
 
 log = logging.getLogger(__name__)
+
+_LONGEST_LABEL = 160
+"""Most file systems take names of 255 bytes; a name is also the folder of a model in a Triton repository."""
 
 _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
 
@@ -130,7 +134,7 @@ def _engine(
     """Builds one engine into `folder`."""
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
-    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}{ENGINE}"
+    file = f"{name}-{_labels(profiles)}{ENGINE}"
     (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
     return Engine(
         file=file,
@@ -145,6 +149,14 @@ def _engine(
         outputs=graph.outputs,
         seconds=round(time.perf_counter() - started, 1),
     )
+
+
+def _labels(profiles: Sequence[Profile]) -> str:
+    """Profiles in the name of a file: all of them, or if that is too long their number and a hash of them."""
+    text = "+".join(map(_label, profiles))
+    if len(text) <= _LONGEST_LABEL:
+        return text
+    return f"{len(profiles)}-profiles-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _label(profile: Profile) -> str:
