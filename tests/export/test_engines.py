@@ -54,7 +54,7 @@ def test_many_profiles_have_a_short_name() -> None:
     engines = cached_engines(card, settings=settings, net=net).manifest.engines
     (backbone,) = [engine for engine in engines.values() if engine.graph == "backbone"]
     assert len(backbone.profiles) == 30
-    assert re.fullmatch(r"backbone-30-profiles-[0-9a-f]{8}\.plan", backbone.file)
+    assert re.fullmatch(r"backbone-30-profiles-[0-9a-f]{8}\.engine", backbone.file)
 
 
 def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.LogCaptureFixture) -> None:
