@@ -1,4 +1,4 @@
-"""What takes space in the two caches, ditzoo's own and the Hub's, and how it is checked and removed."""
+"""Lists, checks and removes the files in the two caches, ditzoo's own and the Hub's."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ditzoo.zoo.card import Autoencoder, Card, OnHub
 _EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
 
 _ABANDONED = 600.0
-"""A partial download that was not written to for so many seconds counts as left behind."""
+"""The time, in seconds since the last write, after which a partial download counts as abandoned."""
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """A file or folder that takes space: the model it is for, its cache, what it is, its path, and its size in bytes."""
+    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes."""
 
     model: str
     cache: Literal["ditzoo", "hub"]
@@ -36,12 +36,12 @@ class Item(Data, frozen=True, kw_only=True):
 
 
 def contents(cards: Iterable[Card]) -> list[Item]:
-    """All that was pulled, imported or exported, by model: in ditzoo's cache, and of what `cards` name in the Hub's."""
+    """Everything that was pulled, imported or exported: in ditzoo's cache, and the files of `cards` in the Hub's cache."""
     return [*_weights(), *_bundles(), *_hub_files(cards)]
 
 
 def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
-    """What is kept for the model called `name` alone; raises UsageError where that is nothing."""
+    """The items that only the model called `name` uses. Raises UsageError if there are none."""
     chosen, others = [], set()
     for item in contents(cards):
         if item.model == name:
@@ -50,14 +50,14 @@ def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
             others.add(item.path)
     items = [item for item in chosen if item.path not in others]
     if not items:
-        raise UsageError(f"nothing is kept for {name!r}; see `ditzoo cache ls`")
+        raise UsageError(f"the caches hold nothing for {name!r} alone; see `ditzoo cache ls`")
     return items
 
 
 def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
-    """What nothing uses: partial folders and downloads of killed processes, and weights of cards that have changed since.
+    """The items that nothing uses: partial folders and downloads of killed processes, and weights of none of the `cards`.
 
-    With `downloads`, also the original checkpoints whose canonical form is here and sound.
+    With `downloads`, also the original checkpoints whose canonical form is stored and not damaged.
     """
     known = {store.folder(card) for card in cards}
     items = [item for item in _weights() if item.path not in known]
@@ -69,7 +69,7 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes them. A link in the Hub's cache goes together with its content, unless another revision links to that too."""
+    """Deletes the items. The content of a link in the Hub's cache is deleted too, unless another revision links to it."""
     for item in items:
         if item.path.is_dir():
             shutil.rmtree(item.path)
@@ -84,7 +84,7 @@ def remove(items: Iterable[Item]) -> None:
 
 
 def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
-    """Checks everything that has a checksum against it; yields each item with what is wrong with it, empty if nothing is."""
+    """Checks every item that has a checksum. Yields each item and its problem, "" if there is no problem."""
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
         yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
@@ -94,12 +94,14 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
         damaged = expected is not None and sha256(item.path) != expected
         yield (
             item,
-            f"{item.path} has another sha256 than when it was fetched; the next pull fetches it again" if damaged else "",
+            f"{item.path} has changed since its download: its sha256 differs; the next pull downloads it again"
+            if damaged
+            else "",
         )
 
 
 def _complaint(check: Callable[[], object]) -> str:
-    """The message of the error that a check raises; empty if it raises none."""
+    """The message of the error that `check` raises; "" if it raises none."""
     try:
         check()
     except DitzooError as error:
@@ -112,7 +114,7 @@ def _weights() -> list[Item]:
 
 
 def _bundles() -> list[Item]:
-    """Exported bundles: NAME-KEY."""
+    """The exported bundles. The names of their folders are NAME-KEY."""
     folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
     return [_item(path.name.rpartition("-")[0], "ditzoo", what, path) for what, path in folders if path.is_dir()]
 
@@ -122,7 +124,7 @@ def _hub_files(cards: Iterable[Card]) -> list[Item]:
 
 
 def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
-    """The files in the Hub's cache that belong to `cards`, each with the SHA-256 that was recorded for it."""
+    """The files of `cards` in the Hub's cache, each with its recorded SHA-256."""
     for card in cards:
         for what, source in _sources(card):
             recorded = pins.read(source.repo)
@@ -145,13 +147,13 @@ def _sources(card: Card) -> Iterator[tuple[str, OnHub]]:
 
 
 def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
-    """The shards that were fetched because of an index."""
+    """The paths of the downloaded shards, if the source is an index of shards; else an empty list."""
     indexed = source.files[0].path.endswith(".json") and len(source.files) == 1
     return [path for path in recorded if path.endswith((".safetensors", ".bin"))] if indexed else []
 
 
 def _partial_folders() -> Iterator[Path]:
-    """Folders of conversions that nobody is at: their lock is free."""
+    """The folders of abandoned conversions. Nobody holds their locks."""
     for path in (cache_dir() / "weights").glob(".*"):
         lock = lock_named(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
         try:
@@ -168,7 +170,7 @@ def _partial_downloads() -> Iterator[Path]:
 
 
 def _converted(name: str, cards: Iterable[Card]) -> bool:
-    """Whether the canonical form of that model is here and sound."""
+    """Whether the canonical form of the model called `name` is stored and not damaged."""
     return store.find_sound(next(card for card in cards if card.name == name)) is not None
 
 

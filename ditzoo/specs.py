@@ -158,6 +158,13 @@ class TensorSpec(Data, frozen=True, kw_only=True):
         return tuple(axis if isinstance(axis, int) else axes[axis] for axis in self.shape)
 
 
+def resized(spec: TensorSpec, size: tuple[int, int] | None = None) -> TensorSpec:
+    """A tensor of a network, for latents of another size (height, width), or of any size; what has no size stays as it is."""
+    if len(spec.shape) != 4:
+        return spec
+    return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(size or ("height", "width"))), dtype=spec.dtype)
+
+
 class Range(Data, frozen=True, kw_only=True):
     """The numbers that an axis takes, and the one to be fastest at."""
 

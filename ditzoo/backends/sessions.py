@@ -36,6 +36,11 @@ _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Quantize")
 """Parts of the names of the operations that a GPU is there for. A provider may leave small ones on shapes to the CPU."""
 
 
+def has_provider(device: Device) -> bool:
+    """Whether the installed ONNX Runtime has the execution provider of a device."""
+    return PROVIDERS[device] in ort.get_available_providers()
+
+
 def open_session(
     path: Path,
     *,

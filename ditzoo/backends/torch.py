@@ -19,7 +19,7 @@ from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype, placed
-from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs, resized
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
@@ -50,7 +50,7 @@ class TorchBackend(OpenedBackend):
     part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the
     network through `torch.compile`, which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs.
     `tf32` lets a GPU compute fp32 in TF32. `threads` sets the number of threads of the whole process, because torch has no
-    other setting.
+    other setting. `resizable` says whether the network takes latents of any size; by default, the card says so.
 
     Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
     split.
@@ -69,6 +69,7 @@ class TorchBackend(OpenedBackend):
         threads: int | None = None,
         compiled: bool = False,
         tf32: bool = False,
+        resizable: bool | None = None,
     ) -> None:
         _check_device(device, precision)
         if threads is not None:
@@ -79,8 +80,9 @@ class TorchBackend(OpenedBackend):
         switches = {"tf32": tf32, "split": form == "split", "compiled": compiled}
         self.name, self.tf32 = " ".join([library, precision, device, *(word for word, on in switches.items() if on)]), tf32
         net = load_network(card) if net is None else net
-        self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
-        self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
+        any_size = card.backbone.resizable if resizable is None else resizable
+        self.inputs: tuple[TensorSpec, ...] = _as_run(net.inputs, precision, any_size=any_size)
+        self.outputs: tuple[TensorSpec, ...] = _as_run(net.outputs, precision, any_size=any_size)
         self.device, self.compiled = torch.device(device), compiled
         modules = family_of(card.backbone).half_precision if half_precision is None else half_precision
         net = placed(in_dtype(net, DTYPES[precision], modules=modules), self.device).eval()
@@ -167,8 +169,10 @@ def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[...,
     return lambda *args, **kwargs: graphs(*args, **kwargs).clone()  # the next run writes over what a CUDA graph gave
 
 
-def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
-    """The inputs or outputs of a network in float32 as they are in `precision`."""
+def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bool) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a network in float32 as they are in `precision`, and for latents of any size if `any_size`."""
+    if any_size:
+        specs = tuple(resized(spec) for spec in specs)
     dtype = PRECISION_TRAITS[precision].inputs
     return tuple(msgspec.structs.replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
 

@@ -14,6 +14,7 @@ from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import (
     TOLERANCES,
     Comparison,
+    ForwardError,
     SampledStates,
     SamplingTask,
     arithmetic,
@@ -22,7 +23,9 @@ from ditzoo.measure.parity import (
     forward_errors,
     measure,
 )
+from ditzoo.pictures.decode import Decoder, pixel_values
 from ditzoo.progress import SILENT, Display
+from ditzoo.sampling.sizes import latent_shape
 from ditzoo.specs import Arithmetic, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
@@ -62,6 +65,7 @@ def run_parity(
     task: SamplingTask,
     *,
     rows: Sequence[int],
+    decoder: Decoder,
     recorded: SampledStates | None = None,
     tolerances: Mapping[Arithmetic, Tolerance] = TOLERANCES,
     bisect: Bisect | None = None,
@@ -69,9 +73,10 @@ def run_parity(
 ) -> ParityRun:
     """Compares every backend but the first with the first, and what was `recorded` elsewhere too. All are open at once.
 
-    The reference draws its images once; single evaluations are compared at `rows` of the plan. `bisect` also finds where each
-    backend departs from the reference by more than its forward tolerance. Raises UsageError for no backend and for backends
-    that cannot be compared, and BackendError for a number that is not finite.
+    The reference draws its images once; single evaluations are compared at `rows` of the plan. `decoder` makes the images of
+    all latents. `bisect` also finds where each backend departs from the reference by more than its forward tolerance. Raises
+    UsageError for no backend, for backends that cannot be compared, and for one that does not take latents of the size of the
+    task's noise; and BackendError for a number that is not finite.
     """
     if not openers:
         raise UsageError("say at least one backend: the reference")
@@ -79,7 +84,14 @@ def run_parity(
         reference, *candidates = [stack.enter_context(opener()) for opener in openers]
         for candidate in candidates:
             check_comparable(reference, candidate)
+        _check_size(task, reference, *candidates)
         ours = _follow(reference, task, display)
+        images = pixel_values(reference.card, ours.states[-1], decoder=decoder)
+
+        def compared(theirs: SampledStates, limits: Tolerance, forward: tuple[ForwardError, ...] = ()) -> Comparison:
+            pixels = images, pixel_values(reference.card, theirs.states[-1], decoder=decoder)
+            return measure(reference.card, ours, theirs, task, pixels=pixels, forward=forward, tolerance=limits)
+
         bisections = []
         for candidate in candidates:
             if bisect is not None:
@@ -89,12 +101,17 @@ def run_parity(
         for candidate in candidates:
             theirs = _follow(candidate, task, display)
             forward = forward_errors(reference, candidate, task, ours, rows=rows)
-            limits = tolerances[arithmetic(candidate)]
-            comparisons.append(measure(reference.card, ours, theirs, task, forward=forward, tolerance=limits))
+            comparisons.append(compared(theirs, tolerances[arithmetic(candidate)], forward))
         if recorded is not None:
-            limits = tolerances[recorded.precision]
-            comparisons.append(measure(reference.card, ours, recorded, task, tolerance=limits))
+            comparisons.append(compared(recorded, tolerances[recorded.precision]))
     return ParityRun(comparisons=tuple(comparisons), bisections=tuple(bisections))
+
+
+def _check_size(task: SamplingTask, *backends: Backend) -> None:
+    """Raises UsageError for a backend that does not take latents of the size of the task's noise."""
+    height, width = task.noise(0).shape[2:]
+    for backend in backends:
+        latent_shape(backend, (height, width))
 
 
 def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tolerance]:

@@ -8,7 +8,8 @@ from ditzoo.errors import UsageError, unknown
 from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
-from ditzoo_export.sizes import Size, exactly, own_size, parse_batches, parse_resolution, parse_resolutions, pixels_per_latent
+from ditzoo.zoo.sizes import Size, in_pixels, own_size
+from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
 """The opset of each target. ONNX has an operator for attention from opset 23 on, which TensorRT fuses."""
@@ -49,8 +50,7 @@ class Settings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
-        factor = pixels_per_latent(card)
-        size = "dynamic" if self.size is None else f"{self.size[0] * factor}x{self.size[1] * factor}"
+        size = "dynamic" if self.size is None else in_pixels(card, self.size)
         words = [f"ditzoo export onnx {card.name} --precision {self.precision} --target {self.target} --resolution {size}"]
         words += ["--split" if self.split else "--single"] + (["--guided"] if self.guided else [])
         return " ".join(words)
@@ -116,8 +116,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that builds these engines."""
-        factor = pixels_per_latent(card)
-        sizes = dict.fromkeys(f"{p.axes['height'].opt * factor}x{p.axes['width'].opt * factor}" for p in self.profiles)
+        sizes = dict.fromkeys(in_pixels(card, (p.axes["height"].opt, p.axes["width"].opt)) for p in self.profiles)
         batches = dict.fromkeys(str(profile.axes["batch"]) for profile in self.profiles)
         words = [
             f"ditzoo export tensorrt {card.name} --flavour {self.flavour} --gpu {','.join(self.gpus or (CURRENT,))}",

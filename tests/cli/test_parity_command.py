@@ -69,7 +69,10 @@ def test_a_list_of_backends() -> None:
     ("text", "message"),
     [
         ("tosch", "unknown backend 'tosch'; did you mean torch"),
-        ("torch:int8", "torch has no option 'int8'; it takes fp32, bf16, .* compile, tf32, such as torch:fp32:split:cpu:compile"),
+        (
+            "torch:int8",
+            "torch has no option 'int8'; it takes fp32, .* compile, tf32, such as torch:fp32:split:cpu:compile",
+        ),
         ("diffusers:split", "diffusers has no option 'split'"),
         ("onnxruntime:fp64", "onnxruntime has no option 'fp64'; .*such as onnxruntime:fp32:split:cpu"),
         ("onnxruntime:", "no option ''"),

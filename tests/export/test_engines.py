@@ -49,6 +49,15 @@ def test_merged_profiles_and_resolutions(config: BackboneConfig) -> None:
     ]
 
 
+def test_many_profiles_have_a_short_name() -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_engine_settings(card, gpu="sm89", resolution="8,12,16,20,24,28", batch="1,2,4,8,16", merged=True)
+    engines = cached_engines(card, settings=settings, net=net).manifest.engines
+    (backbone,) = [engine for engine in engines.values() if engine.graph == "backbone"]
+    assert len(backbone.profiles) == 30
+    assert re.fullmatch(r"backbone-30-profiles-[0-9a-f]{8}\.engine", backbone.file)
+
+
 def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.LogCaptureFixture) -> None:
     card, net = random_model(TINY_UVIT)
     bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
