@@ -8,7 +8,6 @@ from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.weights.catalogue import card, card_of, cards
 from ditzoo.weights.hub_reference import PREFIX, pull_reference
-from ditzoo.weights.likeness import Like
 from ditzoo.weights.local import STATES, weights_state
 from ditzoo.weights.pull import Pulled
 from ditzoo.weights.pull import pull as pull_card
@@ -69,6 +68,8 @@ def pull(
     base = None if like is None else card_of(like, argument="like")
     known = model if isinstance(model, Card) else cards().get(model)
     if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or base is not None):
+        from ditzoo.weights.likeness import Like
+
         return pull_reference(model, like=None if base is None else Like(card=base), patience=timeout, advance=advance)
     if base is not None:
         raise UsageError(f"like goes with hf:OWNER/REPO; {model} has a card of its own")
