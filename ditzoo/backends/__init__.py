@@ -11,7 +11,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.backends.options import OpenOptions, check_options, check_precision, check_tf32, parse_spec
 from ditzoo.backends.table import BackendRow, Runs, row_of
 from ditzoo.bundle import Bundle
-from ditzoo.errors import BackendError, MissingPackageError, UsageError
+from ditzoo.errors import BackendError, MissingPackageError, UsageError, check_type
 from ditzoo.files import digest
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.specs import Device, Form, Precision, Profile
@@ -46,6 +46,7 @@ def open_backend(
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
     is not installed, and BackendError if the backend cannot run the model as asked.
     """
+    check_type("name", name, str, "a backend's name, such as 'onnxruntime:int8'")
     spec = parse_spec(name)
     row = row_of(spec.name)
     options = OpenOptions(

@@ -54,7 +54,7 @@ WRONG = {
     "ditzoo.export_onnx('dit-digits', 3)": "out must be the path of a folder, not 3",
     "ditzoo.export_tensorrt('dit-digits', 3)": "out must be the path of a folder, not 3",
     "ditzoo.open_bundle(3)": "path must be the path of a bundle's folder, not 3",
-    "ditzoo.open_backend(3, DIT)": "unknown backend 3; known: diffusers",
+    "ditzoo.open_backend(3, DIT)": "name must be a backend's name, such as 'onnxruntime:int8', not 3",
     "ditzoo.open_backend('torch', DIT, device=3)": "unknown device 3; known: cpu",
     "ditzoo.compare('torch', MODEL.backend, PLAN, classes=[1])": "reference must be an opened backend, such as",
     "ditzoo.compare(MODEL.backend, MODEL.backend, 3, classes=[1])": "plan must be a Plan, such as make_plan makes, not 3",
