@@ -290,7 +290,7 @@ def test_the_report_shows_every_block(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 def test_a_file_has_no_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["parity", "uvit-digits", "--against", "latents.npz", "--bisect"]) == 2
-    assert "--bisect looks into backends, not into files; name one" in capfd.readouterr().err
+    assert "--bisect compares backends, not files; name a second backend" in capfd.readouterr().err
 
 
 def test_a_reference_without_modules_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

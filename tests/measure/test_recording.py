@@ -237,7 +237,7 @@ def test_the_file_says_what_was_drawn(own: dict[str, Any], tmp_path: Path, capfd
     typed = ["parity", "uvit-digits", "--against", str(tmp_path / "a.npz")]
     for option in ("--steps", "--seed", "--classes"):
         assert run([*typed, option, "3"]) == 2
-        assert f"a.npz says what was drawn; leave out {option}" in capfd.readouterr().err
+        assert f"a.npz states what was drawn; leave out {option}" in capfd.readouterr().err
     np.savez(tmp_path / "a.npz", **{**own, "classes": np.array([1, 2, 12])})
     assert run(typed) == 2
     assert "class 12 is out of range" in capfd.readouterr().err
