@@ -118,8 +118,8 @@ def _show(result: Bench) -> None:
     work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC per image and evaluation"
     output.talk(
         f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation; ratio: speed relative"
-        f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time that"
-        " was spent outside the network; MB: peak memory for loading and drawing one image, host + GPU"
+        f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time"
+        " that was spent outside the network; MB: peak memory for loading and drawing one image, host + GPU"
     )
     for ceilings in result.ceilings:
         output.talk(_limits(result, ceilings))
@@ -133,7 +133,8 @@ def _limits(result: Bench, ceilings: Ceilings) -> str:
     parts.append(f"{1e3 * read:.3g} ms for reading the weights once")
     return (
         f"limits of this {ceilings.device} in {ceilings.precision}: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a matrix"
-        f" multiplication, {ceilings.copy / 1e9:.1f} GB/s in a copy; least time of a guided image: {', '.join(parts)}"
+        f" multiplication, {ceilings.copy / 1e9:.1f} GB/s in a copy; least time of one guided evaluation of one image:"
+        f" {', '.join(parts)}"
     )
 
 

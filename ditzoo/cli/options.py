@@ -79,7 +79,7 @@ def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | Non
 
 
 def check_alone(context: typer.Context, why: str, *, allowed: Sequence[str] = ()) -> None:
-    """Raises UsageError if the user gave an option that determines the images and is not `allowed`. `why` starts the message."""
+    """Raises UsageError if an option that determines the images was given and is not `allowed`. `why` starts the message."""
     for name in _WHAT_TO_DRAW:
         source = context.get_parameter_source(name) if name in context.params and name not in allowed else None
         if source is not None and source.name == "COMMANDLINE":

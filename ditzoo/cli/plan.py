@@ -38,7 +38,7 @@ def show(
     guided_channels: GuidedChannels = None,
     json: Json = False,
 ) -> None:
-    """Print the table of a sampler: x[i+1] is a weighted sum of states, predictions (both newest first) and noise."""
+    """Print the table of a sampler. Each new state is a weighted sum of states, predictions (both newest first) and noise."""
     plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
     if json:
         output.data(plan.to_json().decode().rstrip())

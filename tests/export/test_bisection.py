@@ -221,7 +221,7 @@ def test_arithmetic_that_is_not_good_enough_is_named_too(capfd: pytest.CaptureFi
         assert place["module"].startswith(block)
         assert place["relative_l2"] > 0.008
         assert list(moment["blocks"]).index(block) == [error > 0.008 for error in moment["blocks"].values()].index(True)
-    assert "and the first module in it beyond that ends with" in found["verdict"]
+    assert "and the first module in it beyond the tolerance ends with" in found["verdict"]
 
 
 def sampled_inputs(reference: Backend, *, classes: list[int], times: int) -> list[Values]:
