@@ -1,4 +1,4 @@
-"""From what a user calls a model (a name, a folder, a path) to its card or its bundle."""
+"""Finds the card or the bundle of a model from its name or from the path of a folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ditzoo.weights.catalogue import card, folder_of
 from ditzoo.zoo.card import Card
 
 ModelLike: TypeAlias = Card | Bundle | str | os.PathLike[str]
-"""All that says which model is meant: a card, an opened bundle, a model's name, `hf:OWNER/REPO`, or a bundle's folder."""
+"""The ways to name a model: a card, an opened bundle, a model's name, `hf:OWNER/REPO`, or the path of a bundle's folder."""
 
 
 def find_model(model: ModelLike, *, argument: str = "model") -> Card | Bundle:
-    """The card or the bundle that `model` means.
+    """Returns the card or the bundle that `model` names.
 
-    Raises UsageError for an unknown name, and for any other type, whose error names the `argument`. Raises BundleError for a
-    folder that is no bundle, or whose files were changed.
+    Raises UsageError if the name is unknown or if `model` has another type; the message then names the `argument`. Raises
+    BundleError if the folder is not a bundle or if its files were changed.
     """
     if isinstance(model, Card | Bundle):
         return model

@@ -1,4 +1,4 @@
-"""The command line. Each module holds one group of commands and imports what they need only when they run."""
+"""The command line. Each module holds one group of commands. A command imports the library when it runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ditzoo.errors import DitzooError
 
 app = typer.Typer(
     name="ditzoo",
-    help="Diffusion Transformers by name: sample them, export them to ONNX, and measure that both agree.",
+    help="Diffusion Transformers by name: sample them, export them to ONNX, and check that both give the same results.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -49,7 +49,7 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     zoo_file: Annotated[
-        str | None, typer.Option("--zoo", metavar="FILE", help="Cards of your own, in TOML. [default: $DITZOO_ZOO]")
+        str | None, typer.Option("--zoo", metavar="FILE", help="A TOML file with your own cards. [default: $DITZOO_ZOO]")
     ] = None,
 ) -> None:
     if zoo_file is not None:
@@ -59,7 +59,11 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status: 0, 1 (a check or the machine failed), or 2 (what was asked cannot be)."""
+    """Runs the command line and returns the exit status.
+
+    The status is 0 for success, 1 if a check failed or the system reported an error, 2 if the request is wrong or cannot be
+    fulfilled, and 130 if the user stopped the command.
+    """
     try:
         return app(list(arguments), standalone_mode=False) or 0
     except DitzooError as error:

@@ -1,4 +1,4 @@
-"""`ditzoo bench`."""
+"""The command `ditzoo bench`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ditzoo.measure.machine import Ceilings
 
 PROMPT = "a photograph"
-"""What models of text draw as they are measured."""
+"""The prompt that text-to-image models draw during the benchmark."""
 
 _COLUMNS = (
     "backend",
@@ -38,23 +38,23 @@ _COLUMNS = (
 def bench(
     model: Model,
     backends: Annotated[
-        str, typer.Option(metavar="LIST", help=f"What to measure side by side: {BACKEND}.")
+        str, typer.Option(metavar="LIST", help=f"The backends to measure side by side: {BACKEND}.")
     ] = "torch,onnxruntime",
-    batch: Annotated[str, typer.Option(metavar="LIST", help="Images at a time: 1,8,32.")] = "1",
+    batch: Annotated[str, typer.Option(metavar="LIST", help="The batch sizes, in images: 1,8,32.")] = "1",
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
     resolution: Resolution = None,
     repeats: Annotated[int, typer.Option(help="Timed evaluations of each backend at each batch size.")] = 10,
-    warmup: Annotated[int, typer.Option(help="Evaluations before those, not timed.")] = 2,
+    warmup: Annotated[int, typer.Option(help="Evaluations before the timed ones.")] = 2,
     device: Device = "cpu",
     threads: Threads = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw images per second over the batch size, as this .svg file.")
+        Path | None, typer.Option(help="Also plot images per second over the batch size in this .svg file.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Measure backends side by side: time, memory, and the share of the machine's limits that they reach."""
+    """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.backends.options import parse_specs
     from ditzoo.measure.bench import count_multiply_adds, run
     from ditzoo.model.opening import open_model
@@ -115,11 +115,11 @@ def _show(result: Bench) -> None:
         for entry in result.measurements
     ]
     output.table(_COLUMNS, rows)
-    work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC an image and evaluation"
+    work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC per image and evaluation"
     output.talk(
-        f"{result.model}, {result.steps} evaluations an image{work}; ms: one guided evaluation; ratio: times as fast as"
-        f" {first.backend}; error: relative L2, to {first.backend}; outside: the share of the first image's time that was not"
-        " the network's; MB: peak of loading and one image, host + GPU"
+        f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation; ratio: speed relative"
+        f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time"
+        " that was spent outside the network; MB: peak memory for loading and drawing one image, host + GPU"
     )
     for ceilings in result.ceilings:
         output.talk(_limits(result, ceilings))
@@ -127,13 +127,14 @@ def _show(result: Bench) -> None:
 
 
 def _limits(result: Bench, ceilings: Ceilings) -> str:
-    """What a device can do, and how long one guided image takes it at least."""
+    """The limits of a device, and the least time that they allow for one guided image."""
     work, read = result.least_seconds(ceilings)
     parts = [] if work is None else [f"{1e3 * work:.3g} ms of matrix multiplication"]
     parts.append(f"{1e3 * read:.3g} ms for reading the weights once")
     return (
         f"limits of this {ceilings.device} in {ceilings.precision}: {ceilings.multiply_adds / 1e9:.0f} GMAC/s in a matrix"
-        f" multiplication, {ceilings.copy / 1e9:.1f} GB/s in a copy; so one guided image takes at least {' or '.join(parts)}"
+        f" multiplication, {ceilings.copy / 1e9:.1f} GB/s in a copy; least time of one guided evaluation of one image:"
+        f" {', '.join(parts)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How `ditzoo parity --bisect` shows where a candidate departs from the reference."""
+"""Prints the result of `ditzoo parity --bisect`: the blocks where a candidate differs from the reference."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def show_bisection(bisection: Bisection) -> None:
-    """Prints the error of every block at every time, the places, and the verdict."""
+    """Prints the error of every block at every time, the operations that cause the errors, and the verdict."""
     moments = bisection.moments
     beyond = bisection.tolerance
     rows = [(block, *(_cell(moment.blocks[block], beyond) for moment in moments)) for block in moments[0].blocks]
     output.table([bisection.candidate, *(f">time {moment.time:g}" for moment in moments)], rows)
     faults = [(moment.time, moment.fault) for moment in moments if moment.fault is not None]
     if faults:
-        columns = [">time", "first block beyond", "operation", "node", "module", "why"]
+        columns = [">time", "first block beyond tolerance", "operation", "node", "module", "why"]
         output.table(
             columns,
             [
@@ -37,7 +37,7 @@ def show_bisection(bisection: Bisection) -> None:
 
 
 def bisection_facts(bisection: Bisection) -> dict[str, Any]:
-    """A bisection for JSON."""
+    """A bisection as a dictionary for JSON, with its verdict."""
     import msgspec
 
     return {**msgspec.to_builtins(bisection), "verdict": bisection.verdict}

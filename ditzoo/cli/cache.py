@@ -1,4 +1,4 @@
-"""`ditzoo cache`: what takes space, whether it is sound, and getting rid of it."""
+"""The commands `ditzoo cache`: list, verify and remove stored files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.cache import Item
 
-app = typer.Typer(help="What ditzoo keeps on this machine, in its own cache and in the Hub's.", no_args_is_help=True)
+app = typer.Typer(help="List, verify and remove the files in ditzoo's cache and in the Hub's cache.", no_args_is_help=True)
 
-Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
 
 
 @app.command("ls")
 def ls(json: Json = False) -> None:
-    """List what takes space, by model."""
+    """List the stored files of each model, with their sizes."""
     from ditzoo.cache import contents
     from ditzoo.weights.catalogue import cards
 
@@ -30,12 +30,12 @@ def ls(json: Json = False) -> None:
         output.json(items)
         return
     _table(items)
-    output.talk(f"{_size(_total(items))} in all")
+    output.talk(f"{_size(_total(items))} in total")
 
 
 @app.command("verify")
 def verify() -> None:
-    """Check every file against its recorded checksum; exit status 1 if one is damaged."""
+    """Check every file against its recorded checksum. The exit status is 1 if a file is damaged."""
     from ditzoo.cache import verify as check
     from ditzoo.weights.catalogue import cards
 
@@ -51,7 +51,7 @@ def verify() -> None:
 def rm(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
 ) -> None:
-    """Remove all that is kept for models, but not what other models use too."""
+    """Remove all stored files of models, except files that other models use too."""
     from ditzoo.cache import of_model
     from ditzoo.weights.catalogue import cards
 
@@ -62,11 +62,12 @@ def rm(
 @app.command("prune")
 def prune(
     downloads: Annotated[
-        bool, typer.Option("--downloads", help="Also the original checkpoints of models whose canonical form is here.")
+        bool,
+        typer.Option("--downloads", help="Also remove the original checkpoints of models whose canonical weights are stored."),
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Remove what serves nobody: what killed processes left, and weights of cards that have changed."""
+    """Remove unused files: the leftovers of killed processes, and the weights of cards that have changed."""
     from ditzoo.cache import leftovers
     from ditzoo.weights.catalogue import cards
 
@@ -81,9 +82,9 @@ def _remove(items: list[Item], *, yes: bool) -> None:
         return
     _table(items)
     if not yes and not sys.stdin.isatty():
-        raise UsageError("nothing was removed, for there is nobody to ask; add --yes")
+        raise UsageError("nothing was removed: without a terminal, the command cannot ask; add --yes")
     if not yes:
-        typer.confirm(f"Remove these {_size(_total(items))}?", abort=True, err=True)
+        typer.confirm(f"Remove these files ({_size(_total(items))})?", abort=True, err=True)
     remove(items)
     output.talk(f"removed {_size(_total(items))}")
 
@@ -94,7 +95,7 @@ def _table(items: list[Item]) -> None:
 
 
 def _total(items: list[Item]) -> int:
-    """The bytes of all; what several models share counts once."""
+    """The total size in bytes. A file that several models share counts once."""
     return sum({item.path: item.size for item in items}.values())
 
 

@@ -1,4 +1,4 @@
-"""`ditzoo demo`: the whole way on the models that ship with the package."""
+"""The command `ditzoo demo`: sample, export and compare the models that ship with the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ditzoo.cli.options import Threads
 
 
 def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"), threads: Threads = None) -> None:
-    """Draw digits with both embedded models on torch and on ONNX Runtime, and measure that they agree."""
+    """Draw digits with both embedded models on torch and on ONNX Runtime, and measure how well the results agree."""
     import numpy as np
 
     from ditzoo.cli.parity import show

@@ -1,4 +1,4 @@
-"""`ditzoo export`: from a name to what is deployed."""
+"""The commands `ditzoo export`: bundles of ONNX graphs or TensorRT engines, Triton repositories, and archives."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ app = typer.Typer(help="Export a model for deployment.", invoke_without_command=
 Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")]
 Split: TypeAlias = Annotated[
     bool | None,
-    typer.Option(
-        "--split/--single", help="Conditioning in a graph of its own, or all in one. [default: split where it can be]"
-    ),
+    typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. [default: split if possible]"),
 ]
 
 
@@ -26,7 +24,7 @@ Split: TypeAlias = Annotated[
 def matrix(
     context: typer.Context,
     matrix: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Make all that this TOML file asks for; see recipes/.")
+        Path | None, typer.Option(metavar="FILE", help="Make all exports that this TOML file lists; see recipes/.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -36,7 +34,7 @@ def matrix(
             output.data(context.get_help())
         return
     if context.invoked_subcommand is not None:
-        raise UsageError(f"--matrix FILE stands alone: leave out {context.invoked_subcommand}")
+        raise UsageError(f"--matrix FILE takes no subcommand; leave out {context.invoked_subcommand}")
     from ditzoo.model.exporting import check_exporter
 
     check_exporter()
@@ -62,20 +60,22 @@ def onnx(
     name: Name,
     out: OutFolder,
     precision: Precision = "fp32",
-    target: Annotated[str, typer.Option(help="onnxruntime or tensorrt: what the graphs are for.")] = "onnxruntime",
+    target: Annotated[str, typer.Option(help="The runtime that the graphs are for: onnxruntime or tensorrt.")] = "onnxruntime",
     resolution: Annotated[
         str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. [default: the model's]")
     ] = None,
     split: Split = None,
-    guided: Annotated[bool, typer.Option("--guided", help="Also a graph with guidance inside, one label an image.")] = False,
+    guided: Annotated[
+        bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a model to a bundle: ONNX graphs, plan, card and manifest, verified against torch."""
+    """Export a model to a bundle of ONNX graphs, plan, card and manifest. The graphs are verified against torch."""
     from ditzoo.model.exporting import export_onnx
     from ditzoo.weights.catalogue import card
 
     chosen = card(name)
-    with output.status(f"exporting {name}, if it is not there"):
+    with output.status(f"exporting {name}, unless the folder has it"):
         bundle = export_onnx(
             chosen,
             out,
@@ -88,8 +88,8 @@ def onnx(
         )
     checked = bundle.manifest.verified
     output.talk(
-        f"verified against torch in fp32: off by {checked.random:.1e} on random inputs, {checked.trajectory:.1e} in sampling"
-        f" (tolerance {checked.tolerance:.1e})"
+        f"verified against torch in fp32: the error is {checked.random:.1e} on random inputs and {checked.trajectory:.1e} in"
+        f" sampling (tolerance {checked.tolerance:.1e})"
     )
     output.data(str(bundle.path))
 
@@ -99,31 +99,33 @@ def tensorrt(
     name: Name,
     out: OutFolder,
     resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. [default: the model's]")] = None,
-    batch: Annotated[str, typer.Option(help="Rows of the network (guidance takes two an image): 1,4,8-16 or 2-8-16.")] = "1-4",
+    batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
-    gpu: Annotated[str, typer.Option(help="sm89,sm120, or current: the GPU of this machine.")] = "current",
-    profiles: Annotated[str, typer.Option(help="separate: an engine each; merged: all in one.")] = "separate",
+    gpu: Annotated[str, typer.Option(help="A list such as sm89,sm120; or current, the GPU of this machine.")] = "current",
+    profiles: Annotated[
+        str, typer.Option(help="separate: one engine for each profile; merged: one engine for all.")
+    ] = "separate",
     split: Split = None,
     stripped: Annotated[
-        bool, typer.Option("--stripped", help="Without weights: they come from the ONNX file beside it.")
+        bool, typer.Option("--stripped", help="Leave out the weights; they are read from the ONNX file beside the engine.")
     ] = False,
-    refittable: Annotated[bool, typer.Option("--refittable", help="Weights can be replaced.")] = False,
+    refittable: Annotated[bool, typer.Option("--refittable", help="Allow the weights to be replaced.")] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="Runs on sm80 and newer (tensorrt).")
+        bool, typer.Option("--hardware-compatible", help="Run on sm80 and newer (tensorrt only).")
     ] = False,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Runs on newer TensorRTs (tensorrt).")
+        bool, typer.Option("--version-compatible", help="Run on newer TensorRT versions (tensorrt only).")
     ] = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="fp32 is computed in TF32: faster, with limits of its own.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Build TensorRT engines, for each resolution and batch size, from a verified ONNX export."""
+    """Build TensorRT engines for each resolution and batch size from a verified ONNX export."""
     from ditzoo.model.exporting import export_tensorrt
     from ditzoo.weights.catalogue import card
 
     if profiles not in ("separate", "merged"):
-        raise UsageError(f"--profiles is separate or merged, not {profiles!r}")
+        raise UsageError(f"--profiles must be separate or merged, not {profiles!r}")
     chosen = card(name)
     given = {
         "stripped": stripped,
@@ -132,7 +134,7 @@ def tensorrt(
         "version_compatible": version_compatible,
         "tf32": tf32,
     }
-    with output.status(f"building engines of {name}, if they are not there"):
+    with output.status(f"building engines of {name}, unless the folder has them"):
         bundle = export_tensorrt(
             chosen,
             out,
@@ -155,16 +157,16 @@ def tensorrt(
 def triton(
     model: Model,
     repo: Annotated[
-        Path, typer.Option(metavar="DIR", help="The model repository; other models in it stay.", show_default=False)
+        Path, typer.Option(metavar="DIR", help="The model repository. Other models in it are kept.", show_default=False)
     ],
     precision: Precision = "fp32",
-    instances: Annotated[int, typer.Option(help="Instances of each model.")] = 1,
+    instances: Annotated[int, typer.Option(help="The number of instances of each model.")] = 1,
     client: Annotated[
-        bool, typer.Option("--client", help="Also write client.py, which runs the plan against the server.")
+        bool, typer.Option("--client", help="Also write client.py, which runs the plan and calls the server.")
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a Triton model repository: of a name its ONNX graphs, of a bundle its graphs or its engines."""
+    """Write a Triton model repository. A name gives ONNX graphs; a bundle gives its graphs or its engines."""
     from ditzoo.model.exporting import write_triton_repository
 
     written = write_triton_repository(
@@ -179,12 +181,12 @@ def bundle(
     model: Model,
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
 ) -> None:
-    """Pack a bundle for shipping, checked file by file before."""
+    """Check every file of a bundle, then pack it into an archive."""
     from ditzoo.bundle import Bundle, pack
     from ditzoo.model_names import find_model
 
     found = find_model(model)
     if not isinstance(found, Bundle):
-        raise UsageError(f"{model} is a name; export it first: `ditzoo export onnx {model} --out DIR`, then pack DIR")
+        raise UsageError(f"{model} is a name, not a bundle; first run `ditzoo export onnx {model} --out DIR`, then pack DIR")
     pack(found, tar)
     output.data(str(tar))

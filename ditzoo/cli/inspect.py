@@ -1,4 +1,4 @@
-"""`ditzoo inspect`: what is in an exported file."""
+"""The command `ditzoo inspect`: describes an exported file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def inspect(
     ],
     json: Json = False,
 ) -> None:
-    """Show what an exported file takes, gives and holds, where it runs, and what made it."""
+    """Show the inputs, outputs and contents of an exported file, where it runs, and which versions made it."""
     from ditzoo.model.exporting import check_exporter
 
     check_exporter()

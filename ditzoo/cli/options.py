@@ -1,4 +1,4 @@
-"""The options that commands share, and how their texts are read."""
+"""The options that several commands share, and the functions that parse them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import typer
 from ditzoo.errors import UsageError
 
 BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
-"""How a backend of a list is written."""
+"""The syntax of one backend in a list, for help texts."""
 
 _WHAT_TO_DRAW = (
     *("classes", "num", "prompt", "prompts"),
     *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "plan", "resolution", "seed"),
 )
-"""The parameters that say what to draw."""
+"""The parameters that determine the images."""
 
 Model: TypeAlias = Annotated[
     str,
@@ -27,8 +27,8 @@ Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's 
 Classes: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or names. [default: the first ten]")
 ]
-Prompt: TypeAlias = Annotated[list[str] | None, typer.Option(help="What to draw, for models of text; may be repeated.")]
-Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts, one a line.")]
+Prompt: TypeAlias = Annotated[list[str] | None, typer.Option(help="What to draw, for text-to-image models. May be repeated.")]
+Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts, one per line.")]
 Solver: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -36,36 +36,36 @@ Solver: TypeAlias = Annotated[
         help="E.g. ddim:eta=0.5 or diffusers:UniPCMultistepScheduler; see docs/samplers.md. [default: the model's]",
     ),
 ]
-Steps: TypeAlias = Annotated[int | None, typer.Option(help="Evaluations of the network. [default: the model's]")]
+Steps: TypeAlias = Annotated[int | None, typer.Option(help="The number of evaluations of the network. [default: the model's]")]
 Guidance: TypeAlias = Annotated[
-    float | None, typer.Option(help="Scale s in uncond + s (cond - uncond); 1 is none. [default: the model's]")
+    float | None, typer.Option(help="Scale s in uncond + s (cond - uncond); 1 means no guidance. [default: the model's]")
 ]
 GuidanceInterval: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW < sigma/alpha <= HIGH. [default: everywhere]")
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW < sigma/alpha <= HIGH. [default: always]")
 ]
 GuidanceTimes: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only where LOW <= t <= HIGH. [default: the model's]")
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW <= t <= HIGH. [default: the model's]")
 ]
 GuidedChannels: TypeAlias = Annotated[
-    int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
+    int | None, typer.Option(help="Apply guidance only to the first so many channels. [default: the model's]")
 ]
 Resolution: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
-        help="Of the images, in pixels: 256, or 256x384 (height x width). [default: the bundle's, or the model's]",
+        help="Size of the images in pixels: 256, or 256x384 (height x width). [default: the bundle's, or the model's]",
     ),
 ]
-Seed: TypeAlias = Annotated[int, typer.Option(help="Image i gets its noise from (seed, i) alone.")]
+Seed: TypeAlias = Annotated[int, typer.Option(help="The noise of image i depends only on (seed, i).")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
-Threads: TypeAlias = Annotated[int | None, typer.Option(help="CPU threads of the network. [default: all]")]
+Threads: TypeAlias = Annotated[int | None, typer.Option(help="The number of CPU threads of the network. [default: all]")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there already.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists already.")]
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]
 
 
 def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | None:
-    """The prompts of `--prompt` and of the file of `--prompts`, which has one a line; None if there are none.
+    """The prompts of `--prompt` and of the file of `--prompts`, which has one per line. None if there are no prompts.
 
     Raises UsageError if the file cannot be read.
     """
@@ -79,7 +79,7 @@ def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | Non
 
 
 def check_alone(context: typer.Context, why: str, *, allowed: Sequence[str] = ()) -> None:
-    """Raises UsageError if the user also typed an option that says what to draw, unless it is one of the `allowed` ones."""
+    """Raises UsageError if an option that determines the images was given and is not `allowed`. `why` starts the message."""
     for name in _WHAT_TO_DRAW:
         source = context.get_parameter_source(name) if name in context.params and name not in allowed else None
         if source is not None and source.name == "COMMANDLINE":

@@ -1,4 +1,4 @@
-"""The one place that prints: data to stdout, talk to stderr."""
+"""The only module that prints. Data goes to stdout, messages go to stderr."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def data(text: str) -> None:
-    """A line of data."""
+    """Prints a line of data."""
     sys.stdout.write(f"{text}\n")
 
 
 def json(value: Any) -> None:
-    """A value as indented JSON; what JSON has no kind for, such as a path, as its text."""
+    """Prints a value as indented JSON. Values of types that JSON lacks, such as paths, become strings."""
     import msgspec
 
     data(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as data, fitted to a terminal's width but not to a pipe's; ">" before a column's name aligns it right."""
+    """Prints a table as data. On a terminal, it fits the width. A ">" before a column's name aligns the column right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -43,18 +43,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def talk(text: str) -> None:
-    """A line for the person at the terminal."""
+    """Prints a message for the user."""
     _stderr().print(text, **_PLAIN)
 
 
 def error(text: str) -> None:
-    """One line that says what went wrong."""
+    """Prints an error message on one line."""
     _stderr().print(f"error: {' '.join(text.split())}", style="red", **_PLAIN)
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal's stderr; yields the function that advances it by one."""
+    """Shows a progress bar if stderr is a terminal. Yields the function that advances it by one."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
@@ -66,7 +66,10 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for bytes on a terminal's stderr; yields the function that is told a file, its bytes so far, and its size."""
+    """Shows a progress bar for a download if stderr is a terminal.
+
+    Yields the function that updates it. That function takes the path of a file, the bytes received so far, and its size.
+    """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = _stderr()
@@ -82,7 +85,7 @@ def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def status(description: str) -> Iterator[None]:
-    """A spinner on a terminal's stderr, for work whose length is not known; warnings of the library are shown as they come."""
+    """Shows a spinner for work of unknown length if stderr is a terminal. Warnings of the library appear when they occur."""
     console = _stderr()
     handler = logging.StreamHandler(console.file)
     logging.getLogger("ditzoo").addHandler(handler)

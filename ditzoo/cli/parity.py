@@ -1,4 +1,4 @@
-"""`ditzoo parity`."""
+"""The command `ditzoo parity`."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def parity(
         str | None,
         typer.Option(
             metavar="LIST",
-            help=f"The reference first, then what is compared with it: {BACKEND}."
+            help=f"The reference first, then the backends to compare with it: {BACKEND}."
             " [default: torch,onnxruntime; with --against torch]",
         ),
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compare all of them with torch in float64.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Compare all backends with torch in float64.")] = False,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="diffusers|FILE.npz",
-            help="Also compare diffusers' own network, or latents that any other system drew; see docs/parity.md.",
+            help="Also compare diffusers' own network, or latents that another system drew; see docs/parity.md.",
         ),
     ] = None,
     classes: Classes = None,
@@ -61,26 +61,26 @@ def parity(
     steps: Steps = None,
     guidance: Guidance = None,
     plan: Annotated[
-        Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the three above.")
+        Path | None, typer.Option(help="A plan file from `ditzoo plan save`. It replaces --solver, --steps and --guidance.")
     ] = None,
     resolution: Resolution = None,
     seed: Seed = 0,
-    times: Annotated[int, typer.Option(help="At how many timesteps to compare single evaluations.")] = 5,
+    times: Annotated[int, typer.Option(help="The number of timesteps at which single evaluations are compared.")] = 5,
     device: Device = "cpu",
     threads: Threads = None,
     tolerance: Annotated[
         str | None,
-        typer.Option(metavar="NAME=VALUE,...", help="Other limits: forward, sample, psnr. [default: those of the precision]"),
+        typer.Option(
+            metavar="NAME=VALUE,...", help="Other limits for forward, sample or psnr. [default: those of the precision]"
+        ),
     ] = None,
     bisect: Annotated[
-        bool, typer.Option("--bisect", help="Also say where it breaks: the error of every block, the first operation beyond.")
+        bool, typer.Option("--bisect", help="Also show the error of every block, and the first operation beyond the tolerance.")
     ] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a report with plots and pictures, as this one .html file.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a report with plots and pictures to this .html file.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure how far backends are apart; exit status 1 if one is beyond its tolerance."""
+    """Measure how far the results of backends differ. The exit status is 1 if a backend exceeds its tolerance."""
     from ditzoo.model.comparing import RECORDING
     from ditzoo.model.comparing import parity as compare
     from ditzoo.model_names import find_model
@@ -88,7 +88,7 @@ def parity(
 
     found = find_model(model)
     if against is not None and against.endswith(RECORDING):
-        check_alone(context, f"{against} says what was drawn", allowed=("plan",))
+        check_alone(context, f"{against} states what was drawn", allowed=("plan",))
     if html is not None:
         _check_html(html)
     run = compare(
@@ -119,7 +119,7 @@ def parity(
 
 
 def show(reports: Sequence[Report], bisections: Sequence[Bisection] = (), *, json: bool) -> None:
-    """Prints the reports: a table, each number beside its tolerance, or JSON; and the bisections, if there are, one each."""
+    """Prints the reports as a table with the limits, or as JSON, and then the bisections, if there are any."""
     from ditzoo.cli.bisection import bisection_facts, show_bisection
 
     if json:
@@ -146,7 +146,7 @@ def show(reports: Sequence[Report], bisections: Sequence[Bisection] = (), *, jso
     ]
     output.table(columns, rows)
     output.talk(
-        "forward: relative L2 error of one evaluation, the largest over timesteps and labels; sample: of the final latents"
+        "forward: largest relative L2 error of one evaluation over timesteps and labels; sample: that of the final latents"
     )
     for bisection in bisections:
         show_bisection(bisection)

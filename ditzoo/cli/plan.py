@@ -1,4 +1,4 @@
-"""`ditzoo plan`: the sampler as a table."""
+"""The commands `ditzoo plan`: the sampler as a table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.plan.table import Plan
 
-app = typer.Typer(help="Show or save the exact sampler, as a table of numbers.", no_args_is_help=True)
+app = typer.Typer(help="Show or save the exact sampler as a table of numbers.", no_args_is_help=True)
 
 
 @app.command("show")
@@ -38,14 +38,14 @@ def show(
     guided_channels: GuidedChannels = None,
     json: Json = False,
 ) -> None:
-    """Print the table of a sampler: x[i+1] = sum of states and predictions, the newest first, and noise."""
+    """Print the table of a sampler. Each new state is a weighted sum of states, predictions (both newest first) and noise."""
     plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
     if json:
         output.data(plan.to_json().decode().rstrip())
         return
     output.talk(
         f"{plan.solver}: x[0] = {plan.initial:.6g} z; guidance on {plan.guided_channels} of {plan.channels} channels;"
-        f" {sum(1 if row.guidance == 1 else 2 for row in plan.rows)} forward passes an image where guidance is not 1"
+        f" {sum(1 if row.guidance == 1 else 2 for row in plan.rows)} forward passes per image if guidance is not 1"
     )
     rows = [
         (
@@ -72,7 +72,7 @@ def save(
     guidance_times: GuidanceTimes = None,
     guided_channels: GuidedChannels = None,
 ) -> None:
-    """Write the table of a sampler as JSON, for `sample --plan` or a client of your own."""
+    """Write the table of a sampler as JSON, for `sample --plan` or for your own client."""
     from ditzoo.files import check_writable
 
     check_writable(out.parent)

@@ -1,4 +1,4 @@
-"""`ditzoo pull`, `import`, `push` and `to-diffusers`."""
+"""The commands `ditzoo pull`, `import`, `push` and `to-diffusers`."""
 
 from __future__ import annotations
 
@@ -33,20 +33,21 @@ LikeCard: TypeAlias = Annotated[
     typer.Option(
         "--like",
         metavar="CARD",
-        help="The card whose conventions the weights have: schedule, prediction, decoder. Their file says the rest.",
+        help="A card with the same conventions: schedule, prediction and decoder. The file of the weights shows the rest.",
     ),
 ]
 Heads: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="The number of heads, where the network is not as wide as CARD's.")
+    int | None,
+    typer.Option(metavar="N", min=1, help="The number of attention heads. Needed if the network is not as wide as CARD's."),
 ]
 ClassCount: TypeAlias = Annotated[
-    int | None, typer.Option("--classes", metavar="N", min=1, help="How many classes there are, the null label not counted.")
+    int | None, typer.Option("--classes", metavar="N", min=1, help="The number of classes, without the null label.")
 ]
 Entry: TypeAlias = Annotated[
     str | None, typer.Option(metavar="KEY", help="The entry of a training checkpoint to take. [default: the averaged weights]")
 ]
 Prefix: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="PREFIX", help="What the keys of the network begin with; other keys are left out.")
+    str | None, typer.Option(metavar="PREFIX", help="The start of the network's keys. Tensors with other keys are left out.")
 ]
 
 
@@ -59,19 +60,19 @@ def pull(
     classes: ClassCount = None,
     entry: Entry = None,
     prefix: Prefix = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Resolve the newest revision anew, where the card pins none.")
-    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Look up the newest revision again, if the card pins none.")] = False,
     timeout: Timeout = TIMEOUT,
     json: Json = False,
 ) -> None:
-    """Fetch models from the Hub, verified, in one canonical form; what is here already makes no request."""
+    """Fetch models from the Hub, verify them, and store them in one canonical form. Stored models need no request."""
     _quiet_client()
-    said, pick = _like(like, heads, classes), _pick(entry, prefix)
+    from ditzoo.model.pulling import pull as fetch
+
+    stated, pick = _like(like, heads, classes), _pick(entry, prefix)
     done = []
     for name in names:
         with _showing(name) as advance:
-            pulled = _pull(name, said, pick, update=update, timeout=timeout, advance=advance)
+            pulled = fetch(name, like=stated, pick=pick, update=update, timeout=timeout, advance=advance)
         done.append({"model": name, "path": str(pulled.path), "source": pulled.source})
         if not json:
             _tell(name, pulled)
@@ -80,29 +81,32 @@ def pull(
 
 
 def import_(
-    arguments: Annotated[list[str], typer.Argument(metavar="[NAME] FILE", help="A model's name, and its checkpoint.")],
+    arguments: Annotated[list[str], typer.Argument(metavar="[NAME] FILE", help="A model's name, and its checkpoint file.")],
     like: LikeCard = None,
     heads: Heads = None,
     classes: ClassCount = None,
     entry: Entry = None,
     prefix: Prefix = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that are stored already.")] = False,
 ) -> None:
-    """Take in a checkpoint that is not on the Hub, as the weights of a card or as a model of your own (NAME, or the file's)."""
+    """Import a checkpoint that is not on the Hub.
+
+    If NAME has a card, FILE becomes its weights. Otherwise FILE becomes a model of your own. NAME defaults to the file's name.
+    """
     from ditzoo.weights.importing import import_file, import_own
 
     if len(arguments) not in (1, 2):
-        raise UsageError("import takes NAME FILE, or FILE alone; `ditzoo list` shows the names")
+        raise UsageError("import takes NAME FILE, or only FILE; `ditzoo list` shows the names")
     file = Path(arguments[-1])
     name = arguments[0] if len(arguments) == 2 else re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-.")
-    card, said, pick = _written_card(name), _like(like, heads, classes), _pick(entry, prefix)
-    if card is not None and said is not None:
-        raise UsageError(f"{name} has a card; choose another name, or leave out --like, --heads and --classes")
+    card, stated, pick = _written_card(name), _like(like, heads, classes), _pick(entry, prefix)
+    if card is not None and stated is not None:
+        raise UsageError(f"{name} already has a card; choose another name, or leave out --like, --heads and --classes")
     with output.status(f"converting {file}"):
         if card is not None:
             stored = import_file(card, file, overwrite=overwrite, pick=pick)
         else:
-            stored = import_own(name, file, like=said or _as_before(name), overwrite=overwrite, pick=pick)
+            stored = import_own(name, file, like=stated or _as_before(name), overwrite=overwrite, pick=pick)
     card = stored.card
     output.talk(
         f"{name}: layout {stored.manifest.layout}, {card.number_of_classes} classes, null label"
@@ -114,7 +118,7 @@ def import_(
 def push(
     name: Name,
     repo: Annotated[
-        str, typer.Argument(metavar="USER/REPO", help="The repository; made if it is not there.", show_default=False)
+        str, typer.Argument(metavar="USER/REPO", help="The repository. It is created if it does not exist.", show_default=False)
     ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
@@ -125,13 +129,13 @@ def push(
     card = _card(name)
     with output.status(f"uploading {name} to {repo}"):
         reference = upload(card, repo, private=private)
-    output.talk(f"licence of {name}: {card.licence}; your team gets it with `ditzoo pull hf:{repo}`")
+    output.talk(f"licence of {name}: {card.licence}; your team can pull it with `ditzoo pull hf:{repo}`")
     output.data(reference)
 
 
 def to_diffusers(
     name: Name,
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="The new folder.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create.", show_default=False)],
     timeout: Timeout = TIMEOUT,
 ) -> None:
     """Write a DiT as a folder that diffusers' DiTPipeline loads."""
@@ -144,23 +148,10 @@ def to_diffusers(
     output.data(str(out))
 
 
-def _pull(name: str, like: Like | None, pick: Pick | None, *, update: bool, timeout: float, advance: Advance) -> Pulled:
-    from ditzoo.weights.catalogue import cards
-    from ditzoo.weights.hub_reference import PREFIX, pull_reference
-    from ditzoo.weights.pull import pull as fetch
-
-    known = cards().get(name)
-    if name.startswith(PREFIX) and (known is None or update or like is not None or pick is not None):
-        return pull_reference(name, like=like, pick=pick, patience=timeout, advance=advance)
-    if like is not None:
-        raise UsageError(f"--like, --heads and --classes go with hf:OWNER/REPO; {name} has a card of its own")
-    return fetch(known or _card(name), update=update, patience=timeout, advance=advance, pick=pick)
-
-
 def _like(name: str | None, heads: int | None, classes: int | None) -> Like | None:
-    """What the options say of a model; None where they say nothing."""
+    """The values of --like, --heads and --classes, or None if none of them was given."""
     if name is None and (heads is not None or classes is not None):
-        raise UsageError("--heads and --classes go with --like CARD")
+        raise UsageError("--heads and --classes need --like CARD")
     if name is None:
         return None
     from ditzoo.weights.likeness import Like
@@ -169,7 +160,7 @@ def _like(name: str | None, heads: int | None, classes: int | None) -> Like | No
 
 
 def _pick(entry: str | None, prefix: str | None) -> Pick | None:
-    """Where the options say that the network is in its file; None where they say nothing."""
+    """The values of --entry and --prefix, or None if neither was given."""
     if entry is None and prefix is None:
         return None
     from ditzoo.checkpoint import Pick
@@ -178,7 +169,7 @@ def _pick(entry: str | None, prefix: str | None) -> Pick | None:
 
 
 def _as_before(name: str) -> Like | None:
-    """What a model of one's own was like when it was imported first; None where there is none of that name."""
+    """The conventions of the user's own model `name` from its first import, or None if there is no such model."""
     from ditzoo.weights.catalogue import cards
     from ditzoo.weights.likeness import Like
 
@@ -188,9 +179,9 @@ def _as_before(name: str) -> Like | None:
 def _tell(name: str, pulled: Pulled) -> None:
     source = pulled.source
     if source is None:
-        output.talk(f"{name} is here already")
+        output.talk(f"{name} is stored already")
     elif pulled.resolved_now:
-        output.talk(f"{name}: resolved the newest revision of {source.repo} to {source.revision}, and recorded it")
+        output.talk(f"{name}: the newest revision of {source.repo} is {source.revision}; recorded it")
     else:
         output.talk(f"{name}: {source.repo} at {source.revision}")
     output.data(str(pulled.path))
@@ -198,7 +189,7 @@ def _tell(name: str, pulled: Pulled) -> None:
 
 @contextmanager
 def _showing(name: str) -> Iterator[Advance]:
-    """A progress bar for downloads, and the library's warnings as they come."""
+    """Shows a progress bar for downloads, and the library's warnings when they occur."""
     handler = _Talk()
     logging.getLogger("ditzoo").addHandler(handler)
     try:
@@ -214,7 +205,7 @@ class _Talk(logging.Handler):
 
 
 def _quiet_client() -> None:
-    """Keeps the client's own remarks off the terminal; they are read when it is first imported."""
+    """Turns off the messages of the Hub's client. Call it before the client is imported, which reads these variables."""
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -226,7 +217,7 @@ def _card(name: str) -> Card:
 
 
 def _written_card(name: str) -> Card | None:
-    """The card of that name that somebody wrote: ditzoo, or the user in a file of cards."""
+    """The card called `name` in ditzoo or in the user's file of cards. None for models that were only imported or pulled."""
     from ditzoo.weights.catalogue import written
 
     return written().get(name)

@@ -1,4 +1,4 @@
-"""`ditzoo run`: a recipe, step by step."""
+"""The command `ditzoo run`: runs a recipe step by step."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ def run_recipe(
     recipe: Annotated[
         str,
         typer.Argument(
-            metavar="RECIPE.toml|reproduce", help="The file of a recipe; or reproduce: the recipe of NAME.", show_default=False
+            metavar="RECIPE.toml|reproduce",
+            help="The file of a recipe; or reproduce, for the recipe of NAME.",
+            show_default=False,
         ),
     ],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The model to reproduce.", show_default=False)] = None,
-    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run this step alone, even if it is done.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="STEP", help="Run only this step, even if it is done.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where to work, and to keep the record. [default: runs/RECIPE or runs/NAME]")
+        Path | None,
+        typer.Option("--dir", help="The folder for the results and the record. [default: runs/RECIPE or runs/NAME]"),
     ] = None,
 ) -> None:
-    """Run the steps of a recipe that are not done yet; each one's outcome is recorded, so that it can go on later.
+    """Run the steps of a recipe that are not done yet. Outcomes are recorded, so the same command can continue later.
 
     `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, and draw
-    the images of the published FID with the card's own settings.
+    the images for the published FID with the settings of the card.
     """
     from ditzoo.recipes import RECORD, load_recipe
     from ditzoo.recipes import run_recipe as run
@@ -42,24 +45,24 @@ def run_recipe(
 
     if recipe == REPRODUCE:
         if name is None:
-            raise UsageError("run reproduce needs the name of a model; `ditzoo list` shows all")
+            raise UsageError("run reproduce needs the name of a model; `ditzoo list` shows the names")
         folder = folder or Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "--", name)
         loaded = _reproduction(name, folder)
     else:
         if name is not None:
-            raise UsageError(f"the recipe {recipe} names its model; leave out {name!r}, or write `ditzoo run reproduce {name}`")
+            raise UsageError(f"the recipe {recipe} names its model; leave out {name!r}, or run `ditzoo run reproduce {name}`")
         root = context.find_root().command
         loaded = load_recipe(Path(recipe), models=cards(), commands=getattr(root, "commands", {}))
         folder = folder or Path("runs") / Path(recipe).stem
     passed = run(loaded, folder, only=only, begin=lambda step: output.talk(f"{step.name}: ditzoo {' '.join(step.command)}"))
     _show(loaded, folder)
     if not passed:
-        output.talk(f"the record is {folder / RECORD}; the same command goes on from the step that failed")
+        output.talk(f"the record is {folder / RECORD}; the same command continues from the failed step")
         raise typer.Exit(1)
 
 
 def _reproduction(name: str, folder: Path) -> Recipe:
-    """The recipe made from a card; says which files have to be put into the working folder."""
+    """Makes the recipe from a card. Tells the user which files must be put into the working folder."""
     from ditzoo.recipes import needed_files, reproduction
     from ditzoo.weights.catalogue import card
 
@@ -71,7 +74,7 @@ def _reproduction(name: str, folder: Path) -> Recipe:
 
 
 def _show(recipe: Recipe, folder: Path) -> None:
-    """Prints what became of each step, and the figure to expect."""
+    """Prints the outcome of each step, and the FID that is expected."""
     from ditzoo.recipes import outcomes
 
     done = outcomes(folder)

@@ -1,4 +1,4 @@
-"""`ditzoo sample`."""
+"""The command `ditzoo sample`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sample(
     ] = None,
     classes: Classes = None,
     num: Annotated[
-        int | None, typer.Option(help="How many images; classes and prompts take turns. [default: one each, or 10]")
+        int | None, typer.Option(help="The number of images; classes or prompts repeat in order. [default: one each, or 10]")
     ] = None,
     prompt: Prompt = None,
     prompts: Prompts = None,
@@ -62,11 +62,14 @@ def sample(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
-    plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the five above.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="A plan file from `ditzoo plan save`. It replaces --solver, --steps and the guidance options."),
+    ] = None,
     resolution: Resolution = None,
     seed: Seed = 0,
-    like: Annotated[Path | None, typer.Option(help="Repeat what made this PNG file of ours.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images at a time; changes no image. [default: all at once]")] = None,
+    like: Annotated[Path | None, typer.Option(help="Repeat the request that is stored in this PNG file by ditzoo.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per batch. It changes no image. [default: all]")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -77,19 +80,21 @@ def sample(
     save_latents: Annotated[
         Path | None,
         typer.Option(
-            help="Save the latents [N, C, H, W] as this .npy file, or .npz: with what made them, for `parity --against`."
+            help="Save the latents [N, C, H, W] to this .npy file; or .npz, with noise and plan, for `parity --against`."
         ),
     ] = None,
-    preview: Annotated[int | None, typer.Option(help="Also save the first batch after every so many steps.")] = None,
-    animate: Annotated[Path | None, typer.Option(help="Also save the first batch's way as this .webp or .gif.")] = None,
+    preview: Annotated[
+        int | None, typer.Option(help="Also save pictures of the first batch after every so many steps.")
+    ] = None,
+    animate: Annotated[Path | None, typer.Option(help="Also save the steps of the first batch as this .webp or .gif.")] = None,
     device: Device = "cpu",
     precision: Annotated[
-        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). [default: fp32, or what the bundle was exported in]")
+        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). [default: fp32, or that of the bundle]")
     ] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Draw images with a model, on any backend."""
+    """Draw images with a model on any backend."""
     from ditzoo.backends.options import BackendSpec
     from ditzoo.model.opening import default_backend, open_model
     from ditzoo.model_names import find_model
@@ -103,7 +108,7 @@ def sample(
     from ditzoo.weights.catalogue import card_of
 
     if like is not None:
-        check_alone(context, "--like repeats a picture exactly")
+        check_alone(context, "--like repeats the request of a picture")
         request = read_request(like)
         found = find_model(model or request.model)
         if card_of(found).name != request.model:
@@ -178,7 +183,7 @@ def _draw(
     animate: Path | None,
     decoder: Decoder,
 ) -> list[Path]:
-    """Samples, decodes and writes, batch by batch; returns what was written."""
+    """Samples, decodes and writes the images batch by batch. Returns the paths of the files."""
     import numpy as np
 
     from ditzoo.measure.recording import save_latents
@@ -218,7 +223,7 @@ def _draw_latents(
     batch: int | None,
     path: Path,
 ) -> list[Path]:
-    """Samples and writes the latents alone, which takes no decoder; returns what was written."""
+    """Samples and writes only the latents, which needs no decoder. Returns the path of the file."""
     import numpy as np
 
     from ditzoo.measure.recording import save_latents
@@ -236,12 +241,12 @@ def _draw_latents(
 
 
 def _steps(request: SampleRequest, batch: int | None) -> int:
-    """How many steps there are in all batches of a request."""
+    """The number of steps over all batches of a request."""
     return -(-request.count // (batch or request.count)) * len(request.plan.rows)
 
 
 def _check_targets(target: Path | None, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
-    """Raises UsageError for a file that cannot be written, before any work is done."""
+    """Raises UsageError if an output file cannot be written. Called before any work is done."""
     from ditzoo.files import check_writable
     from ditzoo.pictures.sheets import check_picture_path
     from ditzoo.pictures.writers import is_folder

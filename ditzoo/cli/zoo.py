@@ -1,4 +1,4 @@
-"""`ditzoo list`, `ditzoo info` and `ditzoo where`."""
+"""The commands `ditzoo list`, `ditzoo info` and `ditzoo where`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from ditzoo.cli.options import Json, Name
 if TYPE_CHECKING:
     from ditzoo.zoo.card import Card
 
-_UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
+_UNVERIFIED = "no: third parties state it; a pull or an import checks it"
 
 
 def list_models(
-    family: Annotated[str | None, typer.Option(help="Only models of a family, such as dit or sit.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Only models of images this wide, in pixels.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only embedded, cached, hub, by-hand or architecture.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only models of this family, such as dit or sit.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Only models whose images have this width in pixels.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only models in this state: embedded, cached, hub, by-hand or architecture.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the models, and where their weights are."""
@@ -33,7 +35,7 @@ def list_models(
 
 
 def info(name: Name, json: Json = False) -> None:
-    """Show all that a model's card says."""
+    """Show all fields of a model's card."""
     import msgspec
 
     from ditzoo.weights.catalogue import card
@@ -53,7 +55,7 @@ def info(name: Name, json: Json = False) -> None:
 
 
 def where(name: Name) -> None:
-    """Print where a model's verified canonical weights are."""
+    """Print the path of a model's verified canonical weights."""
     from ditzoo.weights.catalogue import card
     from ditzoo.weights.local import weights_file
 
@@ -69,7 +71,7 @@ def _row(card: Card) -> tuple[str, ...]:
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested records, each with its dotted path."""
+    """The leaf values of nested records, each with its dotted path."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _flat(inner, f"{path}.{key}" if path else key)

@@ -1,1 +1,1 @@
-"""Measurements: image metrics, parity between backends, bisection of differences, benchmarks, and the reports of them."""
+"""Measurements: image metrics, parity between backends, bisection of differences, benchmarks, and reports."""

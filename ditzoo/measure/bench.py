@@ -1,6 +1,6 @@
-"""Benchmarks: what backends cost, measured side by side in one run on the same work.
+"""Benchmarks: the time and memory of several backends, measured side by side in one run on the same inputs.
 
-All contestants are open at once and take turns, one evaluation each, so that whatever else the machine does hits all alike.
+All backends are open at once and take turns, one evaluation each. Other load on the machine then affects all of them equally.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ class Spread(Data, frozen=True, kw_only=True):
 
 
 class Measurement(Data, frozen=True, kw_only=True):
-    """What one backend costs at one batch size.
+    """The time and memory that one backend takes at one batch size.
 
-    `evaluation` is one guided evaluation of `batch` images, both halves in one call; `images_per_second` is what a whole plan
-    at that pace gives. `error` is the relative L2 error of that evaluation to the first backend's. `load` and `first_image` are
-    seconds, the latter from an opened backend to the latents in numpy; `overhead` is the share of it that was not spent in the
-    network's calls (on a CPU; on a GPU, calls may end before their work does). Memory is in bytes: the peak of loading and
-    drawing one image, above what was in use before; None where the system does not tell. `speed` is multiply-adds per second,
-    None without torch to count them.
+    `evaluation` is the time of one guided evaluation of `batch` images; one call takes both halves of the batch, with the
+    labels and with the null label. `images_per_second` is derived from it for all steps of the plan. `error` is the relative L2
+    error of the evaluation; the first backend is the reference. `load` is the time to open the backend. `first_image` is the
+    time from then to the latents of one image in numpy. Both are in seconds. `overhead` is the share of `first_image` that was
+    not spent in calls of the network. It is only meaningful on a CPU: on a GPU, a call may return before its work is done.
+    `host_memory` and `device_memory` are in bytes: the peak while the backend loads and draws one image. For the host, the
+    memory in use before is subtracted. They are None if the system does not report them. `speed` is in multiply-adds per
+    second; it is None if torch is not installed, which counts them.
     """
 
     backend: str
@@ -68,10 +70,10 @@ class Measurement(Data, frozen=True, kw_only=True):
 
 
 class Bench(Data, frozen=True, kw_only=True):
-    """A whole benchmark, with what it ran on.
+    """The results of a benchmark, with a description of the machine.
 
-    `multiply_adds` is for one image and evaluation, `rows` how many a guided image takes. `ceilings` are those of the processor
-    and of the GPU, where torch has one.
+    `parameters` is the number of parameters of the network. `multiply_adds` is for one evaluation of one row of the batch;
+    a guided image takes `rows` rows. `ceilings` are the limits of the processor, and of the GPU if torch uses one.
     """
 
     model: str
@@ -84,23 +86,26 @@ class Bench(Data, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...]
 
     def share(self, measurement: Measurement) -> float | None:
-        """How much of the most multiply-adds per second of its device a backend reaches; None where either is not known."""
+        """The speed of a backend as a share of its device's limit in multiply-adds per second; None if either is unknown."""
         device = "cpu" if "cpu" in measurement.backend.split() else "cuda"
         rate = next((ceilings.multiply_adds for ceilings in self.ceilings if ceilings.device == device), None)
         return None if measurement.speed is None or rate is None else measurement.speed / rate
 
     def least_seconds(self, ceilings: Ceilings) -> tuple[float | None, float]:
-        """The least seconds that one guided image takes on a device: for the arithmetic (None where that is not known), and for
-        reading the weights once."""
+        """The least time in seconds for one guided evaluation of one image on a device.
+
+        The first number is the time for the arithmetic, or None if `multiply_adds` is unknown. The second number is the time
+        for reading the weights once.
+        """
         read = PRECISION_TRAITS[ceilings.precision].bytes * self.parameters / ceilings.copy
         work = None if self.multiply_adds is None else self.rows * self.multiply_adds / ceilings.multiply_adds
         return work, read
 
 
 def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
-    """The multiply-adds of one evaluation of a card's network on one image; None without torch, which counts them.
+    """The number of multiply-adds of one evaluation of a card's network on one image. None if torch is not installed.
 
-    `size` is the height and width of the latents, by default those of training.
+    `size` is the height and width of the latents; the default is that of training.
     """
     try:
         from ditzoo.measure.operations import multiply_adds
@@ -121,19 +126,20 @@ def run(
     multiply_adds: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Bench:
-    """Measures every backend at every batch size; `advance` is called after each round of one evaluation a backend.
+    """Measures every backend at every batch size.
 
-    `size` is the height and width of the latents, by default those of training, or of a backend that takes no others. `text` is
-    the condition of one prompt, for models that take text. `multiply_adds` is what one image's evaluation takes
-    (`count_multiply_adds`). Raises UsageError for no backend, a batch or a number of repeats below 1, backends of different
-    models, or a size that a backend does not take.
+    Each round is one evaluation on every backend. `advance` is called after each round. `size` is the height and width of the
+    latents. The default is the size that all backends take, or that of training if they take any. `text` is the condition of
+    one prompt, for text-to-image models. `multiply_adds` is the number of multiply-adds for one evaluation of one image; see
+    `count_multiply_adds`. Raises UsageError if there is no backend, if a batch size or the number of repeats is below 1, if the
+    number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
         loaded = [_load(stack, opener, plan, size, text) for opener in openers]
         backends = [entry[0] for entry in loaded]
         if any(backend.card != backends[0].card for backend in backends):
-            raise UsageError("these backends run different models; compare one model with itself")
+            raise UsageError("these backends run different models; choose backends that run the same model")
         halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
         measurements = []
         height, width = (latent_shape(backends[0], size) if size else common_shape(*backends))[1:]
@@ -165,7 +171,7 @@ class _Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text: Condition | None) -> tuple[Backend, _Costs]:
-    """Opens a backend and draws one image, with what that took."""
+    """Opens a backend and draws one image. Returns the backend, and the time and memory for both."""
     before = _reset_peak()
     started = time.perf_counter()
     backend = stack.enter_context(opener())
@@ -188,7 +194,7 @@ def _take_turns(
     warmup: int,
     advance: Callable[[], object],
 ) -> tuple[list[Spread], list[Floats]]:
-    """A, B, A, B ...: the seconds of one evaluation, for each backend with its inputs, and what it gives."""
+    """Evaluates the backends in turn (A, B, A, B). Returns the times in seconds and the last output of each backend."""
     outputs: list[Floats] = [np.empty(0)] * len(backends)
     timings: list[list[float]] = [[] for _ in backends]
     for turn in range(warmup + repeats):
@@ -213,7 +219,7 @@ def _inputs(backend: Backend, plan: Plan, batch: int, size: Size, text: Conditio
 
 
 def _condition(card: Card, batch: int, text: Condition | None) -> Condition | None:
-    """What a batch of images shows: the classes in turn, or the text in all of them."""
+    """The condition of a batch: the classes in order, or the same text for every image."""
     if text is not None:
         return msgspec.structs.replace(text, values=np.repeat(text.values[:1], batch, axis=0))
     count = card.number_of_classes
@@ -245,7 +251,7 @@ def _spread(values: Sequence[float]) -> Spread:
 
 
 def _reset_peak() -> int | None:
-    """Makes the system forget the peak of this process's memory; returns what is in use now, or None where it cannot."""
+    """Resets the peak memory of this process. Returns the memory in use in bytes, or None if the system cannot reset it."""
     try:
         _RESET_PEAK.write_text("5")
     except OSError:
@@ -254,7 +260,7 @@ def _reset_peak() -> int | None:
 
 
 def _peak() -> int | None:
-    """The peak of this process's memory since the last reset, in bytes."""
+    """The peak memory of this process since the last reset, in bytes. None if the system does not report it."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:
@@ -264,7 +270,7 @@ def _peak() -> int | None:
 
 
 def _device_peak() -> int | None:
-    """The peak of the GPU memory that torch holds, where torch is loaded and uses one."""
+    """The peak GPU memory that torch allocated, in bytes. None if torch is not loaded or has no GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None
@@ -273,7 +279,7 @@ def _device_peak() -> int | None:
 
 def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:
     if not openers:
-        raise UsageError("say at least one backend to measure")
+        raise UsageError("name at least one backend to measure")
     for name, value, least in (*(("batch", batch, 1) for batch in batches), ("repeats", repeats, 1), ("warmup", warmup, 0)):
         if value < least:
             raise UsageError(f"{name} must be {least} or more, not {value}")

@@ -1,4 +1,4 @@
-"""Where two backends part: the error of every block of a network, and the place where it goes beyond the tolerance."""
+"""Records of a bisection: the error of every block of a network, and the operation where it first exceeds the tolerance."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import math
 from ditzoo.records import Data
 
 OUTPUT = "prediction"
-"""What the network itself is called among its blocks: its output, behind all of them."""
+"""The name under which the output of the whole network is listed, after its blocks."""
 
 
 class Place(Data, frozen=True, kw_only=True):
-    """An operation of a network, and how far its output is off (relative L2).
+    """An operation of a network, and the relative L2 error of its output.
 
-    `module` is a path in the network, such as "blocks.3.mlp.fc1"; empty for the network's own code. `operation` is the kind of
-    an ONNX node, `node` its name and `graph` where it is; or, in PyTorch, a kind of module, the others being empty.
-    `changed`: a fresh export of the same network has another value there, so that the graph was changed. Else it is what ends
-    the first module beyond the tolerance.
+    `module` is a path in the network, such as "blocks.3.mlp.fc1". It is empty for code outside the submodules. In an ONNX
+    graph, `operation` is the type of a node, `node` its name, and `graph` the name of the graph. In PyTorch, `operation` is the
+    class of a module, and `node` and `graph` are empty. If `changed` is True, the value differs from that in a fresh export of
+    the same network, so somebody changed the graph. Otherwise this is the last operation of the first module whose error
+    exceeds the tolerance.
     """
 
     graph: str
@@ -32,14 +33,14 @@ class Place(Data, frozen=True, kw_only=True):
 
 
 class Fault(Data, frozen=True, kw_only=True):
-    """The first block beyond the tolerance, and the place that this comes from."""
+    """The first block whose error exceeds the tolerance, and the operation that causes it."""
 
     block: str
     place: Place
 
 
 class BlockErrors(Data, frozen=True, kw_only=True):
-    """One evaluation: the relative L2 error of each block's output, in the order in which they ran, and the fault, if any."""
+    """The relative L2 error of each block's output in one evaluation, in execution order, and the fault, if any."""
 
     time: float
     blocks: dict[str, float]
@@ -47,7 +48,7 @@ class BlockErrors(Data, frozen=True, kw_only=True):
 
 
 class Bisection(Data, frozen=True, kw_only=True):
-    """How `candidate` departs from `reference`, block by block, at some times of a trajectory."""
+    """The errors of `candidate` against `reference`, block by block, at some times of a trajectory."""
 
     reference: str
     candidate: str
@@ -56,21 +57,21 @@ class Bisection(Data, frozen=True, kw_only=True):
 
     @property
     def finite(self) -> bool:
-        """Whether no block gave a NaN or infinity."""
+        """Whether every block's output is free of NaN and infinity."""
         return all(math.isfinite(error) for moment in self.moments for error in moment.blocks.values())
 
     @property
     def verdict(self) -> str:
-        """What was found, in a sentence."""
+        """The result in one sentence."""
         faults = [(moment, moment.fault) for moment in self.moments if moment.fault is not None]
         for moment, fault in faults:
             first = f"{fault.block} is the first block beyond {self.tolerance:.1e}"
             seen = f"{_state(moment.blocks[fault.block])} at time {moment.time:g}"
-            often = f"{len(faults)} of {len(self.moments)} times have one"
+            often = f"{len(faults)} of {len(self.moments)} times exceed it"
             return f"{self.candidate}: {first} ({seen}; {often}), {_cause(fault.place)}"
         errors = [(error, block, moment.time) for moment in self.moments for block, error in moment.blocks.items()]
         worst, block, time = max(errors)
-        furthest = f"the furthest off is {block}, {worst:.1e} at time {time:g}"
+        furthest = f"the largest error is {worst:.1e}, in {block} at time {time:g}"
         return f"{self.candidate}: no block is beyond {self.tolerance:.1e}; {furthest}"
 
 
@@ -81,4 +82,4 @@ def _state(error: float) -> str:
 def _cause(place: Place) -> str:
     if place.changed:
         return f"because the graph was changed: {place} is the first operation that differs from a fresh export"
-    return f"and the first module in it beyond that ends with {place}"
+    return f"and the first module in it beyond the tolerance ends with {place}"

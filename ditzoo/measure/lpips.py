@@ -1,4 +1,4 @@
-"""LPIPS: how far apart pictures look (arXiv 1801.03924, version 0.1 on AlexNet), where its weights are on the disk."""
+"""LPIPS, a perceptual distance of pictures (arXiv 1801.03924, version 0.1 on AlexNet). Its weights must be on the disk."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from ditzoo.sampling.noise import Floats
 
 ALEXNET, LINEAR = "alexnet-owt-7be5be79.pth", "weights/v0.1/alex.pth"
 LEAST, SLICE = 31, 8
-"""The least side of a picture, in pixels, and how many pictures are looked at at once."""
+"""The smallest side of a picture in pixels, and the number of pictures in one batch."""
 
-_CONVOLUTIONS = ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1))  # AlexNet's: number, stride, padding
+_CONVOLUTIONS = ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1))  # of AlexNet: index, stride, padding
 _POOLED = (3, 6)
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 def lpips(value: Floats, reference: Floats) -> float:
-    """The mean LPIPS of pixel values 0 ... 255, [N, H, W, 1 or 3] each; 0 where they are equal.
+    """The mean LPIPS of two arrays of pixel values from 0 to 255, each [N, H, W, 1 or 3]. It is 0 if they are equal.
 
-    Raises UsageError for pictures that are too small, MissingPackageError, with the remedy, where the weights of AlexNet or of
-    the package lpips are not on the disk (nothing is ever downloaded), and CheckpointError where they cannot be read.
+    Nothing is ever downloaded. Raises UsageError if the pictures are too small. Raises MissingPackageError if the weights of
+    AlexNet or the package lpips are not on the disk; the message says how to get them. Raises CheckpointError if the weights
+    cannot be read.
     """
     if min(value.shape[1:3]) < LEAST:
-        raise UsageError(f"LPIPS is for pictures of {LEAST} pixels or more; these have {min(value.shape[1:3])}")
+        raise UsageError(f"LPIPS needs pictures of {LEAST} pixels or more; these have {min(value.shape[1:3])}")
     linear, alexnet = _read(_linear()), _read(_alexnet())
     distances = []
     for i in range(0, len(value), SLICE):
@@ -52,7 +53,7 @@ def _alexnet() -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
     if not path.is_file():
         raise MissingPackageError(
-            f"LPIPS needs AlexNet's weights, {path}, which ditzoo does not download: python -c"
+            f"LPIPS needs AlexNet's weights in {path}; ditzoo does not download them; run python -c"
             " \"import torchvision; torchvision.models.alexnet(weights='DEFAULT')\""
         )
     return path
@@ -67,14 +68,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _scaled(pixels: Floats) -> Tensor:
-    """Pixel values as AlexNet saw them in training."""
+    """Pixel values [N, H, W, 1 or 3], normalised as in AlexNet's training, as [N, 3, H, W]."""
     x = torch.from_numpy(pixels.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1  # N C H W
     shift, scale = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (_SHIFT, _SCALE))
     return (x - shift) / scale  # N 3 H W
 
 
 def _distance(a: Tensor, b: Tensor, alexnet: Mapping[str, Tensor], linear: Mapping[str, Tensor]) -> Tensor:
-    """LPIPS of each pair, [N]: the weighted squares of what differs between unit vectors of features (eq. 1)."""
+    """LPIPS of each pair, [N]: the weighted squared differences of the normalised feature vectors (eq. 1)."""
     total = torch.zeros(len(a))
     for i, pair in enumerate(zip(_features(a, alexnet), _features(b, alexnet), strict=True)):
         first, second = (x / (x.norm(dim=1, keepdim=True) + 1e-10) for x in pair)  # N C h w
@@ -84,7 +85,7 @@ def _distance(a: Tensor, b: Tensor, alexnet: Mapping[str, Tensor], linear: Mappi
 
 
 def _features(x: Tensor, weights: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """What AlexNet (arXiv 1404.5997, as torchvision has it) computes after each convolution."""
+    """The activations of AlexNet (arXiv 1404.5997, as in torchvision) after each convolution, [N, C, h, w]."""
     for number, stride, padding in _CONVOLUTIONS:
         x = F.max_pool2d(x, 3, 2) if number in _POOLED else x
         weight, bias = weights[f"features.{number}.weight"], weights[f"features.{number}.bias"]

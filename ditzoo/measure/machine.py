@@ -1,4 +1,4 @@
-"""The machine of a benchmark: what it is, and what its processor and its GPU can do at most."""
+"""The machine of a benchmark: its description, and the measured limits of its processor and its GPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from ditzoo.specs import Device, Precision
 
 
 class Ceilings(Data, frozen=True, kw_only=True):
-    """What a device can do at most, measured: multiply-adds per second of a large matrix product in `precision`, and bytes per
-    second, read and written, of a large copy."""
+    """The measured limits of a device.
+
+    `multiply_adds` is the number per second in a large matrix multiplication in `precision`. `copy` is the number of bytes per
+    second, read plus written, in a large copy.
+    """
 
     device: Device
     precision: Precision
@@ -26,7 +29,7 @@ class Ceilings(Data, frozen=True, kw_only=True):
 
 
 def machine() -> dict[str, str]:
-    """What it all ran on: processor, cores, system and versions."""
+    """The description of this machine: processor, cores, system, and the versions of packages."""
     from importlib.metadata import PackageNotFoundError, version
     from os import cpu_count
 
@@ -40,7 +43,7 @@ def machine() -> dict[str, str]:
 
 
 def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
-    """Measures the processor's own limits with numpy: a product of two square float32 matrices, and a copy of 256 MB."""
+    """Measures the processor's own limits with numpy: a float32 matrix multiplication, and a copy of 256 MB."""
     a = np.ones((side, side), dtype=np.float32)
     source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
     product = min(seconds(lambda: a @ a) for _ in range(repeats))
@@ -49,7 +52,7 @@ def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
 
 
 def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
-    """Measures the GPU's own limits, if torch is loaded and has one: a product in bfloat16, and a copy of 1 GB."""
+    """Measures the GPU's own limits, if torch is loaded and has one: a bfloat16 matrix multiplication, and a copy of 1 GB."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []
@@ -64,7 +67,7 @@ def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes."""
+    """The time in seconds that one call of `work` takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

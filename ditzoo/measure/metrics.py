@@ -1,4 +1,4 @@
-"""How far pictures are apart, in the measures that papers use."""
+"""Metrics of the difference between pictures or arrays, as papers use them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from ditzoo.sampling.noise import Floats
 
 
 def psnr(value: Floats, reference: Floats) -> float | None:
-    """The peak signal-to-noise ratio in dB of pixel values 0 ... 255; None where they are equal."""
+    """The peak signal-to-noise ratio in dB of pixel values from 0 to 255. None if they are all equal."""
     error = float(((value.astype(np.float64) - reference) ** 2).mean())
     return 20 * math.log10(255) - 10 * math.log10(error) if error > 0 else None
 
 
 def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
-    """The mean structural similarity of pixel values 0 ... 255, [N, H, W, C] each, over flat windows of `side` x `side`.
+    """The mean structural similarity of pixel values from 0 to 255, each [N, H, W, C].
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, eq. 13; sample variances.
+    The windows are `side` x `side` pixels with uniform weights, and the variances are sample variances. Source:
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, eq. 13.
     """
     a, b = (
         np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (side, side), axis=(1, 2)) for x in (value, reference)
@@ -34,7 +35,7 @@ def ssim(value: Floats, reference: Floats, *, side: int = 7) -> float:
 
 
 def lpips_or_why_not(value: Floats, reference: Floats) -> tuple[float | None, str]:
-    """LPIPS (see `ditzoo.measure.lpips`) of pixel values 0 ... 255, or None, and why."""
+    """LPIPS (see `ditzoo.measure.lpips`) of pixel values from 0 to 255, and ""; or None, and the reason why it is missing."""
     try:
         from ditzoo.measure.lpips import lpips
 
@@ -54,11 +55,11 @@ def relative_l2(value: np.ndarray, reference: np.ndarray) -> float:
 
 
 def max_abs(value: np.ndarray, reference: np.ndarray) -> float:
-    """The largest difference of two numbers, in float64."""
+    """The largest absolute difference of two elements at the same place, in float64."""
     return float(np.abs(np.subtract(value, reference, dtype=np.float64)).max())
 
 
 def cosine(value: np.ndarray, reference: np.ndarray) -> float:
-    """The cosine of the angle between two arrays as vectors, in float64."""
+    """The cosine of the angle between two arrays, taken as vectors, in float64."""
     a, b = value.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

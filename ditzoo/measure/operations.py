@@ -1,4 +1,4 @@
-"""How much arithmetic a network is, counted operation by operation."""
+"""Counts the multiply-adds of a network, operation by operation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from ditzoo.zoo.sizes import Size
 
 
 def multiply_adds(config: BackboneConfig, *, batch: int = 1, size: Size | None = None) -> int:
-    """The multiply-adds of one evaluation of the network on `batch` latents: what the papers' tables call Gflops, times 1e9.
+    """The number of multiply-adds of one evaluation of the network on `batch` latents.
 
-    `size` is the height and width of the latents, by default those of training.
-
-    Counts matrix products, convolutions and attention; element by element work is left out, as the papers do. Nothing is
-    computed: the network runs on torch's meta device.
+    The tables of the papers give this number, divided by 1e9, as Gflops. `size` is the height and width of the latents; the
+    default is that of training. Matrix multiplications, convolutions and attention are counted. Elementwise operations are
+    not, as in the papers. Nothing is computed: the network runs on torch's meta device.
     """
     with torch.device("meta"):
         net = build(config).eval()

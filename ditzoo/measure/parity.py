@@ -1,4 +1,4 @@
-"""Parity: how far one backend is from another, on the same plan and the same noise, in numbers."""
+"""Parity: measures how far the results of two backends differ for the same plan and the same noise."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from ditzoo.specs import PRECISION_TRAITS, TF32_TOLERANCE, Arithmetic, Precision
 from ditzoo.zoo.card import Card
 
 TIMES, LATENTS = 5, 4
-"""The grid on which single evaluations are compared: at how many timesteps, and on how many latents of each. Every label that
-was asked for is tried on all of them."""
+"""Single evaluations are compared at this many timesteps, and at each timestep on this many latents.
+
+Each of these latents is evaluated with every requested label.
+"""
 
 
 TOLERANCES: dict[Arithmetic, Tolerance] = {
@@ -34,7 +36,7 @@ TOLERANCES: dict[Arithmetic, Tolerance] = {
 
 
 class LabelError(Data, frozen=True, kw_only=True):
-    """The error of one evaluation at one time under one label, over some latents of the reference's trajectory."""
+    """The error of single evaluations at one time with one label, over some latents of the reference's trajectory."""
 
     label: str
     relative_l2: float
@@ -42,9 +44,12 @@ class LabelError(Data, frozen=True, kw_only=True):
 
 
 class ForwardError(Data, frozen=True, kw_only=True):
-    """The error of one evaluation at one time: of the raw output, over the grid of labels and latents, and of the guided
-    prediction, over the images with their own labels. `labels` has every label's share, the null label's too; none for an
-    unconditional network."""
+    """The errors of single evaluations at one time.
+
+    `relative_l2`, `max_abs` and `cosine` compare the raw outputs over all labels and some latents. `guided_relative_l2`
+    compares the guided predictions of all images, each with its own label. `labels` has the error of each label, including the
+    null label. It is empty for an unconditional network.
+    """
 
     time: float
     relative_l2: float
@@ -55,17 +60,17 @@ class ForwardError(Data, frozen=True, kw_only=True):
 
     @property
     def worst(self) -> float:
-        """The relative L2 error of the label that is furthest off."""
+        """The largest relative L2 error over the labels and over all outputs together."""
         return float(np.max([self.relative_l2, *(error.relative_l2 for error in self.labels)]))
 
 
 class Report(Data, frozen=True, kw_only=True):
-    """How far `candidate` is from `reference`.
+    """The differences of `candidate` from `reference`.
 
-    `forward` is empty where there are latents of the candidate but no network. `drift` is the relative L2 error of the latents
-    after each step, the last being that of the final sample; it is the only one where no others are known. `psnr` is in dB over
-    pixel values 0 ... 255, None where all are equal; `ssim` is 1 where they are. `lpips` is None where it could not be had, and
-    `no_lpips` then says why.
+    `forward` is empty if only latents of the candidate are known and not its network. `drift` has the relative L2 error of the
+    latents after each step; the last number is that of the final latents. If only the final latents are known, it is the only
+    number. `psnr` is in dB over pixel values from 0 to 255. If all pixels are equal, `psnr` is None and `ssim` is 1. If LPIPS
+    cannot be computed, `lpips` is None and `no_lpips` is the reason.
     """
 
     model: str
@@ -90,12 +95,12 @@ class Report(Data, frozen=True, kw_only=True):
 
     @property
     def worst_forward(self) -> float | None:
-        """The largest relative L2 error of all times and labels."""
+        """The largest relative L2 error over all times and labels. None if `forward` is empty."""
         return float(np.max([error.worst for error in self.forward])) if self.forward else None
 
     @property
     def passed(self) -> bool:
-        """Whether every number is within its tolerance. A NaN never is."""
+        """Whether every number is within its tolerance. NaN counts as outside."""
         return (
             (self.worst_forward is None or self.worst_forward <= self.tolerance.forward)
             and self.sample_relative_l2 <= self.tolerance.sample
@@ -104,7 +109,7 @@ class Report(Data, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A report, the final latents [N, C, h, w] that it is about, and their pixel values [N, H, W, channels] from 0 to 255."""
+    """A report, the final latents [N, C, h, w] of both sides, and their pixel values [N, H, W, channels] from 0 to 255."""
 
     report: Report
     reference: Floats
@@ -114,7 +119,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SamplingTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What both sides draw: the plan, what the images show, and their noise."""
+    """The task of both sides: the plan, the condition (the classes or prompts of the images), and the noise."""
 
     plan: Plan
     condition: Condition | None
@@ -122,7 +127,7 @@ class SamplingTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampledStates(msgspec.Struct, frozen=True, kw_only=True):
-    """What one side drew: every state [N, C, H, W], from before the first step on, or the last alone."""
+    """The results of one side: its states [N, C, H, W] before the first step and after each step, or only the last state."""
 
     name: str
     precision: Precision
@@ -144,9 +149,10 @@ def compare(
 ) -> Comparison:
     """Samples the same images on both backends, and evaluates both networks on latents of the reference's trajectory.
 
-    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. Their size
-    is the one that both backends take, and that of training if both take any. `advance` is called after each step. Raises
-    UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
+    There is one image for each of `classes`, or for each value of `condition`. An unconditional model draws `count` images. The
+    size is the one that both backends take, or that of training if both take any. Single evaluations are compared at `times`
+    timesteps. `advance` is called after each step. Raises UsageError if `times` is below 1 or if the backends cannot be
+    compared, and BackendError if a number is not finite.
     """
     check_backend("reference", reference)
     check_backend("candidate", candidate)
@@ -172,23 +178,23 @@ def arithmetic(backend: Backend) -> Arithmetic:
 
 
 def check_comparable(reference: Backend, candidate: Backend) -> None:
-    """Raises UsageError where two backends run different models, or the same on latents of different sizes."""
+    """Raises UsageError if two backends run different models, or the same model on latents of different sizes."""
     if reference.card != candidate.card:
         raise UsageError(
-            f"{reference.name} runs {reference.card.name}, {candidate.name} another model; compare one with itself"
+            f"{reference.name} runs {reference.card.name}, but {candidate.name} runs another model; both must run the same"
         )
     theirs = {spec.name: spec for spec in candidate.inputs}
     for spec in reference.inputs:
         sizes = zip(spec.shape, theirs[spec.name].shape, strict=True)
         if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes):
             raise UsageError(
-                f"{reference.name} takes {spec}, {candidate.name} {theirs[spec.name]}: they are for different resolutions;"
-                " export both for the same"
+                f"{reference.name} takes {spec}, but {candidate.name} takes {theirs[spec.name]}: their resolutions differ;"
+                " export both for the same resolution"
             )
 
 
 def follow(backend: Backend, work: SamplingTask, *, advance: Callable[[], object] = lambda: None) -> SampledStates:
-    """Draws the images on a backend; raises BackendError where a number is not finite, naming the step, time and image."""
+    """Draws the images on a backend. Raises BackendError, with the step, time and image, if a number is not finite."""
     states = list[Floats]()
     for done, x in enumerate(states_of(backend, work.plan, condition=work.condition, noise=work.noise)):
         states.append(backend.numpy(x))
@@ -198,18 +204,18 @@ def follow(backend: Backend, work: SamplingTask, *, advance: Callable[[], object
 
 
 def compared_rows(plan: Plan, times: int) -> list[int]:
-    """Up to `times` rows, spread over the plan; raises UsageError for fewer than 1 times."""
+    """The indices of up to `times` rows, spread over the plan. Raises UsageError if `times` is below 1."""
     if times < 1:
-        raise UsageError(f"the number of timesteps to compare at must be 1 or more, not {times}")
+        raise UsageError(f"the number of timesteps to compare must be 1 or more, not {times}")
     return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
 
 
 def forward_errors(
     reference: Backend, candidate: Backend, work: SamplingTask, drawn: SampledStates, *, rows: Sequence[int]
 ) -> tuple[ForwardError, ...]:
-    """The errors of single evaluations at `rows` of the plan, on the latents that the reference had there.
+    """The errors of single evaluations at `rows` of the plan, on the reference's latents before these rows.
 
-    Raises BackendError where an output is not finite.
+    Raises BackendError if an output is not finite.
     """
     return tuple(_forward(reference, candidate, work, work.plan.rows[row], drawn.states[row]) for row in rows)
 
@@ -224,9 +230,9 @@ def measure(
     forward: tuple[ForwardError, ...] = (),
     tolerance: Tolerance,
 ) -> Comparison:
-    """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture.
+    """Compares the candidate's states and pictures with the reference's. States that the candidate lacks are left out.
 
-    `pixels` are the pixel values of the final latents, the reference's first.
+    `pixels` are the pixel values [N, H, W, channels] of the final latents, first the reference's, then the candidate's.
     """
     known = min(len(candidate.states), len(work.plan.rows))
     ours, theirs = pixels
@@ -257,7 +263,7 @@ def measure(
 
 
 def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Row, x: Floats) -> ForwardError:
-    """All errors of one evaluation at latents `x` [B, C, H, W]: every label on the first few; each image's own guided."""
+    """The errors at latents `x` [B, C, H, W]: for every label on the first few, and guided for each image's label."""
     grid = {
         label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]
         for label, condition in _labels(work.condition).items()
@@ -282,7 +288,7 @@ def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Ro
 
 
 def _labels(condition: Condition | None) -> dict[str, Condition | None]:
-    """Everything that a network may be asked for: each class or prompt alone, and the null label."""
+    """The conditions to evaluate, by label: each class or prompt of the images, and the null label."""
     if condition is None:
         return {"": None}
     names = condition.values.tolist() if condition.name == "y" else [f"prompt {i}" for i in range(len(condition.values))]
@@ -293,7 +299,7 @@ def _labels(condition: Condition | None) -> dict[str, Condition | None]:
 
 
 def _evaluate(backend: Backend, label: str, x: Floats, row: Row, condition: Condition | None) -> Floats:
-    """The output for all latents under one condition, which has no axis of images."""
+    """The output for all latents with the same condition, whose values have no batch axis."""
     if condition is not None:
         condition = msgspec.structs.replace(condition, values=np.repeat(condition.values[None], len(x), axis=0))
     output = backend.numpy(backend(fitted(backend, evaluation_inputs(x, row, condition))))

@@ -1,4 +1,4 @@
-"""A whole parity run: several backends, and latents of other systems, all compared with one reference."""
+"""Parity runs: several backends, and latents that another system drew, are compared with one reference."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ditzoo.sampling.sizes import latent_shape
 from ditzoo.specs import Arithmetic, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
-"""What opens a backend."""
+"""A function that opens a backend."""
 
 
 class Bisect(Protocol):
-    """What finds where a candidate departs from the reference. It needs the exporter, so the caller brings it."""
+    """A function that finds the blocks where a candidate differs from the reference. The exporter provides it."""
 
     def __call__(
         self,
@@ -45,11 +45,11 @@ class Bisect(Protocol):
         rows: Sequence[int],
         tolerance: float,
     ) -> Bisection:
-        """Compares every block at `rows` of the plan, on the latents that the reference has drawn."""
+        """Compares every block at `rows` of the plan, on the latents that the reference drew."""
 
 
 class ParityRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison of each candidate, in their order, and the bisection of each backend among them, if that was asked for."""
+    """The comparisons of all candidates in order, and the bisections of those that are backends, if requested."""
 
     comparisons: tuple[Comparison, ...]
     bisections: tuple[Bisection, ...] = ()
@@ -71,15 +71,15 @@ def run_parity(
     bisect: Bisect | None = None,
     display: Display = SILENT,
 ) -> ParityRun:
-    """Compares every backend but the first with the first, and what was `recorded` elsewhere too. All are open at once.
+    """Compares every backend, and the latents `recorded` elsewhere, with the first backend. All backends are open at once.
 
-    The reference draws its images once; single evaluations are compared at `rows` of the plan. `decoder` makes the images of
-    all latents. `bisect` also finds where each backend departs from the reference by more than its forward tolerance. Raises
-    UsageError for no backend, for backends that cannot be compared, and for one that does not take latents of the size of the
-    task's noise; and BackendError for a number that is not finite.
+    The reference draws its images once. Single evaluations are compared at `rows` of the plan. `decoder` decodes all latents.
+    `bisect` also finds the blocks where a backend differs from the reference by more than its forward tolerance. Raises
+    UsageError if there is no backend, if the backends cannot be compared, or if one does not take latents of the size of the
+    task's noise. Raises BackendError if a number is not finite.
     """
     if not openers:
-        raise UsageError("say at least one backend: the reference")
+        raise UsageError("name at least one backend, the reference")
     with ExitStack() as stack:
         reference, *candidates = [stack.enter_context(opener()) for opener in openers]
         for candidate in candidates:
@@ -108,16 +108,16 @@ def run_parity(
 
 
 def _check_size(task: SamplingTask, *backends: Backend) -> None:
-    """Raises UsageError for a backend that does not take latents of the size of the task's noise."""
+    """Raises UsageError if a backend does not take latents of the size of the task's noise."""
     height, width = task.noise(0).shape[2:]
     for backend in backends:
         latent_shape(backend, (height, width))
 
 
 def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tolerance]:
-    """The tolerances of every precision, with other `limits`: a text such as "forward=1e-4,psnr=50", or numbers by name.
+    """The tolerances of every precision, changed by `limits`: a text such as "forward=1e-4,psnr=50", or a dictionary.
 
-    Raises UsageError for a limit that does not exist, and for a value that is not a number.
+    Raises UsageError if the name of a limit is unknown or if a value is not a number.
     """
     given: dict[str, float] = {}
     for name, value in _named(limits):
@@ -154,8 +154,8 @@ def _bisect(
     tolerance: float,
     display: Display,
 ) -> Bisection:
-    """The bisection of one candidate. Raises BackendError, which names the place, for a NaN: nothing else can be compared."""
-    with display.status(f"looking into {candidate.name}"):
+    """The bisection of one candidate. Raises BackendError, with the place, for NaN or infinity, which cannot be compared."""
+    with display.status(f"bisecting {candidate.name}"):
         found = bisect(reference, candidate, task, drawn, rows=rows, tolerance=tolerance)
     if not found.finite:
         raise BackendError(found.verdict)

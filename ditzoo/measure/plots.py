@@ -1,4 +1,4 @@
-"""Plots, drawn by matplotlib without its global state."""
+"""Plots by matplotlib, drawn without its global state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def line_chart(
 ) -> Figure:
     """Lines with a legend; `series` maps a name to its points. Raises MissingPackageError without matplotlib."""
     figure = _figure()
-    log_y = log_y and any(y > 0 for points in series.values() for _, y in points)  # matplotlib warns where nothing is
+    log_y = log_y and any(y > 0 for points in series.values() for _, y in points)  # matplotlib warns if no value is positive
     axes = figure.add_subplot(
         title=title, xlabel=x_label, ylabel=y_label, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear"
     )
@@ -37,8 +37,10 @@ def line_chart(
 def block_chart(
     series: Mapping[str, Mapping[str, float]], *, limit: float, title: str, y_label: str, limit_label: str
 ) -> Figure:
-    """Lines over names, such as those of blocks, on a logarithmic scale, and a dashed one at `limit`; all lines have the same
-    names."""
+    """Lines on a logarithmic scale over names, such as the names of blocks, and a dashed line at `limit`.
+
+    All `series` must have the same names.
+    """
     figure = _figure(width=9.6, height=4.8)
     axes = figure.add_subplot(title=title, ylabel=y_label)
     axes.set_yscale("log", nonpositive="mask")
@@ -52,9 +54,9 @@ def block_chart(
 
 
 def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bins: int = 50) -> Figure:
-    """How often each size of value occurs, on a logarithmic scale."""
+    """The number of values in each of `bins` intervals, on a logarithmic scale."""
     figure = _figure()
-    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="how many", yscale="log")
+    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="count", yscale="log")
     axes.hist(values, bins=bins)
     axes.grid(alpha=0.3)
     return figure
@@ -69,7 +71,7 @@ def heat_map(
     x_label: str,
     scale: str,
 ) -> Figure:
-    """A table of positive numbers as colours on a logarithmic scale; zeros stay white. `scale` names the numbers."""
+    """A table of numbers as colours on a logarithmic scale. Zeros stay white. `scale` is the label of the colours."""
     from matplotlib.colors import LogNorm
 
     figure, table = _figure(), np.array(values)
@@ -85,7 +87,7 @@ def heat_map(
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element, the same text every time."""
+    """The figure as an <svg> element. The same figure always gives the same text."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -96,7 +98,7 @@ def svg(figure: Figure) -> str:
 
 
 def check_matplotlib() -> None:
-    """Raises MissingPackageError, with the pip line, where matplotlib is not installed."""
+    """Raises MissingPackageError, with the pip command, if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise MissingPackageError("plots need matplotlib: pip install 'ditzoo[report]'")
 

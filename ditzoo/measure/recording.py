@@ -1,4 +1,4 @@
-"""Latents that another system drew, in an .npz file, with the noise and the plan that made them.
+"""Reads and writes .npz files of latents that another system drew, with the noise and the plan that made them.
 
 latents [N, C, H, W], or states [S + 1, N, C, H, W]   noise [N, C, H, W]   draws [S, N, C, H, W]   seed, first
 classes [N], or prompts   plan   model   precision                          (see docs/parity.md)
@@ -31,11 +31,11 @@ from ditzoo.zoo.sizes import Size, check_size, own_size
 NAMES = ("latents", "states", "noise", "draws", "seed", "first", "classes", "prompts", "plan", "model", "precision")
 
 _START = 1e-3
-"""How far the first state may be from the noise that is said to have made it: half precision is less."""
+"""The largest relative L2 error of the first state against the noise of the file. Rounding to half precision stays below."""
 
 
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file holds: the latents, what was asked for, and the noise, which need not be that of the request's seed."""
+    """The contents of a file: the latents, the request, and the noise, which may differ from that of the request's seed."""
 
     drawn: SampledStates
     request: SampleRequest
@@ -43,7 +43,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_recording(path: Path, request: SampleRequest, latents: Floats, *, precision: Precision) -> None:
-    """Writes the final `latents` [N, C, H, W] of a request with all that made them, whole or not at all."""
+    """Writes the final `latents` [N, C, H, W] of a request, with its noise and plan. No partial file is ever left."""
     noise = noise_of(request.seed, range(request.first, request.first + request.count), latents.shape[1:])
     texts = {"model": request.model.encode(), "precision": precision.encode(), "plan": request.plan.to_json()}
     if request.prompts is not None:
@@ -57,7 +57,7 @@ def write_recording(path: Path, request: SampleRequest, latents: Floats, *, prec
 
 
 def save_latents(path: Path, request: SampleRequest, latents: Floats, *, precision: Precision) -> None:
-    """Writes the final `latents` [N, C, H, W] as an .npy file, or with all that made them where `path` ends in .npz."""
+    """Writes the final `latents` [N, C, H, W] as an .npy file, or as a recording if `path` ends in .npz."""
     if path.suffix == ".npz":
         write_recording(path, request, latents, precision=precision)
         return
@@ -66,9 +66,9 @@ def save_latents(path: Path, request: SampleRequest, latents: Floats, *, precisi
 
 
 def read_recording(path: Path, card: Card, *, plan: Plan | None = None) -> Recording:
-    """The recording in the file at `path`, of the model of `card`; `plan` stands in for one that the file lacks.
+    """Reads the recording at `path`, which was made with the model of `card`. `plan` is for a file without a plan.
 
-    Raises UsageError, naming the file and the entry, for whatever is missing, of another shape or kind, or not finite.
+    Raises UsageError, with the file and the entry, if an entry is missing, has a wrong shape or type, or is not finite.
     """
     try:
         return _recording(path, _Entries(_load(path)), card, plan)
@@ -77,11 +77,11 @@ def read_recording(path: Path, card: Card, *, plan: Plan | None = None) -> Recor
 
 
 class _EntryError(Exception):
-    """What is wrong with a file, without its name."""
+    """The error of a file. The message does not have the name of the file yet."""
 
 
 class _Entries:
-    """The arrays of a file, each of the shape and kind that it is asked for in."""
+    """The arrays of a file. Each method checks the shape and the type of the array that it returns."""
 
     def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
         self._arrays = arrays
@@ -90,10 +90,10 @@ class _Entries:
         return name in self._arrays
 
     def floats(self, name: str, shape: Sequence[int | str]) -> Floats:
-        """A finite floating array, no narrower than float32; an axis of the `shape` that is a letter may have any size."""
+        """A finite floating-point array, at least float32. The axis "N" of `shape` may have any size."""
         array = self._arrays[name]
         if not np.issubdtype(array.dtype, np.floating):
-            raise _EntryError(f"{name} must be floating numbers, not {array.dtype}")
+            raise _EntryError(f"{name} must be floating-point numbers, not {array.dtype}")
         fits = len(array.shape) == len(shape) and all(
             size > 0 and axis in (size, "N") for axis, size in zip(shape, array.shape, strict=True)
         )
@@ -105,18 +105,19 @@ class _Entries:
         return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
 
     def size(self, name: str) -> Size | None:
-        """The last two axes of an array of latents, if it has them."""
+        """The last two axes of an array of latents. None if it has fewer than four axes."""
         shape = self._arrays[name].shape
         return (shape[-2], shape[-1]) if len(shape) > 3 else None
 
     def integers(self, name: str, shape: tuple[int, ...]) -> list[int]:
+        """The numbers of an integer array of the given `shape`, as a flat list."""
         array = self._arrays[name]
         if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
             raise _EntryError(f"{name} must be whole numbers of shape {list(shape)}, not {array.dtype} of {list(array.shape)}")
         return [int(number) for number in array.reshape(-1)]
 
     def text(self, name: str) -> str:
-        """A text, or the bytes of one in UTF-8."""
+        """A text, stored as a string or as its bytes in UTF-8."""
         array = self._arrays[name]
         if array.dtype.kind == "U" and array.ndim == 0:
             return str(array)
@@ -125,7 +126,7 @@ class _Entries:
         try:
             return array.tobytes().decode()
         except UnicodeDecodeError as error:
-            raise _EntryError(f"{name} is no UTF-8: {error}") from error
+            raise _EntryError(f"{name} is not UTF-8: {error}") from error
 
 
 def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -138,7 +139,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
     except OSError as error:
         raise _EntryError(f"cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise _EntryError(f"is no .npz file of plain arrays: {error}") from error
+        raise _EntryError(f"is not an .npz file of plain arrays: {error}") from error
     for name in arrays:
         if name not in NAMES:
             raise _EntryError(f"unknown entry {name!r}; known: {', '.join(NAMES)}")
@@ -160,7 +161,7 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
     count = states.shape[1]
     noise = _noise(entries, plan, count, latent)
     if len(states) > 1 and relative_l2(states[0], plan.initial * noise(0)) > _START:
-        raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the plan's initial")
+        raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the `initial` of the plan")
     return Recording(
         drawn=SampledStates(name=path.name, precision=_precision(entries), states=tuple(states)),
         request=SampleRequest(
@@ -176,7 +177,7 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
 
 
 def _size(entries: _Entries, card: Card) -> Size:
-    """Height and width of the latents: for a network that takes other sizes than that of training, those of the file."""
+    """The height and width of the latents: those of the file if the network takes several sizes, else those of training."""
     size = entries.size("latents" if "latents" in entries else "states")
     if size is None or not card.backbone.resizable:
         return own_size(card)
@@ -189,11 +190,11 @@ def _size(entries: _Entries, card: Card) -> Size:
 
 def _plan(entries: _Entries, given: Plan | None) -> Plan:
     if given is not None and "plan" in entries:
-        raise _EntryError("it holds its plan; leave out --plan")
+        raise _EntryError("it has its own plan; leave out --plan")
     if given is not None:
         return given
     if "plan" not in entries:
-        raise _EntryError("it has no plan; add the JSON that `ditzoo plan save` writes, or say --plan FILE")
+        raise _EntryError("it has no plan; add the JSON that `ditzoo plan save` writes, or give --plan FILE")
     try:
         return Plan.from_json(entries.text("plan"))
     except PlanError as error:
@@ -201,7 +202,7 @@ def _plan(entries: _Entries, given: Plan | None) -> Plan:
 
 
 def _noise(entries: _Entries, plan: Plan, count: int, latent: tuple[int, ...]) -> Noise:
-    """Draw 0 from `noise`, later ones from `draws`; those that are not there from `seed`."""
+    """The noise of the file. Draw 0 is `noise`, later draws are in `draws`. Missing draws are generated from `seed`."""
     steps = len(plan.rows)
     draws = {0: entries.floats("noise", (count, *latent))} if "noise" in entries else {}
     if "draws" in entries:
@@ -209,24 +210,24 @@ def _noise(entries: _Entries, plan: Plan, count: int, latent: tuple[int, ...]) -
     if "seed" in entries:
         (seed,), (first,) = entries.integers("seed", ()), entries.integers("first", ()) if "first" in entries else [0]
         if not (0 <= seed <= MAX_SEED and 0 <= first <= MAX_SEED - count):
-            raise _EntryError(f"seed and first must be 0 to {MAX_SEED}")
+            raise _EntryError(f"seed must be 0 to {MAX_SEED}, and first 0 to {MAX_SEED - count}")
         generated = noise_of(seed, range(first, first + count), latent)
         return lambda draw: draws[draw] if draw in draws else generated(draw)
     if 0 not in draws:
-        raise _EntryError("it has no noise; add noise [N, C, H, W], the first draw of the plan, or the seed of ditzoo's own")
+        raise _EntryError("it has no noise; add noise [N, C, H, W], the first draw of the plan, or the seed of ditzoo's noise")
     if 1 not in draws and any(row.draws for row in plan.rows):
-        raise _EntryError("its plan adds noise at its steps; add draws [S, N, C, H, W], or the seed of ditzoo's own")
+        raise _EntryError("its plan adds noise at its steps; add draws [S, N, C, H, W], or the seed of ditzoo's noise")
     return lambda draw: draws[draw]
 
 
 def _shown(entries: _Entries, card: Card, count: int) -> dict[str, Any]:
-    """The classes or prompts, where the model takes them."""
+    """The classes or prompts of the images, if the model takes them."""
     wanted = "prompts" if card.text is not None else "classes" if card.number_of_classes else None
     for name in {"prompts", "classes"} - {wanted}:
         if name in entries:
-            raise _EntryError(f"{name}: {card.name} takes none")
+            raise _EntryError(f"{card.name} does not take {name}; leave out this entry")
     if wanted is not None and wanted not in entries:
-        raise _EntryError(f"it has no {wanted}, one for each of its {count} images")
+        raise _EntryError(f"it has no {wanted}; add one for each of its {count} images")
     if wanted == "classes":
         return {"classes": tuple(entries.integers("classes", (count,)))}
     return {"prompts": _prompts(entries, count)} if wanted == "prompts" else {}

@@ -1,4 +1,4 @@
-"""A parity report as one HTML file, with its pictures and plots inside, for somebody who was not there."""
+"""A parity report as one HTML file that contains its pictures and plots."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 } fi
 
 
 def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bisection] = ()) -> str:
-    """The report on one model's `comparisons`, all with the same reference, and the bisection of each, if there are any.
+    """The report on the `comparisons` of one model, all with the same reference, and on the `bisections`, if there are any.
 
-    Raises MissingPackageError without matplotlib.
+    Raises MissingPackageError if matplotlib is not installed.
     """
     reports = [comparison.report for comparison in comparisons]
     passed = all(report.passed for report in reports)
@@ -58,8 +58,9 @@ def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bis
 def _setting(report: Report) -> str:
     return (
         f"The reference is {report.reference}. Every backend drew the same {report.images} images from the same noise, with"
-        f" {report.solver} in {report.steps} steps. An error is ‖difference‖ / ‖reference‖: of one evaluation of the network on"
-        " the reference's own latents (forward), the same after guidance (guided), and of the latents at the end (sample)."
+        f" {report.solver} in {report.steps} steps. All errors are ‖difference‖ / ‖reference‖. Forward is the error of one"
+        " evaluation of the network on the reference's latents. Guided is the same after guidance. Sample is the error of the"
+        " final latents."
     )
 
 
@@ -83,7 +84,7 @@ def _table(reports: Sequence[Report]) -> str:
 
 
 def _section(comparison: Comparison) -> str:
-    """One comparison: what its numbers mean, the pictures, and where they differ."""
+    """The section of one comparison: an explanation of its numbers, the pictures, and their differences."""
     report = comparison.report
     first, second = comparison.reference_pixels, comparison.candidate_pixels
     difference = np.abs(second - first)
@@ -95,9 +96,9 @@ def _section(comparison: Comparison) -> str:
             f"<h2>{escape(report.candidate)}</h2><p>{escape(_meaning(report, largest))}</p>",
             _figure(first.astype(np.uint8), f"{report.reference} (the reference)"),
             _figure(second.astype(np.uint8), report.candidate),
-            _figure(amplified, f"their difference, {gain:.3g} times as bright as it is"),
+            _figure(amplified, f"the difference of both, amplified {gain:.3g} times"),
             '<div class="plots">',
-            svg(histogram(difference.ravel(), title="Differences of pixels", x_label="of 255")),
+            svg(histogram(difference.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)")),
             svg(_grid(report.forward)) if any(error.labels for error in report.forward) else "",
             "</div>",
         ]
@@ -105,7 +106,7 @@ def _section(comparison: Comparison) -> str:
 
 
 def _block_by_block(bisection: Bisection) -> str:
-    """One candidate taken apart: the verdict, and the error of every block."""
+    """The section of one bisection: the verdict, and the error of every block."""
     series = {f"time {moment.time:g}": moment.blocks for moment in bisection.moments}
     chart = block_chart(
         series,
@@ -118,27 +119,31 @@ def _block_by_block(bisection: Bisection) -> str:
 
 
 def _meaning(report: Report, largest: float) -> str:
-    """The numbers in words."""
+    """The numbers of a report in sentences."""
     if largest < 0.5:
-        seen = f"No pixel differs by more than {largest:.2g} of 255: the pictures cannot be told apart."
+        seen = f"No pixel differs by more than {largest:.2g} of 255: the pictures look the same."
     else:
-        seen = f"The largest difference of a pixel is {largest:.3g} of 255."
-    beyond = "" if report.passed else " That is beyond the tolerance: look at the time and the step where the curves rise."
-    return f"{seen} {_course(report)} the final latents are off by {report.sample_relative_l2:.1e}.{beyond}"
+        seen = f"The largest difference between two pixels is {largest:.3g} of 255."
+    beyond = (
+        ""
+        if report.passed
+        else " This exceeds the tolerance. The curves show at which time and after which step the error rises."
+    )
+    return f"{seen} {_course(report)} The error of the final latents is {report.sample_relative_l2:.1e}.{beyond}"
 
 
 def _course(report: Report) -> str:
-    """From a single evaluation to the end."""
+    """Sentences on the error of a single evaluation, and on how sampling changes it."""
     if report.worst_forward is None:
-        return "Of the network there is nothing to see here, but what it drew:"
+        return "The candidate is known only by its latents, so single evaluations were not compared."
     worst = max(report.forward, key=lambda error: error.worst)
     label = max(worst.labels, key=lambda error: error.relative_l2, default=None)
-    under = f" under label {label.label}" if label else ""
+    under = f" with label {label.label}" if label else ""
     growth = report.sample_relative_l2 / report.worst_forward if report.worst_forward else 1.0
-    course = "sampling damps it" if growth < 1 else "sampling amplifies it"
+    course = "reduces" if growth < 1 else "amplifies"
     return (
-        f"A single evaluation is off by at most {worst.worst:.1e}, at time {worst.time:g}{under}; over"
-        f" {report.steps} steps {course}:"
+        f"The largest error of a single evaluation is {worst.worst:.1e}, at time {worst.time:g}{under}."
+        f" Sampling over {report.steps} steps {course} it."
     )
 
 

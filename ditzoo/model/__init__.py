@@ -1,1 +1,1 @@
-"""What users of the package call: load a model, sample it, list, pull and export models, and compare backends."""
+"""The functions for users of the package: load and sample a model, list, pull and export models, and compare backends."""

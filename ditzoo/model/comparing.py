@@ -1,4 +1,4 @@
-"""Comparing backends of one model by name: from what the user asks for to a parity run."""
+"""Compares backends of one model by name. The arguments of the user become a parity run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ditzoo.weights.catalogue import card_of
 from ditzoo.zoo.card import Card
 
 PEER, RECORDING = "diffusers", ".npz"
-"""What `against` may be: the library whose own networks run beside ours, and how the name of a file of latents ends."""
+"""The two values that `against` takes: the library whose own network is compared, and the suffix of a file of latents."""
 
 
 def parity(
@@ -58,14 +58,16 @@ def parity(
     bisect: bool = False,
     display: Display = SILENT,
 ) -> ParityRun:
-    """Measures how far backends of one model are apart: on single evaluations, over the steps, and on the pictures.
+    """Measures how far the results of backends differ: for single evaluations, after each step, and in the pictures.
 
-    `backends` has the reference first, as "torch,onnxruntime:int8" or as a list. `exact` puts torch in float64 before them.
-    `against` also compares diffusers' own network ("diffusers", with options as any backend), or the latents in an .npz file
-    that another system drew, which then says what was drawn. `classes`, `prompts`, `solver`, `steps`, `guidance`, `plan`,
-    `resolution` and `seed` are those of `Model.sample`; `times` is at how many timesteps single evaluations are compared.
-    `tolerance` sets other limits, as "forward=1e-4,psnr=50" or by name. `bisect` also finds the first block and operation
-    beyond the tolerance. Raises UsageError for what cannot be compared, and BackendError for a number that is not finite.
+    `backends` is a text such as "torch,onnxruntime:int8" or a list. The first backend is the reference. `exact` makes torch in
+    float64 the reference and compares all `backends` with it. `against` adds a comparison. "diffusers" stands for diffusers'
+    own network; it takes options like a backend. The path of an .npz file stands for latents that another system drew; the
+    file then also states what was drawn, so `classes`, `prompts`, `solver`, `steps`, `guidance` and `resolution` must be left
+    out. These arguments, `plan` and `seed` are the same as those of `Model.sample`. Single evaluations are compared at `times`
+    timesteps. `tolerance` replaces limits: a text such as "forward=1e-4,psnr=50", or a dictionary. `bisect` also finds the
+    first block and the first operation whose error exceeds the tolerance. Raises UsageError if the arguments are wrong or if
+    the backends cannot be compared. Raises BackendError if an output is NaN or infinite.
     """
     found = find_model(model)
     card = card_of(found)
@@ -99,10 +101,10 @@ def parity(
 def contestants(
     backends: str | Sequence[str] | None, against: str | os.PathLike[str] | None, *, exact: bool, bisect: bool
 ) -> tuple[list[BackendSpec], Path | None]:
-    """The backends that are compared, the reference first, and the file that is compared with it, if there is one.
+    """Returns the backends to compare, the reference first, and the file of latents to compare, or None without a file.
 
-    Raises UsageError for fewer than two to compare, for another peer than diffusers, and for a bisection that is not against
-    torch.
+    Raises UsageError if there are fewer than two things to compare, if `against` names another library than diffusers, or if
+    the reference of a bisection is not torch.
     """
     listed = ("torch" if against else "torch,onnxruntime") if backends is None else backends
     check_type(
@@ -116,15 +118,15 @@ def contestants(
     if against is not None and file is None:
         peer = os.fspath(against)
         if peer.partition(":")[0] != PEER:
-            raise unknown("peer", peer, [PEER, f"FILE{RECORDING}"], hint="other backends are for --backends")
+            raise unknown("peer", peer, [PEER, f"FILE{RECORDING}"], hint="--backends takes the other backends")
         specs.append(parse_spec(peer))
     if len(specs) < 2 and file is None:
-        raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime; not {text!r}")
+        raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime, not {text!r}")
     if bisect and len(specs) < 2:
-        raise UsageError("--bisect looks into backends, not into files; name one, such as --backends torch,onnxruntime")
+        raise UsageError("--bisect compares backends, not files; name a second backend, such as --backends torch,onnxruntime")
     if bisect and specs[0].name != "torch":
         raise UsageError(
-            f"--bisect holds backends against the modules of torch: put torch first in --backends, not {specs[0].name}"
+            f"--bisect compares backends with the modules of torch; put torch first in --backends, not {specs[0].name}"
         )
     return specs, file
 
@@ -138,9 +140,10 @@ def bisect_with_exporter(
     rows: Sequence[int],
     tolerance: float,
 ) -> Bisection:
-    """Finds where a candidate departs from torch. The exporter does it, which can make every value of a graph an output.
+    """Finds the blocks where a candidate differs from torch. The arguments are those of `ditzoo.measure.parity_run.Bisect`.
 
-    See `ditzoo.measure.parity_run.Bisect`; raises MissingPackageError without the extra `export`.
+    The exporter does the work, because it can make every value of a graph an output. Raises MissingPackageError if the extra
+    `export` is not installed.
     """
     check_exporter()
     from ditzoo_export.bisection.search import bisect, evaluations
@@ -154,7 +157,7 @@ def _condition(model: Card | Bundle, request: SampleRequest, device: Device | st
 
 
 def _check_alone(file: Path, given: Mapping[str, object]) -> None:
-    """Raises UsageError for an argument that says again what a file of latents says."""
+    """Raises UsageError if an argument is given that the file of latents already states."""
     for name, value in given.items():
         if value is not None:
-            raise UsageError(f"{file} says what was drawn; leave out --{name}")
+            raise UsageError(f"{file} states what was drawn; leave out --{name}")

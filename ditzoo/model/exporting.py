@@ -1,4 +1,4 @@
-"""Exporting by name: ONNX bundles, TensorRT engines and Triton repositories. Nothing heavy is imported before it is needed."""
+"""Exports models by name: to ONNX bundles, TensorRT engines and Triton repositories. Large packages are imported on use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FOLDER = "the path of a folder"
 
 
 def check_exporter() -> None:
-    """Raises MissingPackageError where a package that the exporter needs is not installed. Imports none of them."""
+    """Raises MissingPackageError if a package that the exporter needs is not installed. Imports none of these packages."""
     for package in ("torch", "onnx", "onnxscript", "onnxruntime"):
         if find_spec(package) is None:
             raise MissingPackageError(f"exporting needs the package {package}: pip install 'ditzoo[export]'")
@@ -35,13 +35,14 @@ def export_onnx(
     guided: bool = False,
     overwrite: bool = False,
 ) -> Bundle:
-    """Exports a model to a bundle in the folder `out`: ONNX graphs, plan, card and manifest, verified before it appears.
+    """Exports a model to a bundle in the folder `out`: ONNX graphs, plan, card and manifest.
 
-    `precision` is fp32, fp16, bf16, int8 or fp8; `target` is onnxruntime or tensorrt. `resolution` is in pixels: 256, "256x384"
-    (height x width) or "dynamic"; by default that of the model. `split` puts conditioning into a graph of its own, by default
-    where that is possible; `guided` adds a graph with guidance inside. A bundle of the same export that is there already is
-    left as it is; `overwrite` replaces another one. Raises UsageError for what the model does not allow and for a folder that
-    cannot be written, ExportError where the verification fails, and MissingPackageError without the extra `export`.
+    The graphs are verified against torch before the folder appears. `precision` is fp32, fp16, bf16, int8 or fp8; `target` is
+    onnxruntime or tensorrt. `resolution` is in pixels: 256, "256x384" (height x width) or "dynamic"; the default is that of the
+    model. `split` puts conditioning into a graph of its own; the default is to split if the network allows it. `guided` adds a
+    graph that contains guidance. If `out` already holds a bundle of the same export, it is kept as it is. `overwrite` replaces
+    a bundle of another export. Raises UsageError if the model does not support the arguments or if the folder cannot be
+    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -69,10 +70,11 @@ def export_tensorrt(
 ) -> Bundle:
     """Builds TensorRT engines of a model into a bundle in the folder `out`, from a verified ONNX export.
 
-    `flavour` is tensorrt or tensorrt-rtx; `gpu` is "current", the GPU of this machine, or a list such as "sm89,sm120".
-    `resolution` (pixels) and `batch` (rows of the network; guidance takes two an image) may be lists such as "256,512" and
-    "1,4,8-16". Each combination has an engine of its own, or all share one where they are `merged`. `options` are "stripped",
-    "refittable", "hardware_compatible", "version_compatible" and "tf32". Raises as `export_onnx`.
+    `flavour` is tensorrt or tensorrt-rtx. `gpu` is "current", which means the GPU of this machine, or a list such as
+    "sm89,sm120". `resolution` is in pixels. `batch` counts rows of the network's input; a guided image takes two rows. Both may
+    be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine if `merged` is
+    set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible" and "tf32". Raises the same
+    errors as `export_onnx`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -103,8 +105,11 @@ def write_triton_repository(
     overwrite: bool = False,
     display: Display = SILENT,
 ) -> list[Path]:
-    """Writes a model into a Triton model repository: a bundle's graphs or engines, or the ONNX export of a card, which is made
-    in ditzoo's cache first. Returns the folders of the models; raises UsageError where one is there already."""
+    """Writes a model into the Triton model repository `repo` and returns the folders of the Triton models.
+
+    A bundle gives its graphs or engines. A card is first exported to ONNX in ditzoo's cache. Raises UsageError if one of the
+    folders exists already and `overwrite` is not set.
+    """
     found, folder = find_model(model), Path(repo)
     check_writable(folder if folder.is_dir() else folder.parent, "--repo")
     check_exporter()
@@ -112,7 +117,7 @@ def write_triton_repository(
         from ditzoo_export import cached_bundle, make_settings
 
         settings = make_settings(found, precision=precision)
-        with display.status(f"exporting {found.name} to ONNX, if it is not in the cache"):
+        with display.status(f"exporting {found.name} to ONNX, unless the cache has it"):
             found = cached_bundle(found, settings=settings)
     from ditzoo_export.triton import export_triton
 

@@ -1,4 +1,4 @@
-"""A loaded model: from a name to pictures in two calls."""
+"""A loaded model. Two calls lead from a name to pictures: `load` and `Model.sample`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A model on a backend. `ditzoo.load` makes one; as a context manager, it is closed at the end of the block.
+    """A model that runs on a backend. `ditzoo.load` makes one. As a context manager, it closes at the end of the block.
 
-    `source` is the card or the bundle that it was loaded from, `card` its card, `backend` what runs its network, and `device`
-    where that, the decoder and the text encoder run.
+    `source` is the card or the bundle that the model was loaded from. `card` is its card. `backend` runs its network. The
+    network, the decoder and the text encoder run on `device`.
     """
 
     def __init__(self, source: Card | Bundle, backend: Backend, *, device: Device = "cpu") -> None:
@@ -52,12 +52,12 @@ class Model:
 
     @property
     def module(self) -> nn.Module:
-        """The network as a torch module. Raises BackendError on a backend that does not run in torch."""
+        """The network as a torch module. Raises BackendError if the backend does not run in torch."""
         self._check_open()
         module: nn.Module | None = getattr(self.backend, "net", None)
         if module is None:
             raise BackendError(
-                f"{self.backend.name} has no torch module; ditzoo.load({self.name!r}, backend='torch').module is one"
+                f"{self.backend.name} has no torch module; use ditzoo.load({self.name!r}, backend='torch').module"
             )
         return module
 
@@ -78,16 +78,18 @@ class Model:
         batch: int | None = None,
         callback: Callable[[Step], object] | None = None,
     ) -> list[Image.Image]:
-        """Draws images: Pillow images, which depend on the seed and their place in the list alone, not on the batch.
+        """Draws images and returns them as Pillow images.
 
-        `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num`
-        images take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval`
-        and `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. A bundle has a
-        plan of its own. `resolution` is in pixels: 256, or "256x384" (height x width), for networks and bundles that take other
-        sizes than that of training. `batch` is how many images are sampled at a time; by default all. `callback` is called
-        after each step of each batch with a `Step`: the range of its `images`, the number of steps `done`, and the latents
-        `x`. Raises UsageError for arguments that the model does not take. If the memory is not enough, it raises BackendError,
-        which says what batch fits.
+        The noise of an image depends on the seed and on its position in the list, not on the batch. `classes` are numbers and
+        names, as in [3, "seven"]; the default is the first ten. Text-to-image models take `prompts` instead. `num` is the
+        number of images: the classes or prompts are repeated in order until there are enough. The default is one image for
+        each. `solver`, `steps`, `guidance`, `guidance_interval` and `guidance_times` are the same as those of `make_plan`. A
+        `plan`, or the path of a saved one, replaces these five. A bundle has its own plan. `resolution` is in pixels: 256, or
+        "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs from training.
+        `batch` is the number of images that are sampled together; the default is all. `callback` is called after each step of
+        each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the latents `x`. Raises
+        UsageError if the model does not take the arguments. Raises BackendError if there is not enough memory; the message
+        names a batch that fits.
         """
         self._check_open()
         chosen = choose_plan(
@@ -117,7 +119,7 @@ class Model:
         return [to_image(picture) for drawn in batches if drawn.pictures is not None for picture in drawn.pictures]
 
     def close(self) -> None:
-        """Frees what the model holds. A closed model cannot be used again; closing it again does nothing."""
+        """Frees the memory of the model. A closed model cannot be used again. A second call does nothing."""
         self.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
@@ -133,7 +135,7 @@ class Model:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BackendError(f"this model is closed; ditzoo.load({self.name!r}) loads it again")
+            raise BackendError(f"this model is closed; load it again with ditzoo.load({self.name!r})")
 
 
 def load(
@@ -146,12 +148,13 @@ def load(
 ) -> Model:
     """Loads a model on a backend, ready to sample.
 
-    `model` is a name such as "dit-digits", `hf:OWNER/REPO`, a bundle's folder, a card or an opened bundle. Weights that are on
-    the Hub and not here yet are pulled. `backend` is "NAME[:OPTION...]", such as "torch:bf16" or "onnxruntime:int8"; by default
-    torch, or for a bundle what runs it: onnxruntime or the TensorRT of its engines. onnxruntime and TensorRT run exports of a
-    card, which are made in ditzoo's cache on first use. `device` is cpu or cuda, `threads` the number of CPU threads of the
-    network. Raises UsageError for an argument that cannot be, MissingPackageError with the pip command where a package is
-    missing, BackendError where the backend cannot run here, and as `pull` where weights cannot be fetched.
+    `model` is a name such as "dit-digits", `hf:OWNER/REPO`, a bundle's folder, a card or an opened bundle. If the weights are
+    on the Hub and not stored yet, they are pulled. `backend` is "NAME[:OPTION...]", such as "torch:bf16" or "onnxruntime:int8".
+    The default is torch for a card; for a bundle it is onnxruntime, or the TensorRT flavour of its engines. onnxruntime and
+    TensorRT run an export of a card. It is made on first use and kept in ditzoo's cache. `device` is cpu or cuda. `threads` is
+    the number of CPU threads of the network. Raises UsageError if an argument is wrong. Raises MissingPackageError if a package
+    is missing; the message has the pip command. Raises BackendError if the backend cannot run on this machine, and the same
+    errors as `pull` if the weights cannot be fetched.
     """
     if backend is not None:
         check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
@@ -162,7 +165,7 @@ def load(
 
 
 def _with_weights(model: ModelLike) -> Card | Bundle:
-    """The card or bundle that `model` means; weights that only the Hub has are pulled."""
+    """Returns the card or the bundle that `model` names. Pulls its weights if only the Hub has them."""
     if isinstance(model, str) and model.startswith(HUB) and model not in cards():
         from ditzoo.model.pulling import pull
 
@@ -176,7 +179,7 @@ def _with_weights(model: ModelLike) -> Card | Bundle:
 
 
 def _after_steps(callback: Callable[[Step], object] | None) -> Callable[[Step], object]:
-    """`callback`, called for the states after a step alone, not for the noise at the start."""
+    """Wraps `callback` so that it is called after each step, but not for the noise before the first step."""
 
     def call(step: Step) -> object:
         return callback(step) if callback is not None and step.done else None

@@ -1,4 +1,4 @@
-"""Opening a model on a backend: what the backend needs, an ONNX export or engines, is made first where it is missing."""
+"""Opens a model on a backend. If the backend needs an ONNX export or engines, they are made first."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ditzoo.zoo.sizes import Size, in_pixels
 
 
 def default_backend(model: Card | Bundle) -> str:
-    """The name of the backend that runs a model where none is chosen.
+    """The name of the backend that runs a model by default.
 
-    That is torch for a card, onnxruntime for a bundle of ONNX graphs, and for any other bundle the TensorRT of its engines.
+    It is torch for a card, onnxruntime for a bundle of ONNX graphs, and the TensorRT flavour of its engines for other bundles.
     """
     if isinstance(model, Card):
         return "torch"
@@ -35,12 +35,12 @@ def open_model(
     size: Size | None = None,
     display: Display = SILENT,
 ) -> Backend:
-    """Opens a model on the backend of `spec`, on `device` unless the spec names one.
+    """Opens a model on the backend of `spec`, on `device` unless the spec names a device.
 
-    Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). They
-    are taken from ditzoo's cache, or made there first, for latents of `size` (height, width); by default that of training.
-    Raises MissingPackageError if the packages for that are not installed, ExportError if an export fails its verification, and
-    all that `find_model` and `open_backend` raise.
+    Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). The
+    export comes from ditzoo's cache. If the cache does not have it, it is made first. `size` is the (height, width) of the
+    latents of the export; the default is that of training. Raises MissingPackageError if the packages for exporting are not
+    installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
     load_module(spec.name)
     found = _prepared(find_model(model), spec, device=device, size=size, display=display)
@@ -59,7 +59,7 @@ def open_model(
 
 
 def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, display: Display) -> Card | Bundle:
-    """What the backend of `spec` runs: the model itself, or the bundle that is exported from its card."""
+    """Returns the input of the backend of `spec`: the model itself, or the bundle that was exported from its card."""
     row = row_of(spec.name)
     if isinstance(model, Bundle) or row.runs == "weights":
         return model
@@ -71,7 +71,7 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Siz
     if row.runs == "graphs":
         target = row.target(precision=precision, device=spec.device or device)  # type: ignore[arg-type]
         settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
-        with display.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
+        with display.status(f"exporting {model.name} to ONNX, unless the cache has it"):
             return cached_bundle(model, settings=settings)
     engines = make_engine_settings(
         model,
@@ -81,5 +81,5 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Siz
         split=split,
         options=("tf32",) if spec.tf32 else (),
     )
-    with display.status(f"building engines of {model.name}, if they are not in the cache"):
+    with display.status(f"building engines of {model.name}, unless the cache has them"):
         return cached_engines(model, settings=engines)

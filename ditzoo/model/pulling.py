@@ -1,8 +1,9 @@
-"""Finding models and fetching their weights."""
+"""Finds models and fetches their weights."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
@@ -13,15 +14,19 @@ from ditzoo.weights.pull import Pulled
 from ditzoo.weights.pull import pull as pull_card
 from ditzoo.zoo.card import Card
 
+if TYPE_CHECKING:
+    from ditzoo.checkpoint import Pick
+    from ditzoo.weights.likeness import Like
+
 
 def list_models(
     pattern: str | None = None, *, family: str | None = None, resolution: int | None = None, state: str | None = None
 ) -> list[str]:
     """The names of the models, in the order of the tables in the documentation.
 
-    `pattern` is one such as "dit-xl-*", or a part of a name. `family` is that of the network and its prediction, such as "sit".
-    `resolution` is the side of the images in pixels. `state` is where the weights are: embedded, cached, hub, by-hand or
-    architecture. Raises UsageError for an unknown family or state.
+    `pattern` is a pattern such as "dit-xl-*", or a part of a name. `family` is the family of the models, such as "sit"; it
+    depends on the network and on its prediction. `resolution` is the side of the images in pixels. `state` tells where the
+    weights are: embedded, cached, hub, by-hand or architecture. Raises UsageError if the family or the state is unknown.
     """
     return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 
@@ -29,7 +34,7 @@ def list_models(
 def matching_cards(
     pattern: str | None = None, *, family: str | None = None, resolution: int | None = None, state: str | None = None
 ) -> list[Card]:
-    """The cards of the models that `list_models` names."""
+    """The cards of the models that match. The arguments are those of `list_models`."""
     known = list(cards().values())
     if pattern is not None:
         check_type("pattern", pattern, str, "a text: a pattern such as 'dit-xl-*', or a part of a name")
@@ -51,26 +56,34 @@ def matching_cards(
 def pull(
     model: str | Card,
     *,
-    like: str | Card | None = None,
+    like: str | Card | Like | None = None,
+    pick: Pick | None = None,
     update: bool = False,
     timeout: float = PATIENCE,
     advance: Advance = silent,
 ) -> Pulled:
-    """Fetches the weights of a model from the Hub, verified, in one canonical form. What is here already makes no request.
+    """Fetches the weights of a model from the Hub, verifies them, and stores them in ditzoo's canonical form.
 
-    `model` is a name, a card, or `hf:OWNER/REPO[@REVISION][:PATH]`. If the repository of such a reference does not say the
-    conventions of its weights (schedule, prediction, decoder), `like` is a model that has the same ones. `update` asks for the
-    newest revision again, if the card pins none. `timeout` is how many seconds the server may be silent. `advance` is called
-    with every part of a download. Raises UsageError for an unknown name, HubError if the server does not deliver, and
+    If the weights are stored already, no request is made. `model` is a name, a card, or `hf:OWNER/REPO[@REVISION][:PATH]`.
+    If the repository of such a reference does not state the conventions of its weights (schedule, prediction, decoder), `like`
+    names a model with the same conventions. As a `Like`, it also states the number of heads or classes. `pick` selects the
+    network among the tensors of the checkpoint. `update` asks for the newest revision again if the card pins none. `timeout`
+    is the number of seconds that the server may be silent. `advance` is called with every part of a download. Raises UsageError
+    if the name is unknown or if `like` is given for a model that has a card, HubError if the download fails, and
     CheckpointError if the weights do not fit.
     """
     check_type("model", model, (str, Card), "a model's name, hf:OWNER/REPO or a Card")
-    base = None if like is None else card_of(like, argument="like")
+    stated = None if like is None else _likeness(like)
     known = model if isinstance(model, Card) else cards().get(model)
-    if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or base is not None):
-        from ditzoo.weights.likeness import Like
+    if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or stated or pick):
+        return pull_reference(model, like=stated, pick=pick, patience=timeout, advance=advance)
+    if stated is not None:
+        raise UsageError(f"like, heads and classes are only for hf:OWNER/REPO; {model} has its own card")
+    return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance, pick=pick)
 
-        return pull_reference(model, like=None if base is None else Like(card=base), patience=timeout, advance=advance)
-    if base is not None:
-        raise UsageError(f"like goes with hf:OWNER/REPO; {model} has a card of its own")
-    return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance)
+
+def _likeness(like: str | Card | Like) -> Like:
+    """`like` itself, or that of the card that it names. Raises UsageError if it is of another type."""
+    from ditzoo.weights.likeness import Like  # imports torch
+
+    return like if isinstance(like, Like) else Like(card=card_of(like, argument="like"))

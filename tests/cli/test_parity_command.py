@@ -255,9 +255,7 @@ def test_other_resolutions_are_refused() -> None:
     wide = cached_bundle(card, net=net, settings=make_settings(card, resolution="8x16"))
     with (
         open_backend("onnxruntime", wide) as candidate,
-        pytest.raises(
-            UsageError, match=r"takes x: float32\[batch, 4, 8, 8\], .* 4, 8, 16\]: they are for different resolutions"
-        ),
+        pytest.raises(UsageError, match=r"takes x: float32\[batch, 4, 8, 8\], .* 4, 8, 16\]: their resolutions differ"),
     ):
         compare(TorchBackend(card, net=net), candidate, make_plan(card, steps=2), classes=[1])
 

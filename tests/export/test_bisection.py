@@ -221,7 +221,7 @@ def test_arithmetic_that_is_not_good_enough_is_named_too(capfd: pytest.CaptureFi
         assert place["module"].startswith(block)
         assert place["relative_l2"] > 0.008
         assert list(moment["blocks"]).index(block) == [error > 0.008 for error in moment["blocks"].values()].index(True)
-    assert "and the first module in it beyond that ends with" in found["verdict"]
+    assert "and the first module in it beyond the tolerance ends with" in found["verdict"]
 
 
 def sampled_inputs(reference: Backend, *, classes: list[int], times: int) -> list[Values]:
@@ -290,7 +290,7 @@ def test_the_report_shows_every_block(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 def test_a_file_has_no_blocks(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["parity", "uvit-digits", "--against", "latents.npz", "--bisect"]) == 2
-    assert "--bisect looks into backends, not into files; name one" in capfd.readouterr().err
+    assert "--bisect compares backends, not files; name a second backend" in capfd.readouterr().err
 
 
 def test_a_reference_without_modules_is_refused(capfd: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def test_without_its_weights_a_line_says_why(planted: Path) -> None:
         lpips(a, b)
     weights.unlink()
     with pytest.raises(
-        MissingPackageError, match=rf"needs AlexNet's weights, {weights}, which ditzoo does not download: python"
+        MissingPackageError, match=rf"needs AlexNet's weights in {weights}; ditzoo does not download them; run python"
     ):
         lpips(a, b)
 
@@ -101,5 +101,5 @@ def test_the_report_says_why_there_is_none() -> None:
     card = ditzoo.card("uvit-digits")
     comparison = compare(TorchBackend(card), TorchBackend(card), ditzoo.make_plan(card, steps=2), classes=[1])
     assert comparison.report.lpips is None
-    assert comparison.report.no_lpips == "LPIPS is for pictures of 31 pixels or more; these have 8"
-    assert "<p>No LPIPS: LPIPS is for pictures of 31 pixels or more; these have 8.</p>" in html(card, [comparison])
+    assert comparison.report.no_lpips == "LPIPS needs pictures of 31 pixels or more; these have 8"
+    assert "<p>No LPIPS: LPIPS needs pictures of 31 pixels or more; these have 8.</p>" in html(card, [comparison])

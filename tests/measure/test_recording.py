@@ -114,7 +114,7 @@ def test_a_server_with_noise_of_its_own(own: dict[str, Any], tmp_path: Path, cap
     assert len(report["drift"]) == 4
     assert max(report["drift"]) < 1e-6
     assert report["passed"]
-    assert "Of the network there is nothing to see here" in (tmp_path / "report.html").read_text()
+    assert "The candidate is known only by its latents" in (tmp_path / "report.html").read_text()
     states = own["states"].copy()
     states[3:] += 0.01
     np.savez(tmp_path / "wrong.npz", **{**own, "states": states})
@@ -153,7 +153,7 @@ def test_the_file_says_its_precision_and_the_plan_may_come_apart(
     assert report["tolerance"]["sample"] == 2e-2
     np.savez(tmp_path / "half.npz", **halves, plan=own["plan"])
     assert run(typed) == 2
-    assert "half.npz: it holds its plan; leave out --plan" in capfd.readouterr().err
+    assert "half.npz: it has its own plan; leave out --plan" in capfd.readouterr().err
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -162,27 +162,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"states": np.zeros((3, 3, 1, 8, 8))}, r"states must be \[5, N, 1, 8, 8\], not \[3, 3, 1, 8, 8\]"),
     ({"states": np.zeros((5, 3, 1, 8, 9))}, r"states must be \[5, N, 1, 8, 8\], not \[5, 3, 1, 8, 9\]"),
     ({"states": np.zeros((5, 0, 1, 8, 8))}, r"states must be .* not \[5, 0, 1, 8, 8\]"),
-    ({"states": np.zeros((5, 3, 1, 8, 8), dtype=np.int32)}, "states must be floating numbers, not int32"),
+    ({"states": np.zeros((5, 3, 1, 8, 8), dtype=np.int32)}, "states must be floating-point numbers, not int32"),
     ({"states": np.full((5, 3, 1, 8, 8), np.nan)}, r"states has NaN or infinity, first at \[0, 0, 0, 0, 0\]"),
     ({"states": np.ones((5, 3, 1, 8, 8))}, r"states\[0\] is not the noise times 1"),
     ({"noise": None}, r"it has no noise; add noise \[N, C, H, W\]"),
     ({"noise": np.zeros((2, 1, 8, 8))}, r"noise must be \[3, 1, 8, 8\], not \[2, 1, 8, 8\]"),
     ({"draws": np.zeros((4, 2, 1, 8, 8))}, r"draws must be \[4, 3, 1, 8, 8\]"),
     ({"seed": np.array(1.5)}, "seed must be whole numbers"),
-    ({"seed": np.array(-1)}, "seed and first must be 0 to"),
-    ({"classes": None}, "it has no classes, one for each of its 3 images"),
+    ({"seed": np.array(-1)}, "seed must be 0 to"),
+    ({"classes": None}, "it has no classes; add one for each of its 3 images"),
     ({"classes": np.array([1, 2])}, r"classes must be whole numbers of shape \[3\], not int64 of \[2\]"),
     ({"classes": np.array([1.0, 2.0, 3.0])}, "classes must be whole numbers"),
-    ({"prompts": "[]"}, "prompts: uvit-digits takes none"),
-    ({"plan": None}, "it has no plan; add the JSON that `ditzoo plan save` writes, or say --plan FILE"),
+    ({"prompts": "[]"}, "uvit-digits does not take prompts; leave out"),
+    ({"plan": None}, "it has no plan; add the JSON that `ditzoo plan save` writes, or give --plan FILE"),
     ({"plan": "{}"}, "plan: not a plan"),
     ({"plan": np.zeros(3)}, "plan must be a text, or its bytes as uint8"),
-    ({"plan": np.array([255], dtype=np.uint8)}, "plan is no UTF-8"),
+    ({"plan": np.array([255], dtype=np.uint8)}, "plan is not UTF-8"),
     ({"plan": make_plan(DIT, steps=4).to_json().decode()}, "this plan asks for a learned variance, and uvit-digits has none"),
     ({"model": "dit-digits"}, "it was made with dit-digits, not uvit-digits"),
     ({"precision": "fp12"}, "precision must be one of fp64, fp32"),
     ({"latent": np.zeros(1)}, "unknown entry 'latent'; known: latents, states"),
-    ({"classes": np.array([{}, {}, {}])}, "is no .npz file of plain arrays: Object arrays cannot be loaded"),
+    ({"classes": np.array([{}, {}, {}])}, "is not an .npz file of plain arrays: Object arrays cannot be loaded"),
 ]
 
 
@@ -222,8 +222,8 @@ def test_files_that_are_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     for name, message in {
         "missing.npz": "cannot be read: No such file",
         "single.npz": "it is a single array",
-        "text.npz": "is no .npz file",
-        "empty.npz": "is no .npz file",
+        "text.npz": "is not an .npz file",
+        "empty.npz": "is not an .npz file",
         ".npz": "cannot be read",
     }.items():
         assert run(["parity", "uvit-digits", "--against", str(tmp_path / name)]) == 2
@@ -237,7 +237,7 @@ def test_the_file_says_what_was_drawn(own: dict[str, Any], tmp_path: Path, capfd
     typed = ["parity", "uvit-digits", "--against", str(tmp_path / "a.npz")]
     for option in ("--steps", "--seed", "--classes"):
         assert run([*typed, option, "3"]) == 2
-        assert f"a.npz says what was drawn; leave out {option}" in capfd.readouterr().err
+        assert f"a.npz states what was drawn; leave out {option}" in capfd.readouterr().err
     np.savez(tmp_path / "a.npz", **{**own, "classes": np.array([1, 2, 12])})
     assert run(typed) == 2
     assert "class 12 is out of range" in capfd.readouterr().err

@@ -74,7 +74,7 @@ model.close()
     assert done.stderr == ""
     shown, why = done.stdout.splitlines()
     assert shown == "<ditzoo.Model dit-digits on onnxruntime fp32 cpu>"
-    assert "has no torch module; ditzoo.load('dit-digits', backend='torch').module is one" in why
+    assert "has no torch module; use ditzoo.load('dit-digits', backend='torch').module" in why
     with ditzoo.load("dit-digits") as model:
         here = model.sample(classes=[3, "seven"], num=4, seed=0, steps=20, guidance=1.5)
     assert np.abs(np.load(tmp_path / "there.npy").astype(int) - pixels(here)).max() <= 1
@@ -144,7 +144,7 @@ def test_a_closed_model_says_so() -> None:
     model.close()
     assert repr(model) == "<ditzoo.Model uvit-digits on torch fp32 cpu, closed>"
     for use in (model.sample, lambda: model.module):
-        with pytest.raises(BackendError, match=r"this model is closed; ditzoo\.load\('uvit-digits'\) loads it again"):
+        with pytest.raises(BackendError, match=r"this model is closed; load it again with ditzoo\.load\('uvit-digits'\)"):
             use()
 
 

@@ -60,7 +60,7 @@ WRONG = {
     "ditzoo.compare(MODEL.backend, MODEL.backend, 3, classes=[1])": "plan must be a Plan, such as make_plan makes, not 3",
     "ditzoo.parity('dit-digits', backends=3)": "backends must be a text or a list, such as 'torch,onnxruntime'",
     "ditzoo.parity('dit-digits', backends=['torch'])": "backends needs two or more",
-    "ditzoo.parity('dit-digits', against='x.npz', classes=[1])": "x.npz says what was drawn; leave out --classes",
+    "ditzoo.parity('dit-digits', against='x.npz', classes=[1])": "x.npz states what was drawn; leave out --classes",
     "ditzoo.parity('dit-digits', tolerance={'forwards': 1})": "unknown limit 'forwards'; did you mean forward",
 }
 

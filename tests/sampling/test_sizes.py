@@ -122,7 +122,7 @@ def test_parity_at_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert run(typed) == 0
     assert run(["parity", "dit-digits", "--against", "it.npz"]) == 0
     assert run(["parity", "dit-digits", "--against", "it.npz", "--resolution", "8"]) == 2
-    assert "says what was drawn; leave out --resolution" in capfd.readouterr().err
+    assert "states what was drawn; leave out --resolution" in capfd.readouterr().err
 
 
 def test_diffusers_is_for_the_own_size(capfd: pytest.CaptureFixture[str]) -> None:

@@ -174,7 +174,7 @@ def test_the_command_line_says_what_it_took_and_asks_for_the_rest(desk: Desk) ->
     desk.hub.commit("me/moths", {"last.pt": file.read_bytes()})
     assert "choose one with --entry" in desk.fails("import", "moths", str(file), "--like", "dit-digits")
     assert "--like" in desk.fails("import", "moths", str(file), "--entry", "model_ema1")
-    assert "go with --like" in desk.fails("import", "moths", str(file), "--heads", "4")
+    assert "--heads and --classes need --like" in desk.fails("import", "moths", str(file), "--heads", "4")
     assert "has a card" in desk.fails("import", "dit-s-2", str(file), "--like", "dit-digits")
     done = desk.run("import", "moths", str(file), "--like", "dit-digits", "--entry", "model_ema2")
     assert "took the averaged weights, entry 'model_ema2'" in done.stderr

@@ -55,7 +55,7 @@ def test_what_was_downloaded_is_found(desk: Desk, env: dict[str, str]) -> None:
     assert len(desk.hub.log) == asked
     shutil.rmtree(desk.home / "ditzoo" / "weights")
     newer = desk.hub.commit("team/tiny", {FILE: save(diffusers(state(TINY, seed=1), TINY))})
-    assert f"resolved the newest revision of team/tiny to {newer}" in desk.run("pull", "tiny").stderr
+    assert f"the newest revision of team/tiny is {newer}" in desk.run("pull", "tiny").stderr
 
 
 def test_a_repository_on_another_disk(desk: Desk) -> None:

@@ -58,7 +58,7 @@ def test_once_and_never_again(desk: Desk) -> None:
     asked = len(desk.hub.log)
     again = desk.run("pull", "tiny")
     assert again.stdout == first.stdout
-    assert "here already" in again.stderr
+    assert "stored already" in again.stderr
     assert desk.run("pull", "tiny", HF_HUB_OFFLINE="1").stdout == first.stdout
     assert len(desk.hub.log) == asked
     # the newest revision moves: what was recorded stays, until an update is asked for
