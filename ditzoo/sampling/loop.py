@@ -124,7 +124,7 @@ def _first_broken(x: Array) -> int:
 
 def _not_finite(backend: Backend, plan: Plan, done: int, image: int) -> BackendError:
     advice = (
-        "fp16 overflowed, as its largest number is 65504: use --precision bf16 (or a bundle in bf16), which has the range of fp32"
+        "fp16 overflowed, as its largest number is 65504: use --precision bf16 (or a bf16 bundle), which has the range of fp32"
         if backend.precision == "fp16"
         else "the weights, the solver or the guidance cause too large numbers; `ditzoo parity` compares with PyTorch in fp32"
     )
