@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out, stated once: names, shapes with symbolic axes, dtypes, precisions."""
+"""The inputs and outputs of networks: their names, their shapes with symbolic axes, their dtypes, and the precisions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ DType: TypeAlias = Literal["float64", "float32", "int64"]
 """The dtype of an input or output of a network."""
 
 Precision: TypeAlias = Literal["fp64", "fp32", "bf16", "fp16", "int8", "fp8"]
-"""What a network computes in. In int8 and fp8, these are the large weights and what they are multiplied with; all else is in
-float32. `PRECISION_TRAITS` has all that is to be known of each."""
+"""The precision that a network computes in. In int8 and fp8, only the large matrix multiplications are quantized: their weights
+and their inputs. Everything else is in float32. `PRECISION_TRAITS` describes each precision."""
 
 Arithmetic: TypeAlias = Precision | Literal["tf32"]
 """A precision, or "tf32": fp32 whose matrix multiplications and convolutions a GPU computes in TF32."""
 
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
-"""What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
-CPUs) or carries scales measured beforehand (tensorrt)."""
+"""The runtime that an ONNX graph is written for. It decides the opset. It also decides how int8 graphs scale their inputs.
+Those for onnxruntime (on CPUs) measure the scales as they run. Those for tensorrt hold scales that were measured beforehand."""
 
 Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
-"""Where a network runs. The last two are for ONNX Runtime: a GPU, through its execution provider of that TensorRT."""
+"""The device that a network runs on. The last two are only for ONNX Runtime: it runs the network on a GPU with its execution
+provider for TensorRT or TensorRT-RTX."""
 
 Form: TypeAlias = Literal["split", "single"]
-"""Whether conditioning, which depends on time and label alone, is a graph of its own, or all is one graph."""
+"""The number of graphs of a network. "single" is one graph. "split" puts conditioning, which depends only on time and label,
+into a second graph."""
 
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
-"""The two TensorRTs: the one for data centres and the one for RTX cards. Each is a Python module of that name."""
+"""The two variants of TensorRT: one for data centres and one for RTX cards. Each is the name of a Python module."""
 
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -42,7 +44,8 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 
 class Tolerance(Data, frozen=True, kw_only=True):
-    """The largest relative L2 errors of one evaluation and of the final sample, and the least PSNR in dB, that still pass."""
+    """The limits of a parity check: the largest relative L2 error of one evaluation (`forward`) and of the final sample
+    (`sample`), and the smallest PSNR in dB."""
 
     forward: float
     sample: float
@@ -54,15 +57,15 @@ TF32_TOLERANCE = Tolerance(forward=2e-3, sample=2e-2, psnr=40.0)
 
 
 class PrecisionTraits(Data, frozen=True, kw_only=True):
-    """All that ditzoo knows of a precision.
+    """The properties of a precision.
 
-    `torch` is the name of PyTorch's dtype, None where PyTorch does not run networks in it. `onnx` is the name of the element
-    type of ONNX tensors, whose values take `bytes` each; `largest` is the largest finite one. `inputs` is the dtype of the
-    network's inputs and outputs, labels apart. `half` means that the large matrix multiplications take and give numbers of 16
-    bits. `eight_bits` means that their weights and inputs are quantized. `targets` are those that graphs are written for.
-    `on_cpu` says whether ONNX Runtime runs such graphs on a CPU, and `fused_attention` whether its attention operator takes
-    this type on CPUs and NVIDIA GPUs alike. `capability` is the least compute capability of a GPU, times ten; 0 where any GPU
-    will do. `tolerance` is what passes as parity with fp32.
+    `torch` is the name of PyTorch's dtype. It is None if PyTorch does not run networks in this precision. `onnx` is the name of
+    the element type of ONNX tensors. One value takes `bytes` bytes, and `largest` is the largest finite value. `inputs` is the
+    dtype of the network's inputs and outputs; labels are always int64. `half` means that the large matrix multiplications
+    compute with 16-bit inputs and outputs. `eight_bits` means that their weights and inputs are quantized. `targets` are the
+    runtimes that graphs can be written for. `on_cpu` says whether ONNX Runtime runs such graphs on a CPU. `fused_attention`
+    says whether ONNX Runtime's attention operator takes this type, both on CPUs and on NVIDIA GPUs. `capability` is the lowest
+    compute capability of a GPU, times ten; 0 means any GPU. `tolerance` has the limits of the parity with fp32.
     """
 
     torch: str | None = None
@@ -142,8 +145,8 @@ GRAPH_PRECISIONS: tuple[Precision, ...] = tuple(name for name, traits in PRECISI
 class TensorSpec(Data, frozen=True, kw_only=True):
     """One input or output of a network.
 
-    An axis of `shape` is a number, or a name where any positive number fits; the same name means the same number on every
-    tensor of one call.
+    An axis of `shape` is a number or a name. A name stands for any positive number. In one call, the same name has the same
+    number in every tensor.
     """
 
     name: str
@@ -154,19 +157,22 @@ class TensorSpec(Data, frozen=True, kw_only=True):
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
     def concrete(self, **axes: int) -> tuple[int, ...]:
-        """The shape with every symbolic axis replaced by its number in `axes`; raises KeyError where one is missing."""
+        """The shape, with each symbolic axis replaced by its number in `axes`. Raises KeyError if one is missing there."""
         return tuple(axis if isinstance(axis, int) else axes[axis] for axis in self.shape)
 
 
 def resized(spec: TensorSpec, size: tuple[int, int] | None = None) -> TensorSpec:
-    """A tensor of a network, for latents of another size (height, width), or of any size; what has no size stays as it is."""
+    """The spec of an image tensor, [B, C, H, W], for another `size` (height, width). Without `size`, it takes any size.
+
+    The spec of any other tensor stays as it is.
+    """
     if len(spec.shape) != 4:
         return spec
     return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(size or ("height", "width"))), dtype=spec.dtype)
 
 
 class Range(Data, frozen=True, kw_only=True):
-    """The numbers that an axis takes, and the one to be fastest at."""
+    """The numbers that an axis takes, from `min` to `max`. `opt` is the number that an engine is optimized for."""
 
     min: int
     opt: int
@@ -174,7 +180,7 @@ class Range(Data, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
-            raise ValueError(f"{self} is no range: it needs 1 <= min <= opt <= max")
+            raise ValueError(f"{self} is not a range: it needs 1 <= min <= opt <= max")
 
     def __str__(self) -> str:
         numbers = (self.min, self.opt, self.max)
@@ -182,7 +188,7 @@ class Range(Data, frozen=True, kw_only=True):
 
 
 class Profile(Data, frozen=True, kw_only=True):
-    """The sizes that an engine is built for: a range for each symbolic axis of its inputs. Others are free."""
+    """The sizes that an engine is built for: a range for each symbolic axis of its inputs. An axis without a range is free."""
 
     axes: dict[str, Range]
 
@@ -190,25 +196,25 @@ class Profile(Data, frozen=True, kw_only=True):
         return " ".join(f"{name}={sizes}" for name, sizes in sorted(self.axes.items()))
 
     def shapes(self, spec: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """The smallest, the best and the largest shape of an input; raises KeyError for an axis without a range."""
+        """The smallest, the optimal and the largest shape of an input. Raises KeyError if a symbolic axis has no range."""
         low, best, high = (
             spec.concrete(**{name: getattr(sizes, end) for name, sizes in self.axes.items()}) for end in ("min", "opt", "max")
         )
         return low, best, high
 
     def fits(self, sizes: Mapping[str, int]) -> bool:
-        """Whether every size that this profile has a range for is in it."""
+        """Whether each size is in the range of its axis. Axes without a range are ignored."""
         return all(self.axes[name].min <= size <= self.axes[name].max for name, size in sizes.items() if name in self.axes)
 
 
 def axes_of(specs: Sequence[TensorSpec], tensors: Mapping[str, Array]) -> dict[str, int]:
-    """The number that every symbolic axis of `specs` has in `tensors`."""
+    """The number of each symbolic axis of `specs` in `tensors`."""
     sizes = {axis: size for spec in specs for axis, size in zip(spec.shape, tensors[spec.name].shape, strict=True)}
     return {axis: size for axis, size in sizes.items() if isinstance(axis, str)}
 
 
 def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> None:
-    """Raises InputError, saying what was expected and what was given, unless `inputs` are what `specs` describe."""
+    """Raises InputError, which says what was expected and given, unless names, dtypes and shapes of `inputs` fit `specs`."""
     expected = [spec.name for spec in specs]
     if sorted(expected) != sorted(inputs):
         raise InputError(f"expected the inputs {', '.join(expected)}; given: {', '.join(inputs) or 'none'}")

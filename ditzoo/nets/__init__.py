@@ -1,1 +1,1 @@
-"""The networks, in PyTorch. Each reads like its paper; `ditzoo.families` says what is particular to it."""
+"""The networks, in PyTorch. The code of each network follows its paper. `ditzoo.families` holds what differs between them."""

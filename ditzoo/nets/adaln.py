@@ -55,12 +55,13 @@ class LabelEmbedder(nn.Module):
 
 
 class ModulatedTransformer(ConditionedNetwork):
-    """A transformer over the patches of an image, whose blocks and last layer are modulated by time and label.
+    """A transformer over the patches of an image. Time and label modulate its blocks and its last layer.
 
-    A network adds its `blocks`, called with tokens, modulation and rotary positions, and its `final_layer`, called with tokens
-    and modulation; each of them has an `adaLN_modulation`, which makes its modulation of the condition.
+    Subclasses add `blocks` and `final_layer`. Each block is called with tokens, its modulation and the rotary positions. The
+    final layer is called with tokens and its modulation. Each of them has a module `adaLN_modulation`, which computes its
+    modulation from the condition.
 
-    There is no label dropout here. A training loop replaces labels by the null label itself.
+    This class has no label dropout. A training loop has to replace labels by the null label.
     """
 
     pos_embed: Tensor
@@ -76,7 +77,7 @@ class ModulatedTransformer(ConditionedNetwork):
         self.x_embedder = PatchEmbed(config.in_channels, config.patch_size, width)
         self.t_embedder = TimestepEmbedder(width)
         self.y_embedder = LabelEmbedder(config.num_classes + (config.null_label is not None), width)
-        positions = sincos_positions(self.side, self.side, width, torch.device("cpu"))  # on meta, arange takes seconds to load
+        positions = sincos_positions(self.side, self.side, width, torch.device("cpu"))  # arange is slow to load on meta
         self.register_buffer("pos_embed", positions.to(torch.get_default_device()))
 
     @property
@@ -90,7 +91,7 @@ class ModulatedTransformer(ConditionedNetwork):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The prediction. If the network has learned a variance, as many channels of it follow."""
+        """The prediction. If the network predicts a variance too, its channels follow; they are as many."""
         size = self.config.input_size
         return (TensorSpec(name="prediction", shape=("batch", self.out_channels, size, size)),)
 
@@ -108,8 +109,11 @@ class ModulatedTransformer(ConditionedNetwork):
         return {"axis": sincos_axis(count, self.config.hidden_size, device)}
 
     def grid(self, tables: Mapping[str, Tensor], rows: int, columns: int) -> tuple[Tensor, ...]:
-        """The positions of a grid of patches: those that are added, [1, rows · columns, D], and the rotary ones, if there are
-        any, each [rows · columns, D/N]."""
+        """The positions of a grid of patches.
+
+        First come the positions that are added to the tokens, [1, rows · columns, D]. If the network has rotary positions,
+        their cosines and sines follow, each [rows · columns, D/N].
+        """
         return (grid_positions(tables["axis"], rows, columns),)
 
     @property
@@ -118,7 +122,7 @@ class ModulatedTransformer(ConditionedNetwork):
         return (self.pos_embed,)
 
     def positions(self, rows: int, columns: int) -> tuple[Tensor, ...]:
-        """The positions of a grid of patches, as `grid` gives them; those of any grid but the network's own are computed."""
+        """The positions of a grid of patches, as `grid` gives them. Only those of the training grid are stored."""
         if (rows, columns) == (self.side, self.side):
             return self.own_positions
         computed = self.grid(self.tables(max(rows, columns), self.pos_embed.device), rows, columns)
@@ -134,11 +138,14 @@ class ModulatedTransformer(ConditionedNetwork):
         return blocks, _modulation(self.final_layer, c)
 
     def denoise(self, x: Tensor, *modulations: Tensor, positions: tuple[Tensor, ...] = ()) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] under the modulations of `condition`; `positions` replace its own."""
+        """The prediction for latents `x` [B, C, H, W] with the `modulations` that `condition` gives.
+
+        `positions` replace those of `self.positions`. Raises InputError if the patch size does not divide height and width.
+        """
         blocks, final = modulations  # B depth vectors·D, B 2·D
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
-            raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is no multiple of the patch size {patch}")
+            raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is not a multiple of the patch size {patch}")
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         dtype = x.dtype
         places, *rotary = positions or self.positions(rows, columns)  # 1 T D, each: T D/N
@@ -149,14 +156,14 @@ class ModulatedTransformer(ConditionedNetwork):
 
 
 def _modulation(layer: nn.Module, c: Tensor) -> Tensor:
-    """The modulation that a layer makes of the condition, B D -> B vectors·D."""
+    """The modulation of a layer, computed from the condition: [B, D] -> [B, vectors · D]."""
     return in_own_dtype(layer.get_submodule("adaLN_modulation"), c)
 
 
 class AnySize(ConditionedNetwork):
     """A modulated transformer for latents of any size up to `largest` times that of training.
 
-    It takes the positions out of tables of one axis, because an exporter can trace that for sizes that are not known yet.
+    It slices the positions from tables that cover one axis. An exporter can trace this for sizes that are not known in advance.
     """
 
     def __init__(self, net: ModulatedTransformer, *, largest: int) -> None:
@@ -192,7 +199,7 @@ class AnySize(ConditionedNetwork):
 
 
 class Conditioning(nn.Module):
-    """The part of a network that depends on time and label alone. It holds no other weights, so that a tracer keeps none."""
+    """The part of a network that depends only on time and label. It holds no other weights, so a tracer keeps none."""
 
     def __init__(self, net: ModulatedTransformer) -> None:
         super().__init__()
@@ -207,7 +214,7 @@ class Conditioning(nn.Module):
 
 
 def _keep(module: nn.Module, *kept: str) -> None:
-    """Removes all parts of a module but those that are kept."""
+    """Removes all submodules and buffers of a module, except those named in `kept`."""
     for name, _ in [*module.named_children(), *module.named_buffers(recurse=False)]:
         if name not in kept:
             delattr(module, name)

@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first. They are float64 if the times are, else float32.
+    """The sinusoids of each time in `t`, [B] -> [B, width], cosines first.
 
-    Frequency i is max_period^(−i / (width/2)), as in both papers' code. (diffusers divides by width/2 − 1 for DiT.)
+    The result is float64 if the times are float64, and float32 otherwise.
+
+    Frequency i is max_period^(−i / (width/2)), as in the code of DiT and U-ViT. (diffusers divides by width/2 − 1 for DiT.)
     """
     half, dtype = width // 2, torch.promote_types(t.dtype, torch.float32)
     frequencies = torch.exp(-math.log(max_period) / half * torch.arange(half, dtype=dtype, device=t.device))
@@ -27,7 +29,7 @@ def timestep_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> T
 
 
 def sincos_axis(count: int, width: int, device: torch.device | None = None) -> Tensor:
-    """The sines and cosines of the places 0 to count − 1 on one axis of a grid, [count, width / 2], for `sincos_positions`.
+    """The sines and cosines of the positions 0 to count − 1 on one axis of a grid, [count, width / 2], for `sincos_positions`.
 
     They are computed in float64 and returned in float32.
     """
@@ -38,7 +40,10 @@ def sincos_axis(count: int, width: int, device: torch.device | None = None) -> T
 
 
 def grid_positions(axis: Tensor, rows: int, columns: int) -> Tensor:
-    """The positions of a grid, [1, rows · columns, width], from the table `axis` [max(rows, columns) or more, width / 2]."""
+    """The positions of a grid, [1, rows · columns, width], from the table `axis` [count, width / 2].
+
+    `count` has to be at least max(rows, columns).
+    """
     column, row = axis[:columns].expand(rows, -1, -1), axis[:rows, None].expand(-1, columns, -1)  # each: h w D/2
     return torch.cat([column, row], dim=2).flatten(0, 1)[None]  # 1 T D
 
@@ -52,9 +57,11 @@ def sincos_positions(rows: int, columns: int, width: int, device: torch.device |
 
 
 def rotary_axis(count: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """The cosines and sines of rotary positions (RoFormer, arXiv 2104.09864, eq. 15) at the places 0 ... count − 1 on one axis
-    of a grid, each [count, width]. Every angle stands there twice, once for each number of the pair that it turns. Computed in
-    float64, float32 when done."""
+    """The cosines and sines of rotary positions (RoFormer, arXiv 2104.09864, eq. 15), each [count, width].
+
+    The positions are 0 to count − 1 on one axis of a grid. Each angle occurs twice in a row, once for each number of the pair
+    that it rotates. The tables are computed in float64 and returned in float32.
+    """
     frequencies = 10_000.0 ** -(torch.arange(0, width, 2, dtype=torch.float64, device=device) / width)
     angles = torch.arange(count, dtype=torch.float64, device=device)[:, None] * frequencies  # count width/2
     angles = torch.stack([angles, angles], dim=2).flatten(1)  # count width
@@ -62,29 +69,33 @@ def rotary_axis(count: int, width: int, device: torch.device | None = None) -> t
 
 
 def rotary_grid(axis: Tensor, rows: int, columns: int) -> Tensor:
-    """A table of `rotary_axis` for a grid of patches, [rows · columns, 2 · width]: the first half is of the row, the second of
-    the column."""
+    """The table `axis` of `rotary_axis`, [count, width], combined for a grid of patches: [rows · columns, 2 · width].
+
+    The first half of the last axis encodes the row, the second half the column.
+    """
     row, column = axis[:rows, None].expand(-1, columns, -1), axis[:columns].expand(rows, -1, -1)  # each: h w D/2
     return torch.cat([row, column], dim=2).flatten(0, 1)  # T D
 
 
 def rotated(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Each pair (a, b) of neighbours on the last axis of `x`, turned by its angle: (a · cos − b · sin, b · cos + a · sin)."""
+    """Rotates each pair (a, b) of neighbours on the last axis of `x` by its angle: (a · cos − b · sin, b · cos + a · sin)."""
     a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-b, a], dim=-1).flatten(-2)
     return (x * cosines + turned * sines).to(x.dtype)
 
 
 def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
-    """Puts tokens [B, rows · columns, p · p · C], one for each patch in reading order, together to an image [B, C, rows · p,
-    columns · p]."""
+    """Assembles an image [B, C, rows · p, columns · p] from tokens [B, rows · columns, p · p · C].
+
+    There is one token for each patch, in reading order.
+    """
     x = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, columns))  # B h w p p C
     x = x.permute(0, 5, 1, 3, 2, 4)  # B C h p w p
     return x.flatten(4, 5).flatten(2, 3)  # B C H W
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """A table of normal vectors, as `nn.Embedding` has it. torch's own initialisation takes seconds on the meta device."""
+    """An `nn.Embedding` with normally distributed weights. torch's own initialisation takes seconds on the meta device."""
     return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
 
 
@@ -111,7 +122,7 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention with one matrix for queries, keys and values.
 
-    `qk_norm` makes a norm of a width, for the queries and the keys of each head.
+    `qk_norm` makes a norm layer for a given width. It normalizes the queries and keys of each head.
     """
 
     def __init__(self, width: int, heads: int, *, qkv_bias: bool, qk_norm: Callable[[int], nn.Module] | None = None) -> None:
@@ -123,7 +134,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, *rotary: Tensor) -> Tensor:
-        """Tokens [B, T, D] -> [B, T, D]; `rotary` are the cosines and sines [T, D/N] that turn queries and keys, if any do."""
+        """Tokens [B, T, D] -> [B, T, D]. `rotary` is empty, or the cosines and sines [T, D/N] that rotate queries and keys."""
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1))  # B T 3 N D/N
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each: B N T D/N
         q, k = prepared(q, self.q_norm, *rotary), prepared(k, self.k_norm, *rotary)  # each: B N T D/N
@@ -132,7 +143,7 @@ class Attention(nn.Module):
 
 
 def prepared(x: Tensor, norm: nn.Module | None, *rotary: Tensor) -> Tensor:
-    """Queries or keys, the width of a head their last axis: normed and turned, where the network does that."""
+    """Queries or keys [..., D/N] after `norm` and the rotation by `rotary`, if the network has them."""
     x = norm(x) if norm is not None else x
     return rotated(x, *rotary) if rotary else x
 

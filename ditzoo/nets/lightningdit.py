@@ -47,7 +47,7 @@ def norm(config: LightningDiTConfig, width: int) -> nn.Module:
 
 
 class LightningDiTBlock(nn.Module):
-    """A DiT block with rotary positions; without shift, its norms are only scaled and gated by the condition."""
+    """A DiT block with rotary positions. Without shift, the condition only scales and gates its norms."""
 
     def __init__(self, config: LightningDiTConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class LightningDiTBlock(nn.Module):
         return x + gate * in_own_dtype(self.mlp, modulated)  # B T D
 
     def _modulated(self, x: Tensor, modulation: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens, scaled and, if there is a shift, shifted; and the gate of the layer's output."""
+        """The tokens after scaling and, if the block has a shift, shifting; and the gate for the layer's output."""
         if self.shifts:
             shift, scale, gate = modulation.chunk(3, dim=1)  # each: B D
             return modulate(x, shift, scale), gate[:, None]
@@ -78,7 +78,7 @@ class LightningDiTBlock(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """The last modulated norm, and the projection of each token to its patch. It shifts in any case."""
+    """The last modulated norm, and the projection of each token to its patch. It has a shift even if the blocks have none."""
 
     def __init__(self, config: LightningDiTConfig, out_channels: int) -> None:
         super().__init__()

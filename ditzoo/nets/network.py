@@ -1,4 +1,4 @@
-"""The interface of every network, and of the networks whose conditioning can be computed ahead."""
+"""The interface of all networks, and the interface of networks whose conditioning can be computed in advance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Network(nn.Module, ABC):
 
 
 class ConditionedNetwork(Network):
-    """A network with a function of its own for everything that depends on time and label, but not on the image.
+    """A network in two parts. `condition` depends on time and label, but not on the image; `denoise` does the rest.
 
     `forward(x, t, y)` is `denoise(x, *condition(t, y))`.
     """

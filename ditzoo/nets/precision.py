@@ -17,9 +17,9 @@ _HALVES = [getattr(torch, traits.torch) for traits in PRECISION_TRAITS.values() 
 
 
 def in_dtype(net: Module, dtype: torch.dtype, *, modules: Collection[str]) -> Module:
-    """A copy of a network in another dtype. `net` stays as it was. Both share the tensors that do not change.
+    """A copy of a network in another dtype. `net` does not change. Both share the tensors that keep their dtype.
 
-    Only the modules with a name in `modules` compute in half precision; they do nearly all of the work. Sums, norms, sinusoids,
+    In half precision, only the modules with a name in `modules` change; they do nearly all of the work. Sums, norms, sinusoids,
     the patch embedding and the last projection stay in float32, as in mixed precision training (arXiv 1710.03740): with
     everything in half precision, the error is three to nine times as large.
     """

@@ -14,7 +14,7 @@ from ditzoo.zoo.configs import UViTConfig
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; in the second half of the network it first merges the long skip connection."""
+    """A pre-norm transformer block. In the second half of the network, it first merges the long skip connection."""
 
     def __init__(self, config: UViTConfig, *, skip: bool) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Block(nn.Module):
 
 
 class UViT(Network):
-    """The U-shaped vision transformer: time, condition and patches are all tokens. State dict keys as in the authors' code."""
+    """The U-shaped vision transformer: time, condition and patches are all tokens. Its keys are those of the authors' code."""
 
     def __init__(self, config: UViTConfig) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class UViT(Network):
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """The prediction, of the latents' shape."""
+        """The prediction. It has the shape of the latents."""
         return (TensorSpec(name="prediction", shape=self.inputs[0].shape),)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None) -> Tensor:
@@ -94,10 +94,11 @@ class UViT(Network):
         """Interpolates the learned positions (bicubic), so that the network takes latents of `height` x `width`.
 
         The paper does not change the resolution. This is for fine-tuning and experiments. It changes the network in place.
+        Raises InputError if the patch size does not divide height and width.
         """
         patch, extra = self.config.patch_size, self.config.extra_tokens
         if height % patch or width % patch:
-            raise InputError(f"a latent of {height}x{width} is no multiple of the patch size {patch}")
+            raise InputError(f"a latent of {height}x{width} is not a multiple of the patch size {patch}")
         tokens, patches = self.pos_embed.detach().split([extra, self.pos_embed.shape[1] - extra], dim=1)  # 1 T D
         image = patches.transpose(1, 2).unflatten(2, self.grid)  # 1 D h w
         self.grid = (height // patch, width // patch)
@@ -119,7 +120,7 @@ class UViT(Network):
         if x.shape[2] != height or x.shape[3] != width:
             raise InputError(
                 f"this U-ViT learned positions for {height}x{width} latents, not {x.shape[2]}x{x.shape[3]};"
-                f" to stretch them, call interpolate_positions({x.shape[2]}, {x.shape[3]}) first"
+                f" to interpolate them, call interpolate_positions({x.shape[2]}, {x.shape[3]}) first"
             )
 
 

@@ -1,1 +1,1 @@
-"""Pictures: latents decoded to pixels, text encoders for prompts, contact sheets, and the request inside a PNG file."""
+"""Pictures: decoders of latents, text encoders for prompts, contact sheets, and the request that a PNG file holds."""

@@ -1,4 +1,4 @@
-"""The autoencoders of latent models, from diffusers, in torch."""
+"""The autoencoders of latent models: the torch modules of diffusers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
 
 
 class LatentDecoder(nn.Module):
-    """Latents [B, C, h, w] as a backbone makes them -> images [B, 3, H, W] in about −1 ... 1.
+    """Decodes latents [B, C, h, w] of a backbone to images [B, 3, H, W] with values of about −1 to 1.
 
     image = decoder(latent / scale · std + mean): see `ditzoo.zoo.card.Autoencoder`.
     """
@@ -45,9 +45,10 @@ class LatentDecoder(nn.Module):
 
 @lru_cache(maxsize=1)
 def load(card: Card) -> LatentDecoder:
-    """The decoder of a card, in float32 on the CPU, in evaluation mode; the last one is kept.
+    """The decoder of a card, in float32 on the CPU, in evaluation mode. The last decoder stays in memory.
 
-    Raises CheckpointError where its files are missing or do not fit, MissingPackageError without diffusers.
+    Raises CheckpointError if its files are missing or do not fit, UsageError if the model denoises pixels, and
+    MissingPackageError if diffusers is not installed.
     """
     decoder = with_statistics(card).decoder
     if not isinstance(decoder, Autoencoder):
@@ -62,9 +63,9 @@ def load(card: Card) -> LatentDecoder:
 
 
 def with_statistics(card: Card) -> Card:
-    """The card with the mean and the deviation of its latents in it, where a file beside its decoder holds them.
+    """The card, completed by the mean and the standard deviation of its latents, if a file beside its decoder holds them.
 
-    Raises CheckpointError where that file does not hold one number a latent channel of each.
+    Raises CheckpointError if that file does not hold a mean and a standard deviation for each latent channel.
     """
     decoder = card.decoder
     if not isinstance(decoder, Autoencoder) or decoder.source is None or decoder.statistics is None:
@@ -75,7 +76,7 @@ def with_statistics(card: Card) -> Card:
     found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
     wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
     if wrong:
-        raise CheckpointError(f"{path} does not hold {channels} numbers, one a latent channel, as {' and as '.join(wrong)}")
+        raise CheckpointError(f"{path} does not hold {channels} numbers, one per latent channel, as {' and as '.join(wrong)}")
     mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
     return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
 
@@ -94,7 +95,7 @@ def _is_config(path: str) -> bool:
 
 
 def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Module:
-    """The autoencoder in a folder of diffusers."""
+    """The autoencoder in a folder that has diffusers' layout."""
     kind, folder = diffusers_class(architecture), fetch(source) / PurePath(source.files[0].path).parent
     try:
         net: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
@@ -104,7 +105,7 @@ def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Mod
 
 
 def _from_checkpoint(card: Card, architecture: Architecture, path: Path) -> nn.Module:
-    """The autoencoder in a checkpoint of its own, its sizes read off the shapes, without the encoder."""
+    """The autoencoder in a checkpoint file, without its encoder. Its sizes are inferred from the shapes of the tensors."""
     entries = read_decoder(path, architecture, channels=card.backbone.latent_shape[0])
     net = build(architecture, {key: entry.shape for key, entry in entries.items()})
     try:

@@ -1,4 +1,4 @@
-"""From latents to pictures."""
+"""Decoding: latents become pictures."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from ditzoo.zoo.card import Autoencoder, Card, Pixels
 Pictures: TypeAlias = npt.NDArray[np.uint8]
 
 SLICE = 512 * 512
-"""How many pixels are decoded at once."""
+"""The number of pixels that are decoded at once."""
 
 
 class Decoder(Protocol):
-    """What turns latents [N, C, h, w] into images [N, channels, H, W] in about −1 ... 1. Any number of latents will do."""
+    """A function from any number of latents [N, C, h, w] to images [N, channels, H, W] with values of about −1 to 1."""
 
     def __call__(self, latents: Floats) -> Floats: ...
 
 
 def open_decoder(model: ModelLike, *, device: Device = "cpu") -> Decoder:
-    """The decoder of a model: ONNX Runtime's where a bundle brings one, torch's for any other; none for models of pixels.
+    """The decoder of a model.
 
-    It runs on the GPU if `device`, which is that of the network, is not the CPU, and the library of the decoder has a GPU. Few
-    latents at a time are decoded, so that the memory that it takes does not grow with their number.
+    If a bundle holds the graph of a decoder, ONNX Runtime runs it. Otherwise torch runs the decoder. The decoder of a model
+    that denoises pixels returns its input.
+
+    `device` is the device of the network. If it is not the CPU, the decoder runs on the GPU, provided that its own library has
+    one. It decodes a few latents at a time, so the memory that it needs does not grow with their number.
     """
     model = find_model(model)
     card = model.card if isinstance(model, Bundle) else model
@@ -43,9 +46,10 @@ def open_decoder(model: ModelLike, *, device: Device = "cpu") -> Decoder:
 
 
 def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Floats:
-    """Latents [N, C, h, w] as pixel values [N, H, W, channels] from 0 to 255, not rounded: 127.5 · x + 128, as the authors do.
+    """Decodes latents [N, C, h, w] to pixel values [N, H, W, channels] from 0 to 255, which are not rounded.
 
-    `decoder` saves opening the model's own once more. Raises UsageError for latents that are not a numpy array.
+    They are 127.5 · x + 128, as in the authors' code. `decoder` is a decoder that is open already; without it, the model's
+    decoder is opened. Raises UsageError if the latents are not a numpy array.
     """
     check_type("latents", latents, np.ndarray, "a numpy array [N, C, h, w], such as sample gives")
     images = (decoder or open_decoder(model))(latents.astype(np.float32, copy=False))
@@ -54,12 +58,12 @@ def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None =
 
 
 def decode(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Pictures:
-    """Latents [N, C, h, w] as pictures [N, H, W, channels] of 8 bits a channel."""
+    """Decodes latents [N, C, h, w] to pictures [N, H, W, channels] with 8 bits per channel. See `pixel_values`."""
     return pixel_values(model, latents, decoder=decoder).astype(np.uint8)
 
 
 def _graph_decoder(bundle: Bundle, device: Device) -> Decoder:
-    """The decoder in a bundle. Raises UsageError for latents of another size than it was exported for."""
+    """The decoder in a bundle. It raises UsageError if it was not exported for the size of the latents."""
     run, specs = load_graph(bundle, "decoder", device=device), bundle.manifest.graphs["decoder"].inputs
 
     def decode(latents: Floats) -> Floats:
@@ -68,7 +72,7 @@ def _graph_decoder(bundle: Bundle, device: Device) -> Decoder:
         except InputError as error:
             raise UsageError(
                 f"the decoder of the bundle {bundle.path} does not take these latents: {error}; export a bundle for their"
-                " resolution, or decode them with the model's name in place of the bundle"
+                " resolution, or decode them with the model's name instead of the bundle"
             ) from error
         return run({"latents": latents})
 
@@ -92,7 +96,7 @@ def _torch_decoder(card: Card, device: Device) -> Decoder:
 
 
 def _sliced(decoder: Decoder, config: Autoencoder) -> Decoder:
-    """`decoder`, shown no more latents at once than make `SLICE` pixels, but always one."""
+    """A decoder that passes its latents to `decoder` in slices of at most `SLICE` pixels, and of at least one image."""
 
     def run(latents: Floats) -> Floats:
         pixels = latents.shape[2] * latents.shape[3] * config.factor**2

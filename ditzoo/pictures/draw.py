@@ -1,4 +1,4 @@
-"""From a request to pictures: sampling and decoding, batch by batch."""
+"""Drawing the pictures of a request: sampling and decoding, batch by batch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ditzoo.zoo.card import Card
 
 
 class DrawnBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """One batch of images: the final latents [N, C, h, w], and their pictures [N, H, W, channels] if they were decoded."""
+    """One batch of images: the final latents [N, C, h, w], and the pictures [N, H, W, channels], or None without a decoder."""
 
     latents: Floats
     pictures: Pictures | None
 
 
 def condition_of(model: Card | Bundle, request: SampleRequest, *, device: Device = "cpu") -> Condition | None:
-    """What the images of a request show, as the network takes it; None for an unconditional model.
+    """The condition for the images of a request. It is None for an unconditional model.
 
-    Prompts are encoded here, on `device` where that can be. Raises UsageError for classes or prompts that the model does not
-    take.
+    This encodes the prompts. `open_encoder` says when the text encoder runs on `device`. Raises UsageError if the model does
+    not take the classes or prompts.
     """
     if request.prompts is not None:
         return prompt_condition(model, request.prompts, device=device)
@@ -50,9 +50,9 @@ def draw(
 ) -> Iterator[DrawnBatch]:
     """Draws the images of a request on an opened backend, `batch` at a time (default: all at once), and yields every batch.
 
-    `condition` is that of `condition_of`. Without a `decoder` there are latents and no pictures. `callback` gets every state of
-    every batch, the noise at the start included. Raises BackendError, which says what batch fits, where the memory runs out;
-    else as `sample_steps`.
+    `condition` is the result of `condition_of`. Without a `decoder`, the batches have latents but no pictures. `callback` gets
+    every state of every batch, including the noise at the start. Raises BackendError, which says which batch fits, if the
+    memory runs out. Raises the errors of `sample_steps` too.
     """
     plan, size = request.plan, request.latent_size(backend.card)
     together = request.count if batch is None else min(batch, request.count)

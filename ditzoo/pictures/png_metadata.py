@@ -1,4 +1,4 @@
-"""What made a picture, as text inside its PNG file."""
+"""The request that a picture was drawn for, as text inside its PNG file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _KEY = "ditzoo"
 
 
 def png_info(request: SampleRequest) -> PngInfo:
-    """The request as what Pillow writes into a PNG file, compressed."""
+    """The request as a compressed text chunk, which Pillow writes into a PNG file."""
     info = PngInfo()
     info.add_text(_KEY, msgspec.json.encode(request).decode(), zip=True)
     return info
 
 
 def read_request(path: Path) -> SampleRequest:
-    """The request inside the PNG file at `path`; raises UsageError where there is none."""
+    """The request inside the PNG file at `path`. Raises UsageError if the file holds no request."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -35,4 +35,4 @@ def read_request(path: Path) -> SampleRequest:
     try:
         return from_json(text, SampleRequest)
     except ValueError as error:
-        raise UsageError(f"what {path} says of how it was made cannot be read: {error}") from error
+        raise UsageError(f"{path} holds a request that cannot be read: {error}") from error

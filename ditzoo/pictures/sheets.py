@@ -1,4 +1,4 @@
-"""Pictures as Pillow images, contact sheets, and files."""
+"""Pictures as Pillow images, on contact sheets, and in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ditzoo.pictures.decode import Pictures
 
 PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
 
-CELL, GAP = 64, 4  # on a contact sheet, in pixels: the least side of a picture, and what is between two
+CELL, GAP = 64, 4  # on a contact sheet, in pixels: the smallest side of a picture, and the gap between two pictures
 
 
 def to_image(picture: Pictures) -> Image.Image:
@@ -23,9 +23,9 @@ def to_image(picture: Pictures) -> Image.Image:
 
 
 def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labels: Sequence[str] = ()) -> Image.Image:
-    """Pictures [H, W, C] of one size in rows of `columns`, with a label before each row if there are `labels`.
+    """A sheet of pictures [H, W, C] that have the same size, with `columns` pictures in a row.
 
-    Small pictures are enlarged by a whole factor, pixel by pixel.
+    If there are `labels`, each row begins with its label. Small pictures are enlarged by an integer factor, without smoothing.
     """
     first = to_image(pictures[0])
     factor = max(1, -(-CELL // max(first.size)))
@@ -44,13 +44,13 @@ def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labe
 
 
 def check_picture_path(path: Path) -> None:
-    """Raises UsageError unless `path` can be a picture file: not a folder, and of a known format."""
+    """Raises UsageError if `path` is a folder, or if its suffix is not that of a known picture format."""
     if path.is_dir() or path.suffix.lower() not in PICTURE_SUFFIXES:
-        raise UsageError(f"{path} is no picture file; end its name in one of {', '.join(PICTURE_SUFFIXES)}")
+        raise UsageError(f"{path} is not a picture file; end its name in one of {', '.join(PICTURE_SUFFIXES)}")
 
 
 def save_picture(image: Image.Image, path: Path, *, info: PngInfo | None = None) -> None:
-    """Writes a picture whole or not at all; a PNG file takes `info` along."""
+    """Writes a picture to a file. `info` goes into PNG files only. An error leaves no incomplete file."""
     with replacing(path) as scratch:
         if info is not None and path.suffix.lower() == ".png":
             image.save(scratch, pnginfo=info)

@@ -1,4 +1,4 @@
-"""From prompts to the tokens that condition a text-to-image model."""
+"""Text encoders: prompts become the embeddings that condition a text-to-image model."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TOKENIZER = "tokenizer.json"
 
 
 def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: Device = "cpu") -> Condition:
-    """The condition for one image a prompt; the null condition is the empty prompt. Embeddings are kept in ditzoo's cache.
+    """The condition for one image per prompt. The null condition is the empty prompt.
 
-    The text encoder runs where `open_encoder` says. Raises UsageError for a model that takes no text. A bundle with a text
-    encoder needs no torch.
+    Embeddings are kept in ditzoo's cache. `open_encoder` says which library and which device the text encoder runs on. A bundle
+    with a text encoder needs no torch. Raises UsageError if the model takes no prompts.
     """
     card = model.card if isinstance(model, Bundle) else model
     if card.text is None:
@@ -47,9 +47,11 @@ def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: De
 
 
 def open_encoder(model: Card | Bundle, *, device: Device = "cpu") -> Callable[[Sequence[str]], Floats]:
-    """The text encoder of a model, from prompts to [N, tokens, width]: that of a bundle which brings one, else torch's.
+    """The text encoder of a model: a function from N prompts to embeddings [N, tokens, width].
 
-    It runs on the GPU if `device`, which is that of the network, is not the CPU, and the library of the encoder has a GPU.
+    If a bundle holds the graph of a text encoder, ONNX Runtime runs it. Otherwise torch runs the text encoder. `device` is the
+    device of the network. If it is not the CPU, the encoder runs on the GPU, provided that its own library has one. Raises
+    UsageError if the model takes no prompts.
     """
     card = model.card if isinstance(model, Bundle) else model
     if card.text is None:
@@ -62,9 +64,10 @@ def open_encoder(model: Card | Bundle, *, device: Device = "cpu") -> Callable[[S
 
 
 def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The tokens of each prompt, cut or filled up to the length that the model was trained with: [N, tokens].
+    """The tokens of each prompt, [N, tokens]. They are truncated or padded to the length that the model was trained with.
 
-    CLIP fills up with its end token, as the authors' code does.
+    The padding is CLIP's end token, as in the authors' code. Raises MissingPackageError if tokenizers is not installed, and
+    CheckpointError if the tokenizer at `path` cannot be read.
     """
     try:
         from tokenizers import Tokenizer
@@ -72,7 +75,7 @@ def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArr
         raise MissingPackageError("prompts need the package tokenizers: pip install 'ditzoo[text]'") from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # tokenizers raises Exception itself
+    except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(f"cannot read the tokenizer {path}: {error}") from error
     end = tokenizer.encode("").ids[-1]
     tokenizer.enable_truncation(text.tokens)
@@ -81,7 +84,10 @@ def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArr
 
 
 def load_torch(card: Card, text: TextEncoder) -> tuple[Any, Path]:
-    """The text encoder of a card as a torch module, and the path of its tokenizer."""
+    """The text encoder of a card as a torch module, and the path of its tokenizer.
+
+    Raises MissingPackageError if transformers is not installed, and CheckpointError if the files do not load.
+    """
     folder = fetch(text.source) / PurePath(text.source.files[0].path).parent
     try:
         from transformers import CLIPTextModel
@@ -111,7 +117,7 @@ def _torch_encoder(card: Card, text: TextEncoder, device: Device) -> Callable[[S
 
 
 def _cached(model: Card | Bundle, text: TextEncoder, prompt: str) -> Path:
-    """Where the embedding of a prompt is kept; its name hashes what makes it."""
+    """The path of a prompt's embedding in the cache. Its name is a hash of the prompt and the text encoder."""
     made_by = msgspec.json.encode(text).decode()
     if isinstance(model, Bundle) and "text_encoder" in model.manifest.graphs:
         made_by = model.manifest.files[model.manifest.graphs["text_encoder"].file].sha256

@@ -1,4 +1,4 @@
-"""Writing pictures as they are drawn: on one sheet or in single files, with previews and an animation of the way there."""
+"""Writing pictures while they are drawn: one sheet or single files, and previews and an animation of the denoising steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from ditzoo.sampling.request import SampleRequest
 
 SHEET_COLUMNS = 10
 FRAMES, FRAME_MS, LAST_FRAME_MS = 40, 60, 1500
-"""An animation: about how many frames, and how long each one and the last one is shown, in milliseconds."""
+"""The approximate number of frames in an animation, and the time that a frame and the last frame are shown, in milliseconds."""
 
 
 class PictureWriter:
-    """Writes the pictures of one batch after the other: into the folder `target` as they come, or on one sheet at the end."""
+    """Writes the pictures of a request.
+
+    If `target` is a folder, each picture is written there as soon as it arrives. Otherwise `target` is the file of one sheet,
+    which is written at the end.
+    """
 
     def __init__(self, target: Path, request: SampleRequest) -> None:
         self.request, self.written = request, list[Path]()
@@ -39,7 +43,7 @@ class PictureWriter:
             self._taken += 1
 
     def finish(self) -> None:
-        """Writes the sheet, if there is to be one."""
+        """Writes the sheet, if `target` is a file."""
         if self._sheet:
             save_picture(_sheet(self._sheet), self._target, info=png_info(self.request))
             self.written.append(self._target)
@@ -50,7 +54,7 @@ class PictureWriter:
 
 
 class TrajectoryWriter:
-    """Writes the states of the first batch: a preview after every `preview` steps, and an animation as the file `animate`."""
+    """Writes the states of the first batch: a preview after every `preview` steps, and an animation to the file `animate`."""
 
     def __init__(self, target: Path, *, steps: int, preview: int | None, animate: Path | None) -> None:
         self.written = list[Path]()
@@ -58,7 +62,7 @@ class TrajectoryWriter:
         self._stride, self._frames = max(1, steps // FRAMES), list[Image.Image]()
 
     def wants(self, done: int) -> bool:
-        """Whether the state after `done` steps is shown anywhere."""
+        """Whether a preview or the animation shows the state after `done` steps."""
         return self._previewed(done) or self._animated(done)
 
     def take(self, done: int, pictures: Pictures) -> None:
@@ -74,7 +78,7 @@ class TrajectoryWriter:
             self._frames.append(image)
 
     def finish(self) -> None:
-        """Writes the animation, if there is to be one."""
+        """Writes the animation, if `animate` names a file."""
         if self._animate is None:
             return
         first, *rest = self._frames
@@ -91,7 +95,7 @@ class TrajectoryWriter:
 
 
 def is_folder(target: Path) -> bool:
-    """Whether `target` is, or is to become, a folder of single pictures."""
+    """Whether `target` is a folder of single pictures. A path without a suffix becomes such a folder."""
     return target.is_dir() or not target.suffix
 
 

@@ -1,1 +1,1 @@
-"""Sampling: the noise of each image, its condition, the loop that runs a plan, and what was asked for, as data."""
+"""Sampling: the noise and the condition of each image, the loop that runs a plan, and the request for a sampling run."""

@@ -1,4 +1,4 @@
-"""Which classes the images are to show: numbers, ranges and names become class numbers."""
+"""The classes that a user chooses. Numbers, ranges and names of classes are read and become class numbers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TAKES = "a list of class numbers and names, such as [3, 'seven'], or a text suc
 
 
 def choose_classes(card: Card, classes: Classes, *, argument: str = "classes") -> list[int]:
-    """The numbers of `classes`, in their order.
+    """The class numbers that `classes` stands for, in the order given.
 
-    Raises UsageError, which names the `argument`, for a class that the model does not have, and for any other type.
+    Raises UsageError, which names the `argument`, if the model does not have a class, or if `classes` has a wrong type.
     """
     parts = classes.split(",") if isinstance(classes, str) else classes
     if not isinstance(parts, Iterable):
@@ -31,7 +31,7 @@ def choose_classes(card: Card, classes: Classes, *, argument: str = "classes") -
 
 
 def parse_numbers(text: str, *, argument: str) -> list[int]:
-    """The numbers of a list like "0-9" or "1,3,5-7"; raises UsageError for a part that is neither a number nor a range."""
+    """The numbers in a list like "0-9" or "1,3,5-7". Raises UsageError if a part is neither a number nor a range."""
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

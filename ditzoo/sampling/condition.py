@@ -1,4 +1,4 @@
-"""What the images are to show, as the network takes it: class labels or the tokens of prompts, and the null condition."""
+"""The condition of a sampling run: class labels or the embeddings of prompts, and the null condition for guidance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from ditzoo.zoo.card import Card
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What the images are to show: the network's input of that `name`, [N, ...] for N images, and the null one, [...]."""
+    """The condition of N images.
+
+    `name` is the name of the network's input. `values` has one row for each image: labels [N], or embeddings [N, tokens,
+    width]. `null` is the row of the null condition. It is None if the network has no null condition.
+    """
 
     name: str
     values: npt.NDArray[np.generic]
@@ -19,19 +23,22 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def class_condition(card: Card, classes: Classes) -> Condition:
-    """The condition for images of `classes`; raises UsageError for a class that the model does not have."""
+    """The condition for images of `classes`. Raises UsageError if the model does not have a class."""
     labels = np.array(choose_classes(card, classes), dtype=np.int64)
     null = None if card.null_label is None else np.array(card.null_label)
     return Condition(name="y", values=labels, null=null)
 
 
 def has_null(condition: Condition | None) -> bool:
-    """Whether there is a null condition, so that guidance takes two evaluations for each image."""
+    """Whether there is a null condition. If there is one, guidance evaluates the network twice for each image."""
     return condition is not None and condition.null is not None
 
 
 def condition_inputs(condition: Condition | None, *, halves: bool) -> dict[str, npt.NDArray[np.generic]]:
-    """The condition as input of the network: a row for each image; with `halves`, as many rows of the null condition follow."""
+    """The condition as an input of the network, by name. It is empty for an unconditional network.
+
+    It has one row for each image. With `halves`, the same number of rows with the null condition follows.
+    """
     if condition is None:
         return {}
     values = condition.values

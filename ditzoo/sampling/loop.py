@@ -1,4 +1,4 @@
-"""Sampling: the noise of each image, classifier-free guidance, and the loop that runs a plan on any backend."""
+"""Sampling: classifier-free guidance, and the loop that runs a plan on any backend."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ditzoo.zoo.sizes import Size
 
 
 def trajectory(plan: Plan, predict: Callable[[Array, Row], Array], noise: Callable[[int], Array]) -> Iterator[Array]:
-    """Runs a plan: yields x before the first row and after each row, the last one being the image.
+    """Runs a plan. Yields x before the first row and after each row; the last x is the image.
 
-    `predict(x, row)` is the guided output of the network, [B, channels ...], with the variance channels behind where it has
-    them; `noise(draw)` is a standard normal array of x's shape. Any library's arrays will do.
+    `predict(x, row)` returns the guided output of the network, [B, C, H, W]. If the network has variance channels, they are the
+    last ones. `noise(draw)` returns a standard normal array of x's shape. The arrays may belong to any library.
     """
     x = plan.initial * noise(0)
     yield x
@@ -43,7 +43,7 @@ def trajectory(plan: Plan, predict: Callable[[Array, Row], Array], noise: Callab
 
 
 def deviation(row: Row, variance: Array) -> Array:
-    """The standard deviation of a row's noise: its number, or what the network's `variance` channels pick (see `Row`)."""
+    """The standard deviation of a row's noise. The row gives it, or the network's `variance` channels choose it (see `Row`)."""
     if row.log_variance is None:
         return row.noise
     low, high = row.log_variance
@@ -52,9 +52,10 @@ def deviation(row: Row, variance: Array) -> Array:
 
 
 def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Callable[[Array, Row], Array]:
-    """The network of `backend` under `condition` with classifier-free guidance (arXiv 2207.12598), for `trajectory`.
+    """The function `predict` for `trajectory`: a network with classifier-free guidance (arXiv 2207.12598).
 
-    Guided channels are uncond + s · (cond − uncond), the others cond. Where s is 1, only cond is evaluated.
+    The network is that of `backend`, under `condition`. The guided channels are uncond + s · (cond − uncond). All other
+    channels are cond. If the guidance scale s is 1, only cond is evaluated.
     """
     halves = has_null(condition)
     cond, both = (fitted(backend, condition_inputs(condition, halves=both)) for both in (False, halves))
@@ -75,20 +76,26 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
 
 
 def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[str, npt.NDArray[np.generic]]:
-    """All inputs of the evaluation of `row` at latents `x` [B, C, H, W]: both halves, where there is a null condition."""
+    """All inputs of the network for `row` of a plan, at latents `x` [B, C, H, W].
+
+    If there is a null condition, the batch has 2·B rows: first those under the condition, then those under the null condition.
+    """
     halves = has_null(condition)
     x = np.concatenate([x, x]) if halves else x
     return {"x": x, "t": _times(row, len(x)).astype(x.dtype), **condition_inputs(condition, halves=halves)}
 
 
 def fitted(backend: Backend, inputs: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Array]:
-    """Inputs of the network as the backend takes them: its own kind of array, floating numbers as wide as its specs say."""
+    """The inputs as the backend takes them: as arrays of its own library, in the dtypes of its specs."""
     types = {spec.name: spec.dtype for spec in backend.inputs}
     return {name: backend.asarray(value.astype(types.get(name, value.dtype), copy=False)) for name, value in inputs.items()}
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a batch after `done` rows of the plan: `x` [B, C, H, W], the backend's array, for the images in `images`."""
+    """The state of a batch after `done` rows of the plan.
+
+    `images` are the numbers of the images in the batch. `x` [B, C, H, W] is an array of the backend.
+    """
 
     images: range
     done: int
@@ -96,9 +103,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, noise: Noise, first: int = 0) -> Iterator[Array]:
-    """Every state of one batch on its way, the backend's arrays: x before the first row of the plan, and after each.
+    """Every state of one batch: x before the first row of the plan, and x after each row. They are arrays of the backend.
 
-    Raises BackendError where a number is not finite, naming the step, its time and the image; the first one has number `first`.
+    `first` is the number of the first image. Raises BackendError, with the step, its time and the image, if a value is not
+    finite.
     """
     states = trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
     for done, x in enumerate(states):
@@ -109,16 +117,16 @@ def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, nois
 
 
 def _first_broken(x: Array) -> int:
-    """The place of the first image [C, H, W] of a batch that has a NaN or an infinity."""
+    """The index in the batch of the first image [C, H, W] with a NaN or an infinity."""
     xp = array_namespace(x)
     return next(place for place in range(len(x)) if not bool(xp.all(xp.isfinite(x[place]))))
 
 
 def _not_finite(backend: Backend, plan: Plan, done: int, image: int) -> BackendError:
     advice = (
-        "fp16 overflowed, as it ends at 65504: use --precision bf16, which ends where fp32 does (export a bundle in it)"
+        "fp16 overflowed, as its largest number is 65504: use --precision bf16 (or a bf16 bundle), which has the range of fp32"
         if backend.precision == "fp16"
-        else "weights, solver or guidance make numbers that are too large; `ditzoo parity` compares with PyTorch in fp32"
+        else "the weights, the solver or the guidance cause too large numbers; `ditzoo parity` compares with PyTorch in fp32"
     )
     return BackendError(
         f"{backend.name} gave NaN or infinity in step {done} of {len(plan.rows)}, at time {plan.rows[max(done - 1, 0)].time:g},"
@@ -139,10 +147,10 @@ def sample_steps(
 ) -> Iterator[Step]:
     """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
 
-    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it. `size` is the
-    height and width of the latents, by default those that the backend takes, or those of training if it takes any. Raises
-    UsageError for a count or batch below 1, a seed out of range, or a size that the backend does not take, and BackendError as
-    `states_of`.
+    The noise of image i depends only on (seed, `first` + i): neither the batch size nor the backend changes it. `size` is the
+    height and width of the latents. By default it is the size that the backend takes, or the size of training if the backend
+    takes any size. Raises UsageError if the count or the batch is below 1, if the seed is out of range, or if the backend does
+    not take the size. Raises BackendError if a value is not finite.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)
@@ -169,9 +177,9 @@ def sample(
     """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W].
 
     Classes are numbers or names, as in [3, "seven"]. `batch` is how many images are sampled at a time (default: all at once).
-    `size` is the height and width of the latents (default: what the backend takes, or the size of training if it takes any).
-    `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch,
-    seed or size out of range, and for an argument of another type.
+    `size` is the height and width of the latents (default: the size that the backend takes, or the size of training if it takes
+    any size). `ditzoo.decode` turns latents into pictures. Raises UsageError if the model does not have a class, if a count,
+    batch, seed or size is out of range, or if an argument has a wrong type.
     """
     check_backend("backend", backend)
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
@@ -184,13 +192,13 @@ def sample(
 
 
 def check_backend(argument: str, backend: object) -> None:
-    """Raises UsageError, which names the `argument`, for what is not a backend."""
+    """Raises UsageError, which names the `argument`, if `backend` is not a backend."""
     if not (hasattr(backend, "card") and callable(backend)):
         raise wrong_type(argument, backend, "an opened backend, such as open_backend gives")
 
 
 def check_request(*, count: int, batch: int, seed: int) -> None:
-    """Raises UsageError for a number of images or a batch below 1, and for a seed that is not a whole number of 64 bits."""
+    """Raises UsageError if the number of images or the batch is below 1, or if the seed is not a whole number of 64 bits."""
     check_count("the number of images", count)
     check_count("batch", batch)
     check_seed(seed)

@@ -1,4 +1,4 @@
-"""Running out of memory: noticing it, whatever the backend, and finding the batch that fits."""
+"""Out-of-memory errors: recognizing those of every backend, and finding the batch that fits."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SIGNS = (
 def explaining_memory(
     backend: Backend, plan: Plan, *, batch: int, condition: Condition | None, size: Size | None = None
 ) -> Iterator[None]:
-    """Turns an error of any library for memory that runs out in the block into a BackendError, which says what batch fits.
+    """Turns an out-of-memory error in the block, of any library, into a BackendError that says which batch fits.
 
-    `batch` is how many images the block samples at a time, and `size` the height and width of their latents.
+    `batch` is the number of images that the block samples at a time. `size` is the height and width of their latents.
     """
     try:
         yield
@@ -42,20 +42,20 @@ def explaining_memory(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error is that of torch, ONNX Runtime, CUDA or Python for memory that runs out."""
+    """Whether the error is an out-of-memory error of torch, ONNX Runtime, CUDA or Python."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 
 def batch_that_fits(
     backend: Backend, plan: Plan, *, batch: int, condition: Condition | None, size: Size | None = None
 ) -> int | None:
-    """The largest of batch / 2, batch / 4 ... 1 whose first step runs, or None where not even one image does."""
+    """The largest batch that runs the first step: batch / 2, batch / 4 and so on. None if not even a single image fits."""
     while batch > 1:
         batch //= 2
         try:
             steps = sample_steps(backend, plan, count=batch, condition=condition, size=size)
             next(step for step in steps if step.done == 1)
-        except Exception as error:  # backends raise all sorts
+        except Exception as error:  # each library has its own class of error
             if not is_out_of_memory(error):
                 raise
         else:

@@ -1,4 +1,4 @@
-"""The noise of each image: it depends on the seed, the image's number and the draw alone."""
+"""The noise of each image. It depends only on the seed, the image's number and the draw."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-"""Float32, or float64 from a backend that computes in that."""
+"""A float32 array, or a float64 array of a backend that computes in float64."""
 
 Noise: TypeAlias = Callable[[int], Floats]
-"""From the number of a draw to the noise of a batch, [N, C, H, W]."""
+"""A function that maps the number of a draw to the noise of a batch, [N, C, H, W]."""
 
 MAX_SEED = 2**64 - 1
 
 
 def gaussian(seed: int, image: int, draw: int, shape: Sequence[int]) -> Floats:
-    """Draw `draw` of standard normal noise of image number `image` under `seed`: float32 of `shape`.
+    """The standard normal noise of image number `image` under `seed`, for the draw number `draw`: float32 of `shape`.
 
-    Philox 4x64-10 with the key (seed, image), from the counter (1, 0, draw, 0) on, gives 64-bit integers; each pair of them
-    becomes two normal numbers (Box-Muller). So it depends on nothing else, and any language can repeat it.
+    Philox 4x64-10 with the key (seed, image) generates 64-bit integers, starting at the counter (1, 0, draw, 0). Each pair of
+    integers becomes two normal numbers (Box-Muller). The noise depends on nothing else, and any language can reproduce it.
     """
     size = int(np.prod(shape))
     key, counter = np.array([seed, image], dtype=np.uint64), np.array([0, 0, draw, 0], dtype=np.uint64)
@@ -33,5 +33,5 @@ def gaussian(seed: int, image: int, draw: int, shape: Sequence[int]) -> Floats:
 
 
 def noise_of(seed: int, images: range, shape: Sequence[int]) -> Noise:
-    """The noise of some images under `seed`: each draw is [N, *shape]."""
+    """The noise of the images with the numbers `images` under `seed`. Each draw has the shape [N, *shape]."""
     return lambda draw: np.stack([gaussian(seed, image, draw, shape) for image in images])

@@ -1,4 +1,7 @@
-"""What was asked of a model to get some pictures: enough to get them again. It travels inside PNG files."""
+"""The request for some images of a model. It has all settings that are needed to draw the same images again.
+
+PNG files that ditzoo writes hold it.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,16 @@ from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, own_size
 
 DEFAULT_IMAGES = 10
-"""How many classes are drawn, from the first, or how many images of an unconditional model, where nothing is chosen."""
-
+"""The number of classes, counted from the first, or of images of an unconditional model, that are drawn by default."""
 
 _PROMPTS = "a text or a list of texts"
 
 
 class SampleRequest(Data, frozen=True, kw_only=True):
-    """Images number `first` to `first` + `count` − 1 under `seed`, by a model and a plan, of classes or prompts where it takes
-    them, one each.
+    """The request for the images with the numbers `first` to `first` + `count` − 1 under `seed`, for a model and a plan.
 
-    `size` is the height and width of the latents. It is left out if it is that of the model's training.
+    `classes` or `prompts` has one entry for each image, if the model takes them. `size` is the height and width of the latents.
+    It is left out if it is the size of training.
     """
 
     format: Literal["ditzoo-drawing/1"] = "ditzoo-drawing/1"
@@ -44,14 +46,14 @@ class SampleRequest(Data, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for shown in (self.classes, self.prompts):
             if shown is not None and len(shown) != self.count:
-                raise ValueError(f"{self.count} images, but {len(shown)} of what they show")
+                raise ValueError(f"{self.count} images, but {len(shown)} classes or prompts")
 
     def latent_size(self, card: Card) -> Size:
-        """Height and width of the latents; `card` is that of the model."""
+        """Height and width of the latents. `card` is the card of the model."""
         return own_size(card) if isinstance(self.size, msgspec.UnsetType) else self.size
 
     def only(self, i: int) -> SampleRequest:
-        """The request for the image at place `i` alone."""
+        """The request for a single image: the one at index `i` of this request."""
         return msgspec.structs.replace(
             self,
             first=self.first + i,
@@ -72,14 +74,14 @@ def make_request(
     size: Size | None = None,
     argument: str = "classes",
 ) -> SampleRequest:
-    """The request for `num` images of a model, which take turns at the `classes` or the `prompts`.
+    """The request for `num` images of a model. The images show the `classes` or the `prompts` in turn.
 
-    Without `num` there is one image for each class or prompt. Without `classes`, a model of classes draws its first ten; a
-    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents; by default that of
-    training. Errors about classes name the `argument`.
+    Without `num` there is one image for each class or prompt. Without `classes`, a class-conditional model draws its first ten
+    classes. An unconditional model draws ten images. `size` is the height and width of the latents (default: the size of
+    training). Errors about classes name the `argument`.
 
-    Raises UsageError for a plan that is not for the model, for classes or prompts that the model does not take, and for a
-    number of images or a seed out of range.
+    Raises UsageError if the plan is not for the model, if the model does not take the classes or prompts, or if the number of
+    images or the seed is out of range.
     """
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
     check_plan(card, plan)
@@ -110,7 +112,7 @@ def make_request(
 
 
 def check_count(name: str, value: int) -> None:
-    """Raises UsageError, with the `name`, unless `value` is a whole number from 1 on."""
+    """Raises UsageError, which names `name`, unless `value` is a whole number of 1 or more."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -130,7 +132,7 @@ def check_seed(seed: int) -> None:
 
 
 def _texts(prompts: str | Iterable[str] | None) -> list[str]:
-    """The prompts as a list; one prompt may stand alone."""
+    """The prompts as a list. A single text becomes a list of one prompt."""
     if prompts is None:
         return []
     check_type("prompts", prompts, Iterable, _PROMPTS)

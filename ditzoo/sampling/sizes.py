@@ -1,4 +1,4 @@
-"""Which size the latents of a sampling run have: the one that was asked for, or the one that a bundle or a backend takes."""
+"""The size of the latents in a sampling run. The user chooses it, or the bundle or the backend takes only one size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ditzoo.zoo.sizes import Size, check_size, in_pixels, own_size, parse_size
 def choose_size(model: Card | Bundle, resolution: str | int | None) -> Size:
     """The size of the latents for images of a `resolution` in pixels: 256, or "256x384" (height x width).
 
-    Without a resolution it is the size that the model was trained on, or for a bundle of another size the bundle's. Raises
-    UsageError, with the sizes that there are, for one that the model's network or the bundle does not take.
+    Without a resolution, it is the size of training. If a bundle does not take that size, it is the first size that the bundle
+    takes. Raises UsageError, with the valid sizes, if the model's network or the bundle does not take the resolution.
     """
     card = model.card if isinstance(model, Bundle) else model
     if resolution is None:
@@ -26,9 +26,10 @@ def choose_size(model: Card | Bundle, resolution: str | int | None) -> Size:
 
 
 def sizes_of(bundle: Bundle) -> list[Size] | None:
-    """The sizes of latents that a bundle takes, or None if it takes any.
+    """The sizes of latents that a bundle takes, or None if it takes any size.
 
-    They are those of its ONNX graph, or without one the sizes that its engines are best at.
+    The ONNX graph of the bundle gives the size. A bundle without an ONNX graph has the sizes that its engines are optimized
+    for.
     """
     graph = bundle.manifest.graphs.get("backbone")
     if graph is not None:
@@ -40,7 +41,7 @@ def sizes_of(bundle: Bundle) -> list[Size] | None:
 
 
 def check_model_size(model: Card | Bundle, size: Size) -> None:
-    """Raises UsageError, with the sizes that there are, if a model's network or a bundle does not take latents of that size."""
+    """Raises UsageError, with the valid sizes, if a model's network or a bundle does not take latents of `size`."""
     card = model.card if isinstance(model, Bundle) else model
     check_size(card, size)
     taken = sizes_of(model) if isinstance(model, Bundle) else None
@@ -48,14 +49,15 @@ def check_model_size(model: Card | Bundle, size: Size) -> None:
         raise UsageError(
             f"the bundle {model.path} is for {', '.join(in_pixels(card, there) for there in taken)} pixels, not"
             f" {in_pixels(card, size)}; `{model.manifest.settings['command'].partition(' --')[0]}"
-            f" --resolution {in_pixels(card, size)} --out DIR` makes one for those"
+            f" --resolution {in_pixels(card, size)} --out DIR` makes a bundle for {in_pixels(card, size)} pixels"
         )
 
 
 def latent_shape(backend: Backend, size: Size | None = None) -> tuple[int, int, int]:
-    """Channels, height and width of the latents on a backend: of that `size`, or else of the one that the backend takes.
+    """Channels, height and width of the latents on a backend.
 
-    A backend that takes any size gets the one of training. Raises UsageError if the backend takes another size.
+    Height and width are those of `size`. Without `size`, they are those that the backend takes, or those of training if the
+    backend takes any size. Raises UsageError if the backend takes only another size.
     """
     card = backend.card
     height, width = next(spec.shape[2:] for spec in backend.inputs if spec.name == "x")
@@ -64,15 +66,15 @@ def latent_shape(backend: Backend, size: Size | None = None) -> tuple[int, int, 
     if fixed not in (None, wanted):
         raise UsageError(
             f"{backend.name} takes latents for {in_pixels(card, fixed)} pixels, not for {in_pixels(card, wanted)};"
-            f" `ditzoo export onnx {card.name} --resolution {in_pixels(card, wanted)} --out DIR` makes a bundle for those"
+            f" `ditzoo export onnx {card.name} --resolution {in_pixels(card, wanted)} --out DIR` makes such a bundle"
         )
     return card.backbone.latent_shape[0], *wanted
 
 
 def common_shape(*backends: Backend) -> tuple[int, int, int]:
-    """Channels, height and width of latents for all of the backends of one model.
+    """Channels, height and width of the latents for several backends of one model.
 
-    They are those of a backend that takes only another size than that of training, if there is one.
+    If a backend takes only a size that is not the size of training, it is that size. Otherwise it is the size of training.
     """
     shapes = [latent_shape(backend) for backend in backends]
     return next((shape for shape in shapes if shape[1:] != own_size(backends[0].card)), shapes[0])

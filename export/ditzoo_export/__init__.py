@@ -1,6 +1,6 @@
-"""The exporter: from a card to a bundle of ONNX graphs, and from there to engines and deployment folders.
+"""The exporter. It makes a bundle of ONNX graphs from a card, and TensorRT engines and deployment folders from a bundle.
 
-It needs torch, onnx and onnxruntime, but imports them only when something is made; the runtime never imports it.
+It needs torch, onnx and onnxruntime, but imports them only for an export. The runtime never imports the exporter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Exports and engines, each made once: they are found again by a hash of all that they depend on. Imports nothing heavy."""
+"""Exports and engines that are made once and then found again, by a hash of everything that they depend on.
+
+This module imports no large library.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("ditzoo", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
 DECODER_PACKAGES, TEXT_PACKAGES = ("diffusers",), ("transformers", "tokenizers")
-"""What also makes an export of a model with a decoder, and of one that takes text."""
+"""The additional packages that an export of a model with a decoder needs, and of a model with a text encoder."""
 
 ABOVE = ("cli", "model")
-"""The packages of ditzoo above the exporter. All others may decide what an export contains, and whether it is verified."""
+"""The packages of ditzoo that the exporter cannot import. All other packages may change an export or its verification."""
 
 ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """The distributions that bring ONNX Runtime: any one of them does."""
@@ -40,10 +43,10 @@ DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 def export_onnx(
     card: Card, out: Path, *, settings: Settings | None = None, net: Network | None = None, overwrite: bool = False
 ) -> Bundle:
-    """Exports the card's network, or `net` in its place, to a bundle in the folder `out`, verified before it appears.
+    """Exports the card's network, or `net` instead, to a bundle in the folder `out`. It is verified before it appears there.
 
-    If the same bundle is there already, it is left as it is. Raises ExportError if the verification fails, and UsageError if
-    `out` cannot be written, or something else is there.
+    If `out` already holds the same bundle, it stays as it is. Raises ExportError if the verification fails, and UsageError if
+    `out` cannot be written or holds something else. With `overwrite`, whatever `out` holds is replaced.
     """
     return _provide_onnx(card, out, settings or make_settings(card), net, overwrite=overwrite)
 
@@ -60,8 +63,8 @@ def export_engines(
 ) -> Bundle:
     """Builds TensorRT engines of the card's network, or of `net`, into a bundle in the folder `out`.
 
-    The ONNX graphs that they are built from are made in the cache, or found there. Raises ExportError, with all that TensorRT
-    said, if an engine cannot be built; for other errors see `export_onnx`.
+    They are built from ONNX graphs in the cache, which are exported if they are missing. Raises ExportError, with TensorRT's
+    error messages, if an engine cannot be built. Raises the errors of `export_onnx` too.
     """
     key = engine_key(card, settings, net)
 
@@ -81,17 +84,17 @@ def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None 
 
 
 def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
-    """The hash of all that an ONNX export depends on.
+    """The hash of everything that an ONNX export depends on.
 
-    That is the card, the weights of the network, the decoder and the text encoder, the settings, and the versions of all code.
+    It covers the card, the weights of the network, the decoder and the text encoder, the settings, and all versions of code.
     """
     return _hash(card, _weights_digest(card, net), part_digests(card), settings, made_by(card))
 
 
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
-    """The hash of all that engines depend on: the ONNX export, and the version of TensorRT, the GPUs, profiles and options.
+    """The hash of everything that engines depend on: the ONNX export, the version of TensorRT, GPUs, profiles and options.
 
-    "current" stands for the GPU of this machine. Raises UsageError if there is none.
+    The GPU "current" is the GPU of this machine. Raises UsageError if the machine has no GPU.
     """
     made = made_by(card, settings.flavour)
     return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
@@ -107,9 +110,10 @@ def _gpus(settings: EngineSettings) -> tuple[str, ...]:
 
 
 def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
-    """The versions of all that makes an ONNX export of a card, and of the TensorRT of that `flavour` if one is given.
+    """The versions of the exporter, of Python, and of all packages that an ONNX export of a card depends on.
 
-    Raises MissingPackageError, with the command that installs it, for a package that is missing.
+    With a `flavour`, the version of that TensorRT is there too. Raises MissingPackageError, with the command that installs the
+    package, if one is missing.
     """
     names = [*PACKAGES, _onnx_runtime(), *([DISTRIBUTIONS[flavour]] if flavour else [])]
     if isinstance(card.decoder, Autoencoder) or card.sampling.solver.startswith(DIFFUSERS):
@@ -121,7 +125,7 @@ def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
 
 
 def sources() -> list[Path]:
-    """The source files of the exporter and of all that it can import of ditzoo."""
+    """The source files of the exporter, and of all packages of ditzoo that it can import."""
     below = Path(ditzoo.__file__).parent
     return [
         *Path(__file__).parent.rglob("*.py"),
@@ -163,7 +167,7 @@ def _place(kind: str, card: Card, key: str) -> Path:
 
 
 def _weights_digest(card: Card, net: Network | None) -> str:
-    """The hash of the weights: of the card's file, or of every tensor of `net`."""
+    """The hash of the card's weights file, or of every tensor of `net`."""
     if net is None:
         return digest(weights_file(card))
     state = net.state_dict()

@@ -1,4 +1,4 @@
-"""The decoder of latent models as ONNX, so that a bundle gives images without PyTorch."""
+"""Exporting the decoder of a latent model to ONNX. With it, a bundle makes images without PyTorch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def export_decoder(card: Card, folder: Path, *, opset: int, size: Size | None) -> dict[str, Graph]:
-    """Writes the card's decoder, from latents as the network makes them to images in about −1 ... 1, into `folder`.
+    """Writes the card's decoder into `folder`. It maps latents of the network to images with values of about −1 to 1.
 
-    `size` is that of the latents, or None for any size. If the decoder cannot be exported for any size, it is exported for the
-    size of training, and its graph says so. Returns the graph by its name, for the manifest. Returns none for models of pixels,
-    and if the checkpoint should have held the decoder but did not.
+    `size` is the size of the latents, or None for any size. If the decoder cannot be exported for any size, it is exported for
+    the size of training, and the shapes of its graph say so. Returns the graph by its name, for the manifest. The result is
+    empty if the model denoises pixels, or if the checkpoint that should hold the decoder does not hold it.
     """
     if not isinstance(card.decoder, Autoencoder) or (card.decoder.source is None and not has_decoder(card)):
         return {}
@@ -38,16 +38,17 @@ def export_decoder(card: Card, folder: Path, *, opset: int, size: Size | None) -
         try:
             return {"decoder": _write(card, card.decoder, folder, opset=opset, size=None)}
         except (ExportError, torch.onnx.OnnxExporterError) as error:
-            log.warning("the decoder of %s is exported for one size of latents, not for any: %s", card.name, error)
+            log.warning("the decoder of %s is exported for one size of latents, not for any size: %s", card.name, error)
             for path in folder.glob("decoder.onnx*"):
                 path.unlink()
     return {"decoder": _write(card, card.decoder, folder, opset=opset, size=size or own_size(card))}
 
 
 def _write(card: Card, decoder: Autoencoder, folder: Path, *, opset: int, size: Size | None) -> Graph:
-    """Writes the decoder for latents of a size, or of any, and checks it; for any size, at two sizes other than the traced one.
+    """Writes the decoder for latents of `size`, or of any size, and checks it.
 
-    Raises ExportError where it is not what torch has, and OnnxExporterError where torch cannot export it.
+    A decoder for any size is checked at two sizes other than the traced one. Raises ExportError if the output differs from that
+    of torch, and OnnxExporterError if torch cannot export the decoder.
     """
     channels, factor = card.backbone.latent_shape[0], decoder.factor
     height, width = own_size(card)
@@ -70,10 +71,11 @@ def _write(card: Card, decoder: Autoencoder, folder: Path, *, opset: int, size: 
 
 
 def _with_lasting_eps(net: nn.Module) -> nn.Module:
-    """The net, its weights shared, whose small constants the exporter keeps.
+    """A copy of the net that shares its weights. Its tiny `eps` constants become vectors, which the exporter keeps.
 
-    onnxscript drops the sum with a number below 1e-8 as one with zero, but not the sum with a vector of one such number. DC-AE
-    divides by a sum of products + 1e-15, and the sum is 0 for a token whose products are all cut off by ReLU.
+    onnxscript removes the addition of a number below 1e-8, as if it were zero. It does not remove the addition of a vector with
+    one such number. DC-AE needs this: it divides by a sum + 1e-15, and the sum is 0 for a token whose terms are all zero after
+    the ReLU.
     """
     net = copied(net)
     for module in net.modules():

@@ -1,6 +1,7 @@
-"""Building TensorRT engines. One code path for TensorRT 10, 11 and TensorRT-RTX 1: the module is a value, called `trt` here.
+"""Building TensorRT engines.
 
-Networks are strongly typed: the precision is that of the ONNX graph.
+The same code works with TensorRT 10, TensorRT 11 and TensorRT-RTX 1. The functions take the Python module of one of them as
+the argument `trt`. Networks are strongly typed: the precision of an engine is that of its ONNX graph.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from ditzoo_export.settings import EngineSettings, check_precision, conditioning
 log = logging.getLogger(__name__)
 
 _LONGEST_LABEL = 160
-"""Most file systems take names of 255 bytes; a name is also the folder of a model in a Triton repository."""
+"""The largest number of characters for the profiles in a file's name. Most file systems limit names to 255 bytes.
+
+The name of the file is also the name of the model's folder in a Triton repository.
+"""
 
 _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
 
@@ -35,7 +39,7 @@ _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible":
 def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
     """Fills `folder` with the engines of a bundle's graphs.
 
-    Raises ExportError, with all that TensorRT said, if an engine cannot be built.
+    Raises ExportError, with TensorRT's error messages, if an engine cannot be built.
     """
     trt = load(settings.flavour)
     gpus = targets(settings)
@@ -68,7 +72,7 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
 
 
 def load(flavour: str) -> Any:
-    """The Python module of a flavour of TensorRT; raises MissingPackageError if it is not installed."""
+    """The Python module of a flavour of TensorRT. Raises MissingPackageError if it is not installed."""
     try:
         return import_module(flavour)
     except ModuleNotFoundError as error:
@@ -77,7 +81,7 @@ def load(flavour: str) -> Any:
 
 
 def targets(settings: EngineSettings) -> tuple[str, ...]:
-    """The GPUs to build for; raises UsageError if the flavour cannot build for them on this machine, and says what can."""
+    """The GPUs to build for. Raises UsageError, with a remedy, if the flavour cannot build for them on this machine."""
     here, flavour = cuda.gpu(), settings.flavour
     if settings.gpus is None and here is None:
         hint = (
@@ -85,11 +89,11 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
             if flavour == "tensorrt_rtx"
             else "build on the GPU that will run it, or use tensorrt_rtx"
         )
-        raise UsageError(f"--gpu current: no GPU here; {hint}")
+        raise UsageError(f"--gpu current: this machine has no GPU; {hint}")
     gpus = settings.gpus or (here or "",)
     if flavour == "tensorrt" and gpus != (here,):
         raise UsageError(
-            f"tensorrt builds only for the GPU it runs on ({here or 'there is none here'}); use --flavour tensorrt_rtx"
+            f"tensorrt builds only for the GPU of this machine ({here or 'it has none'}); use --flavour tensorrt_rtx"
         )
     for gpu in gpus:
         check_precision(gpu, settings.onnx.precision)
@@ -100,7 +104,10 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
 def build(
     trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
 ) -> bytes:
-    """A serialised engine of the ONNX graph at `path`; raises ExportError with all that the parser or the builder said."""
+    """A serialised engine of the ONNX graph at `path`.
+
+    Raises ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
+    """
     errors_said: list[str] = []
     logger = _logger(trt, errors_said)
     builder = trt.Builder(logger)
@@ -119,7 +126,7 @@ def build(
     timing = _timing_cache(trt, config, gpus)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(errors_said) or 'it does not say why'}")
+        raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(errors_said) or 'it gives no reason'}")
     if timing is not None:
         _keep_timing(config, timing)
     return bytes(engine)
@@ -157,7 +164,7 @@ def _engine(
 
 
 def _labels(profiles: Sequence[Profile]) -> str:
-    """Profiles in the name of a file: all of them, or if that is too long their number and a hash of them."""
+    """The profiles as a part of a file's name. If that is too long, it is their number and a hash of them."""
     text = "+".join(map(_label, profiles))
     if len(text) <= _LONGEST_LABEL:
         return text
@@ -165,15 +172,15 @@ def _labels(profiles: Sequence[Profile]) -> str:
 
 
 def _label(profile: Profile) -> str:
-    """A profile in a file's name: "32x32-b8-16"."""
+    """A profile as a part of a file's name, such as "32x32-b8-16"."""
     size = "x".join(str(profile.axes[axis]) for axis in ("height", "width") if axis in profile.axes)
     return f"{size}{'-' if size else ''}b{profile.axes['batch']}"
 
 
 def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Copies ONNX files beside engines: `graphs`, if the engines were built without weights, the decoder and the text encoder.
+    """Copies the ONNX files of `graphs`, of the decoder and of the text encoder beside the engines. Returns these graphs.
 
-    With them, the engines sample and give images without torch.
+    Engines without weights need `graphs`. With the decoder and the text encoder, a bundle makes images without torch.
     """
     kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
     for name in source.manifest.files:
@@ -183,7 +190,7 @@ def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict
 
 
 def _check_options(settings: EngineSettings, here: str | None) -> None:
-    """Raises UsageError for an option that the flavour does not have, or does not have on a machine without a GPU."""
+    """Raises UsageError if the flavour does not have an option, or if the option needs a GPU and this machine has none."""
     rtx, options = settings.flavour == "tensorrt_rtx", settings.options
     if rtx and "version_compatible" in options:
         raise UsageError(
@@ -195,7 +202,7 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
         )
     for option in ("stripped", "refittable"):
         if rtx and here is None and option in options:
-            raise UsageError(f"tensorrt_rtx builds {option} engines only on a machine with a GPU, and there is none here")
+            raise UsageError(f"tensorrt_rtx builds {option} engines only on a machine with a GPU; this machine has none")
 
 
 def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
@@ -224,7 +231,7 @@ def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
 
 
 def _decompose_attention(trt: Any, network: Any) -> None:
-    """Lets TensorRT compute attention in several operations if it has no fused kernel for it; it still fuses where it has."""
+    """Allows TensorRT to compute attention in several operations. It does so only if it has no fused kernel."""
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         if layer.type == trt.LayerType.ATTENTION_INPUT:
@@ -233,9 +240,9 @@ def _decompose_attention(trt: Any, network: Any) -> None:
 
 
 def _logger(trt: Any, errors_said: list[str]) -> Any:
-    """A logger of TensorRT that adds errors to the list, and passes everything to the log of this module."""
+    """A logger of TensorRT. It adds errors to `errors_said`, and passes all messages to the log of this module."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the module is a value
+    class Logger(trt.ILogger):  # type: ignore[misc]  # mypy does not know the module
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -248,7 +255,7 @@ def _logger(trt: Any, errors_said: list[str]) -> Any:
 
 
 def _monitor(trt: Any) -> Any:
-    """A monitor of TensorRT that says in the log when a phase of the build begins and ends."""
+    """A progress monitor of TensorRT. It logs when a phase of the build begins and ends."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -267,9 +274,9 @@ def _monitor(trt: Any) -> Any:
 
 
 def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
-    """Gives the builder the timings of kernels that were kept for this GPU, and returns the path of the file they are in.
+    """Gives the builder the kernel timings that earlier builds measured on this GPU. Returns the path of their file.
 
-    None for TensorRT-RTX, which times nothing as it builds.
+    Returns None for TensorRT-RTX, which measures no timings when it builds.
     """
     if hasattr(trt, "ComputeCapability"):
         return None

@@ -1,4 +1,4 @@
-"""What is in an exported file: inputs, profiles, dtypes, ops, sizes, where it runs, and what made it."""
+"""Describing an exported file: its inputs, profiles, dtypes, operations and size, the GPUs that it runs on, and its origin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Facts = dict[str, Any]
 
 
 def inspect(path: Path) -> Facts:
-    """The facts of a bundle's folder, an ONNX file or an engine of a bundle; raises BundleError for what is none of them."""
+    """The facts about a bundle's folder, an ONNX file or an engine of a bundle. Raises BundleError for any other `path`."""
     if path.is_dir():
         return _bundle(open_bundle(path))
     if not path.is_file():
@@ -43,11 +43,11 @@ def _bundle(bundle: Bundle) -> Facts:
 def _engine_file(path: Path) -> Facts:
     if not is_bundle(path.parent):
         raise BundleError(
-            f"{path} has no {MANIFEST} beside it, and TensorRT tells nothing of an engine without its GPU; not one of ours"
+            f"{path} is not in a ditzoo bundle: it has no {MANIFEST} beside it, and TensorRT reads an engine only on its GPU"
         )
     engines = _engines_beside(path)
     if path.name not in engines:
-        raise BundleError(f"{path} is no engine of its bundle; there are: {', '.join(engines) or 'none'}")
+        raise BundleError(f"{path} is not an engine of its bundle; its engines are: {', '.join(engines) or 'none'}")
     engine = engines[path.name]
     return {
         "kind": f"engine of {engine.graph}",
@@ -62,7 +62,7 @@ def _engine_file(path: Path) -> Facts:
 
 
 def _engines_beside(path: Path) -> dict[str, Engine]:
-    """The engines of the bundle that a file is in, by the names of their files; none where it is in no bundle."""
+    """The engines of the bundle that holds the file, by the names of their files. Empty if the file is not in a bundle."""
     engines = open_bundle(path.parent).manifest.engines.values() if is_bundle(path.parent) else ()
     return {engine.file: engine for engine in engines}
 
@@ -75,15 +75,15 @@ def _onnx(path: Path) -> Facts:
     try:
         model = ir.load(path)
     except (DecodeError, SerdeError, ValueError) as error:
-        raise BundleError(f"{path} is no ONNX file: {error}") from error
+        raise BundleError(f"{path} is not an ONNX file: {error}") from error
     if not model.graph.num_nodes():
-        raise BundleError(f"{path} is no ONNX file: there is no graph in it")
+        raise BundleError(f"{path} is not an ONNX file: it holds no graph")
     ours = is_bundle(path.parent)
     weights = Counter(value.dtype.name for value in model.graph.initializers.values() if value.dtype is not None)
     return {
         "kind": f"ONNX graph of a bundle of {open_bundle(path.parent).manifest.model}"
         if ours
-        else "ONNX graph, not of a bundle of ours",
+        else "ONNX graph, not of a ditzoo bundle",
         "opset": ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opset_imports.items()),
         "inputs": list(map(_value, model.graph.inputs)),
         "outputs": list(map(_value, model.graph.outputs)),

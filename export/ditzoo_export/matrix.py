@@ -1,4 +1,4 @@
-"""An export matrix: every combination of models, resolutions, batch sizes, precisions and flavours that a TOML file asks for.
+"""An export matrix: all combinations of the models, resolutions, batch sizes, precisions and flavours in a TOML file.
 
     out = "deployed"
 
@@ -10,7 +10,7 @@
     batches = ["1", "4", "8-16"]
     gpus = ["sm89", "sm120"]
 
-What is there already is found, so an interrupted run goes on where it stopped.
+Bundles that exist already are not made again, so a second run continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from ditzoo_export.settings import EngineSettings, Settings, make_engine_setting
 
 
 class Block(Data, frozen=True, kw_only=True):
-    """One [[export]]: all combinations of its lists. `target` is for the flavour "onnx", `gpus` and `profiles` for engines."""
+    """One [[export]] of the file: all combinations of its lists.
+
+    `target` is for the flavour "onnx". `gpus` and `profiles` are for engines.
+    """
 
     models: tuple[str, ...]
     flavours: tuple[str, ...] = ("onnx",)
@@ -46,14 +49,14 @@ class Block(Data, frozen=True, kw_only=True):
 
 
 class Matrix(Data, frozen=True, kw_only=True):
-    """The file: where to, and what."""
+    """The content of the file: the folder for the bundles, and the exports."""
 
     out: str
     export: tuple[Block, ...]
 
 
 class Cell(Data, frozen=True, kw_only=True):
-    """One bundle to be made: ONNX of one resolution, or the engines of all resolutions and batch sizes for one GPU."""
+    """One bundle of the matrix: ONNX graphs of one resolution, or engines of all resolutions and batch sizes for one GPU."""
 
     model: str
     folder: str
@@ -61,7 +64,7 @@ class Cell(Data, frozen=True, kw_only=True):
 
 
 class Outcome(Data, frozen=True, kw_only=True):
-    """What became of a cell: "made", "found" or "failed", and why."""
+    """The result of a cell: "made", "found" or "failed". `message` is the error. `size` is in bytes."""
 
     cell: str
     state: Literal["made", "found", "failed"]
@@ -71,22 +74,25 @@ class Outcome(Data, frozen=True, kw_only=True):
 
 
 def read_matrix(path: Path) -> Matrix:
-    """The matrix in a TOML file; raises UsageError, naming the place, where it is none."""
+    """The matrix in a TOML file. Raises UsageError, with the place of the error, if the file is missing or not a matrix."""
     try:
         return msgspec.convert(tomllib.loads(path.read_text()), Matrix)
     except FileNotFoundError as error:
         raise UsageError(f"--matrix: there is no file {path}") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no export matrix: {error}") from error
+        raise UsageError(f"{path} is not an export matrix: {error}") from error
 
 
 def cells(matrix: Matrix) -> list[Cell]:
-    """All cells of a matrix; raises UsageError for one that cannot be, before anything is made."""
+    """All cells of a matrix. Raises UsageError if one of them has invalid settings, before any bundle is made."""
     return [cell for block in matrix.export for cell in _block_cells(block)]
 
 
 def run_matrix(matrix: Matrix, folder: Path) -> Iterator[Outcome]:
-    """Makes every cell in `matrix.out`, relative to `folder`, and yields what became of it; a failure stops no other."""
+    """Makes every cell in the folder `matrix.out`, relative to `folder`, and yields its outcome.
+
+    If a cell fails, the others are made all the same.
+    """
     planned, out = cells(matrix), folder / matrix.out
     out.mkdir(parents=True, exist_ok=True)
     for done in run_tasks((_task(cell, out / cell.folder) for cell in planned), stop_at_failure=False):
@@ -117,7 +123,7 @@ def _block_cells(block: Block) -> Iterator[Cell]:
 
 
 def _task(cell: Cell, target: Path) -> Task[Bundle]:
-    """A cell as a task: the bundle at `target` is found by its key, or exported."""
+    """A cell as a task. It finds the bundle at `target` by its key, or exports it."""
     chosen, settings = card(cell.model), cell.settings
     if isinstance(settings, Settings):
         return Task(

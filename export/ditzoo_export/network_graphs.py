@@ -1,4 +1,4 @@
-"""The ONNX graphs of a network: the whole in one, or conditioning in a graph of its own beside the backbone."""
+"""Exporting a network to ONNX graphs: one graph, or two if conditioning is separate from the backbone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ditzoo_export.settings import Settings
 def write_network_graphs(folder: Path, card: Card, net: Network, settings: Settings) -> dict[str, Graph]:
     """Writes the ONNX graphs that `settings` ask for into `folder`, and returns them by name.
 
-    Graphs that are to be quantized are written in fp32.
+    For a quantized precision, they are written in fp32; the quantization comes later.
     """
     precision = settings.traced
     family = family_of(card.backbone)
@@ -49,7 +49,10 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:
-    """Random inputs for specs: normal latents and text, times up to 1000, and labels, of which the second is the null label."""
+    """Random inputs for `specs`: normally distributed latents and embeddings, times from 0 to 1000, and labels.
+
+    The second label is the null label, if the model has one.
+    """
     inputs: Inputs = {}
     for spec in specs:
         shape = spec.concrete(**axes)

@@ -1,4 +1,4 @@
-"""The modules that are exported in place of a network, or of a part of it: guidance inside, attention as one operation."""
+"""Modules that are exported instead of a network or a part of it: guidance inside the graph, and attention as one operation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from ditzoo.nets.precision import copied
 
 
 class Guided(nn.Module):
-    """A network with classifier-free guidance inside (arXiv 2207.12598): one label per image in, the guided prediction out."""
+    """A network with classifier-free guidance inside (arXiv 2207.12598). It takes one label per image.
+
+    `null` is the null label. `guided` is the number of channels that guidance changes.
+    """
 
     def __init__(self, net: nn.Module, *, null: int, guided: int) -> None:
         super().__init__()
         self.net, self.null, self.guided = net, null, guided
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, guidance: Tensor) -> Tensor:
-        """x [B, C, H, W], t [B], y [B], guidance [B], the s in uncond + s · (cond − uncond) -> prediction."""
+        """x [B, C, H, W], t [B], y [B], guidance [B] -> prediction uncond + guidance · (cond − uncond)."""
         both = self.net(torch.cat([x, x]), torch.cat([t, t]), torch.cat([y, torch.full_like(y, self.null)]))  # 2·B C H W
         cond, null = both[: x.shape[0]], both[x.shape[0] :]  # each: B C H W
         first, rest, uncond = cond[:, : self.guided], cond[:, self.guided :], null[:, : self.guided]
@@ -28,7 +31,7 @@ class Guided(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Self-attention that is exported as one operation of ONNX Runtime, which computes it by flash attention."""
+    """Self-attention that is exported as one operation of ONNX Runtime, which uses flash attention for it."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -45,7 +48,7 @@ class FusedAttention(nn.Module):
         return cast(Tensor, self.proj(x))  # B T D
 
     def _prepared(self, x: Tensor, norm: nn.Module | None, *rotary: Tensor) -> Tensor:
-        """The same as `prepared`, with the heads side by side, as the operation takes them."""
+        """The same as `prepared`, but for x [B, T, D]: the operation takes all heads side by side on the last axis."""
         if norm is None and not rotary:
             return x
         heads = x.view(*x.shape[:2], self.heads, -1)  # B T N D/N

@@ -1,4 +1,4 @@
-"""Making a bundle of ONNX graphs: trace, quantize, verify, and write down what it is."""
+"""Making a bundle of ONNX graphs: trace the network, quantize and verify the graphs, and write the manifest."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 
 def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
-    """Fills `folder` with the bundle of a card's network, or of `net`; raises ExportError where its verification fails."""
+    """Fills `folder` with the bundle of a card's network, or of `net`. Raises ExportError if the verification fails."""
     from_card, net = net is None, load_network(card) if net is None else net
     expected = expect(card, net, settings)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch) if settings.eight_bits else folder
         graphs = write_network_graphs(place, card, net, settings)
         del net
-        gc.collect()  # the tracer's cycles hold copies of the weights
+        gc.collect()  # reference cycles of the tracer hold copies of the weights
         if settings.eight_bits:
             graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
         else:
@@ -69,7 +69,11 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
 def _eight_bits(
     folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
 ) -> tuple[dict[str, Graph], Verification, str]:
-    """Makes eight-bit graphs from the float32 ones in `source`: with as many quantized layers as pass the verification."""
+    """Makes quantized graphs from the float32 graphs in `source`.
+
+    It tries the extents of the family in their order, and keeps the first that passes the verification. Returns the graphs,
+    their verification and the extent. Raises ExportError if no extent passes.
+    """
     largest = largest_inputs(source, floats, card) if settings.calibrated else {}
     for extent, left_out in distinct_extents(source / floats["backbone"].file, family_of(card.backbone)).items():
         graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
@@ -77,5 +81,5 @@ def _eight_bits(
             return graphs, verify(folder, graphs, card, expected, settings), extent
         except ExportError as error:
             failure = error
-            log.info("quantizing %s is too much: %s", extent, error)
+            log.info("the verification fails if %s is quantized: %s", extent, error)
     raise failure

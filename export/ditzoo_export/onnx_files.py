@@ -1,4 +1,4 @@
-"""ONNX files: writing a module of PyTorch as one, checking it, and writing a graph that was changed."""
+"""ONNX files: writing a PyTorch module as ONNX, checking the file, and writing a modified graph."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _CHECKED_BATCHES = (1, 3)
 
 
 def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
-    """Writes `module` as ONNX, and its weights into a file beside it, which ONNX Runtime maps instead of copying it twice.
+    """Writes `module` as ONNX to `path`, and its weights into a separate file beside it.
 
-    Axes are symbolic where the graph's specs have names. The file holds no paths of this machine. The arguments of the module
-    have the names of the graph's inputs; `example` has a value for each.
+    ONNX Runtime maps that file into memory, which saves two copies of the weights. An axis is symbolic if the graph's spec has
+    a name for it. The file holds no paths of this machine. The arguments of the module have the names of the graph's inputs.
+    `example` has a value for each of them.
     """
     axes = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs}
     with _quiet(), torch.no_grad():
@@ -52,19 +53,19 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
         )
         assert program is not None, "the dynamo exporter returns a program"
         weights = list(program.model.graph.initializers.values())
-        optimize_ir(program.model, num_iterations=1)  # torch has two, and the second finds nothing but identities
+        optimize_ir(program.model, num_iterations=1)  # torch's default is 2, but the second only finds identities
         IdentityEliminationPass()(program.model)
         keep_only_scopes(program.model)
         program.save(path, external_data=True)
         for weight in weights:
-            weight.const_value = None  # onnxscript's rules hold on to the last graph that they saw
+            weight.const_value = None  # onnxscript's rules keep a reference to the last graph
 
 
 def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:
-    """Writes `module`, of one input and one output, as the file of `graph` in `folder`, and checks it.
+    """Writes `module`, which has one input and one output, to the file of `graph` in `folder`, and checks it.
 
-    `example` makes an input of a batch size. Raises ExportError where ONNX Runtime's output is beyond the fp32 tolerance of
-    torch's at one of two other batch sizes.
+    `example` makes an input for a batch size. The check compares it with torch at two batch sizes that were not traced.
+    Raises ExportError if the error is beyond the tolerance for fp32, or if the file is not valid ONNX.
     """
     path = folder / graph.file
     write_onnx(module, graph, path, {graph.inputs[0].name: example(TRACED_BATCH)})
@@ -73,7 +74,7 @@ def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable
 
 
 def check_form(path: Path, graph: Graph) -> None:
-    """Raises ExportError unless the file is valid ONNX of the graph's opset."""
+    """Raises ExportError if the file is not valid ONNX, or not in the graph's opset."""
     opset = ir.load(path).opset_imports.get("")
     if opset != graph.opset:
         raise ExportError(f"{graph.file} was written in opset {opset}, not {graph.opset}; this torch cannot export it")
@@ -84,7 +85,7 @@ def check_form(path: Path, graph: Graph) -> None:
 
 
 def write_with_weights(model: onnx.ModelProto, path: Path) -> None:
-    """Writes a graph over the one at `path`, and its weights into a file beside it."""
+    """Replaces the graph at `path`. The weights go into a separate file beside it."""
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)
     onnx.save(model, path, save_as_external_data=True, location=data.name)
@@ -92,7 +93,7 @@ def write_with_weights(model: onnx.ModelProto, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what torch's exporter says about itself."""
+    """Hides the warnings and log messages of torch's exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Graphs that compute on a CPU what a graph in half precision computes on a GPU: in float32, with every result rounded.
+"""Float32 graphs that compute on a CPU what graphs in half precision compute on a GPU. They round every result.
 
-A GPU sums a matrix multiplication in float32 and rounds the result once. A CPU has no such arithmetic. ONNX Runtime leaves the
-rounding out there: only the weights of a graph in fp16 are rounded.
+A GPU sums a matrix multiplication in float32 and rounds the result once. A CPU has no such arithmetic. On a CPU, ONNX Runtime
+omits the rounding: only the weights of a graph in fp16 are rounded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from ditzoo.specs import PRECISION_TRAITS
 
 @contextmanager
 def rounded_twins(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[str, Graph]]:
-    """The graphs in `folder`, with those in half precision replaced by float32 twins, whose files are there for the block."""
+    """The graphs in `folder`, in which float32 twins replace those in half precision.
+
+    The files of the twins are removed at the end of the block.
+    """
     halves = {name: graph for name, graph in graphs.items() if PRECISION_TRAITS[graph.precision].half}
     twins = {name: write_rounded(folder, graph) for name, graph in halves.items()}
     try:
@@ -30,9 +33,10 @@ def rounded_twins(folder: Path, graphs: Mapping[str, Graph]) -> Iterator[dict[st
 
 
 def write_rounded(folder: Path, graph: Graph) -> Graph:
-    """Writes the float32 twin of a graph in half precision beside it, and returns it. Both share the file of weights.
+    """Writes the float32 twin of a graph in half precision beside that graph, and returns the twin.
 
-    Every node of the twin computes in float32. Where the graph has a result in half precision, the twin rounds it to that.
+    Both share the file with the weights. Every node of the twin computes in float32. The twin rounds each result that is in
+    half precision in the graph.
     """
     half = ir.DataType[PRECISION_TRAITS[graph.precision].onnx]
     model = ir.load(folder / graph.file)
@@ -51,7 +55,7 @@ def write_rounded(folder: Path, graph: Graph) -> Graph:
 
 
 def _widen(graph: ir.Graph, weight: ir.Value) -> None:
-    """Lets every node that takes a weight in half precision take it in float32."""
+    """Casts a weight in half precision to float32 for every node that takes it."""
     users = weight.uses()
     cast = ir.node("Cast", [weight], {"to": ir.DataType.FLOAT.value})
     cast.outputs[0].name = f"{weight.name}_wide"

@@ -1,4 +1,4 @@
-"""A sampling run whose every evaluation of the network is kept: what went in, and what came out."""
+"""A sampling run that keeps the inputs and outputs of every evaluation of the network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ditzoo.specs import Array, resized
 from ditzoo_export.onnx_files import Inputs
 
 ReadOutputs: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
-"""Runs a backend on the inputs of its network, and gives all of its outputs by name."""
+"""A function that runs a backend on the inputs of its network, and returns all outputs by name."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluation of a network: its inputs and its output, and the other outputs of its graph by name."""
+    """One evaluation of a network: its inputs, the prediction, and the other outputs of its graph by name."""
 
     inputs: Inputs
     output: np.ndarray
@@ -29,9 +29,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecordingBackend(DelegatingBackend):
-    """Runs another backend, and keeps every evaluation with all outputs that `read_outputs` gives.
+    """A backend that runs another backend, and keeps every evaluation with all outputs that `read_outputs` returns.
 
-    Where the graph takes latents of another size than the card's, it gets the card's, cut or repeated.
+    If the other backend takes latents of another size than the card's, the latents are cut or repeated to that size.
     """
 
     def __init__(self, backend: Backend, read_outputs: ReadOutputs) -> None:
@@ -42,7 +42,7 @@ class RecordingBackend(DelegatingBackend):
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The other backend's output."""
+        """The prediction of the other backend."""
         given = {name: self.numpy(value) for name, value in inputs.items()}
         size = given["x"].shape[2:]
         given["x"] = cut_or_repeated(given["x"], self._size or size)
@@ -54,7 +54,7 @@ class RecordingBackend(DelegatingBackend):
 
 
 def cut_or_repeated(latents: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Latents [B, C, H, W] cut or repeated to a size (height, width)."""
+    """The latents [B, C, H, W], cut or repeated to `size` (height, width)."""
     for axis, length in zip((2, 3), size, strict=True):
         latents = latents.take(range(length), axis=axis, mode="wrap")
     return latents
@@ -69,10 +69,10 @@ def run_evaluations(
     guidance: float | None = None,
     read_outputs: ReadOutputs | None = None,
 ) -> list[Evaluation]:
-    """Every evaluation of a sampling run by the card's own plan in `steps` steps, with both halves of guidance.
+    """Every evaluation of a sampling run of `images` images, with the card's solver in `steps` steps.
 
-    `guidance` is the card's own if it is not given; at 1 there is one half only. `read_outputs` is called in place of the
-    backend where its graph has more outputs than the prediction.
+    The default of `guidance` is the card's own scale. At 1, the network is evaluated under the condition only; otherwise under
+    the null condition too. If the graph has more outputs than the prediction, `read_outputs` is called instead of the backend.
     """
     read_outputs = read_outputs or (lambda inputs: {backend.outputs[0].name: backend(inputs)})
     recording, plan = RecordingBackend(backend, read_outputs), make_plan(backend.card, steps=steps, guidance=guidance)
@@ -82,7 +82,7 @@ def run_evaluations(
 
 
 def some_condition(backend: Backend, images: int) -> Condition | None:
-    """A condition of the kind that the network takes: the first classes in turn, or random numbers in place of a text."""
+    """A condition that the network takes: the classes in order, or random embeddings. None if the network is unconditional."""
     card = backend.card
     if card.number_of_classes:
         return class_condition(card, [i % card.number_of_classes for i in range(images)])

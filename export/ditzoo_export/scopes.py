@@ -1,4 +1,4 @@
-"""Which module of a network each node of an ONNX graph belongs to: kept in the node's metadata, so that a fault has a place."""
+"""The module of the network that each node of an ONNX graph belongs to. The node's metadata holds it for bisections."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 SCOPE = "ditzoo.scope"
-"""The key of a node's metadata under which the path of its module is, such as "blocks.0.attn.qkv"."""
+"""The key in a node's metadata for the path of its module, such as "blocks.0.attn.qkv"."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def scope_of(node: ir.Node) -> str:
-    """The path of the module that a node belongs to; empty for the network itself, and where nothing is known."""
+    """The path of the module that a node belongs to. It is empty for the network itself, and if it is not known."""
     return node.metadata_props.get(SCOPE, "")
 
 
 def scopes_of_values(nodes: Iterable[ir.Node]) -> dict[str, str]:
-    """The path of the module that each value is computed in, by the value's name."""
+    """The path of the module that computes each value, by the name of the value."""
     return {str(value.name): scope_of(node) for node in nodes for value in node.outputs}
 
 
 def add_missing_scopes(graph: ir.Graph, known: Mapping[str, str]) -> None:
-    """Says for the nodes that were added to a graph which module they belong to.
+    """Sets the module of each node that has none, because it was added to the graph later.
 
-    It is the module of the value that the node gives, as `known` has it by the value's name. Where `known` has no such value,
-    it is the module of a node that takes the value.
+    `known` maps the names of values to the paths of their modules. A node belongs to the module of its output. If `known` does
+    not have the output, the node belongs to the module of a node that takes the output.
     """
     scopes = dict(known)
     for node in reversed(graph):
@@ -42,9 +42,9 @@ def add_missing_scopes(graph: ir.Graph, known: Mapping[str, str]) -> None:
 
 
 def keep_only_scopes(model: ir.Model) -> None:
-    """Removes all metadata that torch's exporter wrote but the paths of modules: its stack traces hold this machine's paths."""
+    """Removes all metadata of torch's exporter except the paths of modules. Its stack traces hold paths of this machine."""
     scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]
     ClearMetadataAndDocStringPass()(model)
     for node, modules in scopes:
         inner = modules[-2] if len(modules) > 1 else ""
-        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # the wrappers that the exporter puts around it
+        node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # without the exporter's wrappers

@@ -1,4 +1,7 @@
-"""The settings of an export and of a build of engines, checked against the card. Imports nothing heavy."""
+"""The settings of an ONNX export and of a build of engines, checked against the card.
+
+This module imports no large library.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from ditzoo.zoo.sizes import Size, in_pixels, own_size
 from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""The opset of each target. ONNX has an operator for attention from opset 23 on, which TensorRT fuses."""
+"""The opset of each target. From opset 23 on, ONNX has an operator for attention, which TensorRT fuses."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
     """The settings of one ONNX export.
 
-    `size` is that of the latents, None if the graphs take any. `split` puts conditioning into a graph of its own. `guided` adds
-    a graph with guidance inside it.
+    `size` is the size of the latents, or None if the graphs take any size. `split` puts conditioning into a separate graph.
+    `guided` adds a graph with guidance inside.
     """
 
     precision: Precision = "fp32"
@@ -30,12 +33,12 @@ class Settings(Data, frozen=True, kw_only=True):
 
     @property
     def calibrated(self) -> bool:
-        """Whether the graphs hold scales that were measured on a sampling run."""
+        """Whether the graphs hold scales that are measured on a sampling run."""
         return self.eight_bits and self.target == "tensorrt"
 
     @property
     def eight_bits(self) -> bool:
-        """Whether the graphs are quantized: made from float32 ones."""
+        """Whether the graphs are quantized. They are made from float32 graphs."""
         return PRECISION_TRAITS[self.precision].eight_bits
 
     @property
@@ -65,9 +68,9 @@ def make_settings(
     split: bool | None = None,
     guided: bool = False,
 ) -> Settings:
-    """The settings of an export of `card`; `resolution` and `split` are the card's own if they are not given.
+    """The settings of an export of `card`. The card gives the defaults of `resolution` and `split`.
 
-    Raises UsageError for settings that cannot be had of this card.
+    Raises UsageError if the settings are invalid, or not possible for this card.
     """
     for kind, given, known in (("precision", precision, GRAPH_PRECISIONS), ("target", target, TARGETS)):
         if given not in known:
@@ -102,9 +105,10 @@ _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 class EngineSettings(Data, frozen=True, kw_only=True):
     """The settings of one build of TensorRT engines from the ONNX export `onnx`.
 
-    `profiles` are those of the backbone. `merged` puts all of them into one engine; otherwise each gets its own. `gpus` is None
-    for the GPU of this machine. `options` are "stripped" (weights are left out, and read from the ONNX file later),
-    "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be computed in TF32).
+    `profiles` are the profiles of the backbone. `merged` puts all of them into one engine; otherwise there is one engine per
+    profile. `gpus` is None for the GPU of this machine. `options` are "stripped" (the engine is built without weights, and it
+    reads them from the ONNX file later), "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be
+    computed in TF32).
     """
 
     onnx: Settings
@@ -143,7 +147,8 @@ def make_engine_settings(
 ) -> EngineSettings:
     """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
 
-    `parse_resolutions` and `parse_batches` read these. Raises UsageError for settings that cannot be had of this card.
+    `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. Raises UsageError if the settings
+    are invalid, or not possible for this card.
     """
     flavour = flavour.replace("-", "_")
     if flavour not in FLAVOURS:
@@ -172,15 +177,15 @@ def make_engine_settings(
 
 
 def conditioning_profile() -> Profile:
-    """The profile of the engine of "conditioning": up to 64 pairs of a time and a label at once."""
+    """The profile of the conditioning engine: a batch of up to 64 pairs of a time and a label."""
     return Profile(axes={"batch": _CONDITIONING_ROWS})
 
 
 def check_precision(gpu: str, precision: Precision) -> None:
-    """Raises UsageError if a GPU cannot compute in a precision."""
+    """Raises UsageError if the GPU cannot compute in the precision."""
     least = PRECISION_TRAITS[precision].capability
     if int(gpu.removeprefix("sm")) < least:
-        raise UsageError(f"{gpu} has no {precision}, which begins with sm{least}; use --precision fp16")
+        raise UsageError(f"{gpu} cannot compute in {precision}, which needs sm{least} or newer; use --precision fp16")
 
 
 def _parse_gpus(text: str, precision: Precision) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The text encoder of text-to-image models as ONNX, with its tokenizer, so that a bundle takes prompts without PyTorch."""
+"""Exporting the text encoder of a text-to-image model to ONNX. With it, a bundle takes prompts without PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PROMPTS = ("a", "a photograph of a cat", "")
 
 
 class LastHiddenState(nn.Module):
-    """Tokens [B, T] -> the encoder's last hidden state [B, T, D]."""
+    """A text encoder that returns only its last hidden state: tokens [B, T] -> [B, T, D]."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -32,10 +32,11 @@ class LastHiddenState(nn.Module):
 
 
 def export_text(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
-    """Writes the card's text encoder, from tokens [B, T] to the network's context [B, T, D], and its tokenizer into `folder`.
+    """Writes the card's text encoder and its tokenizer into `folder`.
 
-    Returns the graph by its name, for the manifest; none for models without text. Raises ExportError if the output of the
-    encoder has not the shape that the card says.
+    The encoder maps tokens [B, T] to the network's input `context` [B, T, D]. Returns the graph by its name, for the manifest.
+    The result is empty if the model takes no prompts. Raises ExportError if the card states another shape for the output of the
+    encoder.
     """
     if card.text is None:
         return {}

@@ -1,4 +1,4 @@
-"""A Triton Inference Server repository from a bundle: a model for each of its graphs, or for each of its engines.
+"""Writing a bundle into a model repository of Triton Inference Server. Each graph or each engine becomes a model.
 
 <repo>/<model>-<graph>/config.pbtxt   <repo>/<model>-<graph>/1/model.onnx or model.plan   <repo>/<model>.plan.json
 """
@@ -19,7 +19,7 @@ from ditzoo.specs import Profile, TensorSpec
 CONFIG, CLIENT = "config.pbtxt", "client.py"
 
 PROFILES = "profiles"
-"""The parameter of a model's configuration that says, in JSON, which sizes its engine takes: Triton itself does not tell."""
+"""The parameter in a model's configuration that holds the profiles of its engine, as JSON. Triton itself does not show them."""
 
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _LARGEST_BATCH = 64
@@ -29,7 +29,7 @@ _DELAY_MICROSECONDS = 2000
 class Model(Data, frozen=True, kw_only=True):
     """One model of a repository: its file in the bundle, and how Triton serves it.
 
-    `largest` is the largest batch. `profiles` are those of its engine; a graph has none.
+    `largest` is the largest batch. `profiles` are the profiles of an engine; a graph has none.
     """
 
     name: str
@@ -46,7 +46,7 @@ def export_triton(
 ) -> list[Path]:
     """Writes the models of a bundle into a Triton model repository, and returns their folders.
 
-    Raises UsageError if one of them is there already, unless `overwrite` is set, and for `instances` below 1.
+    Raises UsageError if `instances` is below 1, or if a folder exists already and `overwrite` is not set.
     """
     if instances < 1:
         raise UsageError(f"--instances must be 1 or more, not {instances}")
@@ -65,7 +65,7 @@ def export_triton(
 
 
 def models(bundle: Bundle) -> list[Model]:
-    """The models that a bundle becomes: its graphs on ONNX Runtime, or its engines on TensorRT."""
+    """The models for a bundle: one for each engine, on TensorRT. Without engines, one for each graph, on ONNX Runtime."""
     manifest = bundle.manifest
     if not manifest.engines:
         return [_graph_model(bundle, name, graph) for name, graph in manifest.graphs.items()]
@@ -73,7 +73,7 @@ def models(bundle: Bundle) -> list[Model]:
 
 
 def config(model: Model, bundle: Bundle, *, instances: int) -> str:
-    """The model's config.pbtxt: a protobuf text of the message `ModelConfig`."""
+    """The text of the model's config.pbtxt: the protobuf message `ModelConfig` in text format."""
     gpu = model.backend == "tensorrt" or bundle.manifest.settings.get("target") == "tensorrt"
     group = f"count: {instances} kind: {'KIND_GPU' if gpu else 'KIND_CPU'}"
     chosen = " ".join(f'profile: "{i}"' for i in range(len(model.profiles)) if len(model.profiles) > 1)
@@ -120,7 +120,10 @@ def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
 
 
 def _place(bundle: Bundle, model: Model, folder: Path) -> None:
-    """Copies a model's file into the folder of its version, and its external data under the name that the file has for it."""
+    """Copies a model's file into the folder of its version.
+
+    External weights are copied too. They keep their name, because the ONNX file refers to it.
+    """
     suffix = ".plan" if model.backend == "tensorrt" else ".onnx"
     shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
     for name in bundle.manifest.files:
@@ -129,19 +132,25 @@ def _place(bundle: Bundle, model: Model, folder: Path) -> None:
 
 
 def _dims(spec: TensorSpec) -> list[int]:
-    """The shape without its batch axis; −1 where any number fits."""
+    """The shape without its batch axis. A symbolic axis is −1."""
     return [axis if isinstance(axis, int) else -1 for axis in spec.shape[1:]]
 
 
 def _tensor(kind: str, spec: TensorSpec) -> str:
-    """An input or output in the configuration. Triton has no scalars per sample: they are vectors of one that it reshapes."""
+    """An input or output in the configuration.
+
+    Triton has no scalars per sample. They are declared as vectors of one number, which Triton reshapes.
+    """
     dims = _dims(spec)
     shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
     return f'{kind} {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} {shape} }}'
 
 
 def _warm_up(model: Model, bundle: Bundle) -> str:
-    """The warm-up: one request of zeros, in the batch size that the engine is optimized for, before the model is ready."""
+    """The warm-up in the configuration: one request of zeros that Triton runs before it reports the model as ready.
+
+    Its batch size is the one that the engine is optimized for.
+    """
     batch = model.profiles[0].axes["batch"].opt if model.profiles else 1
     height, width = _size(model, bundle)
     tensors = " ".join(_zeros(spec, {"height": height, "width": width}) for spec in model.inputs)

@@ -1,8 +1,8 @@
-"""Draws images with a model that Triton Inference Server serves: the plan runs here, the network there.
+"""Draws images with a model on Triton Inference Server. The plan runs in this process, and the network on the server.
 
     python client.py dit-digits --url localhost:8001 --plan dit-digits.plan.json --classes 0,1,2 --out latents.npy
 
-Needs `pip install "ditzoo[triton]"`, and no torch. Graphs and engines of NAME are found by their names.
+It needs `pip install "ditzoo[triton]"`, but no torch. The models on the server are found by the name of the card.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Served(Data, frozen=True, kw_only=True):
 
 
 class TritonBackend(OpenedBackend):
-    """A served card as a backend of ditzoo: see `ditzoo.backends.base.Backend`.
+    """A backend that runs a card's network on the server. See `ditzoo.backends.base.Backend`.
 
-    Its graphs are the models NAME-backbone and NAME-conditioning, or any number of engines whose names begin like that: each
-    part of a batch goes to the one that fits it best. Raises BackendError where the server has none that is ready.
+    The graphs of a card NAME are the models NAME-backbone and NAME-conditioning. Engines may be several models, whose names
+    begin like this. Each part of a batch goes to the engine that fits it best. Raises BackendError if no backbone is ready.
     """
 
     precision: Precision = "fp32"
@@ -54,7 +54,7 @@ class TritonBackend(OpenedBackend):
         ready = [entry.name for entry in self._client.get_model_repository_index().models if entry.state == "READY"]
         self._backbone, conditioning = (self._find(ready, graph) for graph in ("backbone", "conditioning"))
         if not self._backbone:
-            raise BackendError(f"{url} has no {model.name}-backbone that is ready; it has: {', '.join(ready) or 'nothing'}")
+            raise BackendError(f"{url} has no {model.name}-backbone that is ready; ready are: {', '.join(ready) or 'none'}")
         x, *rest = self._backbone[0].inputs
         self.inputs = (TensorSpec(name=x.name, shape=("batch", model.backbone.latent_shape[0], "height", "width")), *rest)
         self.outputs = self._backbone[0].outputs
@@ -65,12 +65,12 @@ class TritonBackend(OpenedBackend):
             self._modulation_cache = ModulationCache(lambda t, y: self._infer(conditioning, {"t": t, "y": y}), window=window)
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """Announces what conditioning will be asked for."""
+        """Announces the times and labels of a run, so that conditioning is evaluated in large batches."""
         if self._modulation_cache is not None:
             self._modulation_cache.prepare(times, labels)
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
-        """The network's output for numpy arrays."""
+        """The prediction for inputs that are numpy arrays. Raises InputError if they do not fit the specs in `inputs`."""
         check_inputs(self.inputs, inputs)
         if self._modulation_cache is None:
             return self._infer(self._backbone, inputs)[0]
@@ -84,7 +84,7 @@ class TritonBackend(OpenedBackend):
         self._client.close()
 
     def _find(self, ready: Sequence[str], graph: str) -> list[Served]:
-        """The models that are ready and serve a graph of the card."""
+        """The ready models that serve the graph `graph` of the card."""
         own = f"{self.card.name}-{graph}"
         return [self._describe(name) for name in sorted(ready) if name == own or name.startswith(f"{own}-")]
 
@@ -94,7 +94,7 @@ class TritonBackend(OpenedBackend):
         return Served(name=name, inputs=taken, outputs=given, profiles=_profiles(config))
 
     def _infer(self, models: Sequence[Served], inputs: Mapping[str, Any]) -> list[Any]:
-        """All outputs of a graph, asked for in parts that its models take."""
+        """All outputs of a graph. The batch is divided into parts that fit the profiles of its models."""
         sizes = {"batch": len(next(iter(inputs.values())))}
         if "x" in inputs:
             sizes |= dict(zip(("height", "width"), inputs["x"].shape[2:], strict=True))
@@ -118,7 +118,7 @@ class TritonBackend(OpenedBackend):
 
 
 def _spec(tensor: Any) -> TensorSpec:
-    """An input or output; an axis of −1 is any number, a vector of one that is reshaped a scalar for each sample."""
+    """An input or output as a spec. An axis of −1 becomes symbolic. A reshaped vector of one becomes a scalar per sample."""
     scalar = tensor.HasField("reshape")
     axes = [f"axis{i}" if size < 0 else size for i, size in enumerate(() if scalar else tensor.dims)]
     dtype = "int64" if tensor.data_type == triton.model_config_pb2.TYPE_INT64 else "float32"
@@ -126,7 +126,7 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def _profiles(config: Any) -> tuple[Profile, ...]:
-    """The sizes that a model takes: those of its engine, or any batch up to the largest of latents as it has them."""
+    """The sizes that a model takes. An engine has its own profiles. A graph takes any batch up to the largest one."""
     if "profiles" in config.parameters:
         return from_json(config.parameters["profiles"].string_value, tuple[Profile, ...])
     largest, dims = config.max_batch_size, config.input[0].dims
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--url", default="localhost:8001")
     parser.add_argument("--plan", type=Path, required=True)
-    parser.add_argument("--classes", required=True, help="one image each, such as 0,1,2")
+    parser.add_argument("--classes", required=True, help="one image for each class, such as 0,1,2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="the latents [N, C, H, W], as a .npy file")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Verifying an export before it appears: ONNX Runtime's outputs are compared with those of PyTorch in fp32."""
+"""Verifying an export before its bundle appears: ONNX Runtime's outputs are compared with those of PyTorch in fp32."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ from ditzoo_export.sizes import number_of_tokens
 
 BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
-"""The least number of tokens of the images that are sampled together: errors of one small image scatter by half."""
+"""The smallest total number of tokens in the images that are sampled together.
+
+The error of a single small image varies by half of its value.
+"""
 
 SAMPLING_SEED = 2
-"""The seed of the run that calibrated graphs are verified on. It is not the run that they were calibrated on."""
+"""The seed of the sampling run that calibrated graphs are verified on. Calibration uses another seed."""
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """The evaluations of the network in fp32 that an export has to repeat.
+    """Evaluations of the network in fp32, which an export has to reproduce.
 
-    They are on random latents, along a sampling run, and on random latents with guidance.
+    They use random latents, the latents of a sampling run, and random latents with guidance.
     """
 
     random: list[Evaluation]
@@ -51,7 +54,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 def expect(card: Card, net: Network, settings: Settings) -> Expected:
     """Evaluates `net` on all inputs that an export is verified on.
 
-    These are two batch sizes, five steps of a sampling run without guidance, and two sizes of latents if the export takes any.
+    These have two batch sizes, and two sizes of latents if the export takes any size. They include five steps of a sampling run
+    without guidance.
     """
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
     run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
@@ -67,7 +71,7 @@ def expect(card: Card, net: Network, settings: Settings) -> Expected:
 def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expected, settings: Settings) -> Verification:
     """Runs the graphs in `folder` with ONNX Runtime and compares them with the evaluations in `expected`.
 
-    Raises ExportError, naming the output, batch, size and time, if an error is beyond the tolerance of the precision.
+    Raises ExportError, with the output, batch, size and time, if an error is beyond the tolerance of the precision.
     """
     for graph in graphs.values():
         check_form(folder / graph.file, graph)
@@ -89,15 +93,16 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
 
 
 def _sizes(card: Card, settings: Settings) -> tuple[Size, ...]:
-    """The sizes of latents that are verified: the second one is not square, and not the one that was traced."""
+    """The sizes of latents that are verified. The second size is not square, and differs from the traced one."""
     height, width = own_size(card)
     return (settings.size,) if settings.size else ((height, width), (height, width + 2 * card.backbone.patch_size))
 
 
 def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:
-    """Evaluations on random latents, labels and times: one for each batch size, of different sizes if the graphs take any.
+    """Evaluations on random latents, labels and times: one for each batch size.
 
-    Calibrated graphs are evaluated on latents of a sampling run instead: their scales hold for no others.
+    If the graphs take any size, the latents have different sizes. Calibrated graphs are evaluated on latents of a sampling run
+    instead, because their scales are not valid for random latents.
     """
     shapes = list(zip(reversed(BATCHES), itertools.cycle(_sizes(card, settings))))
     if settings.calibrated:
@@ -111,7 +116,7 @@ def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 
 
 def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
-    """`batch` rows, evenly spaced, of all of the inputs, their latents cut or repeated to a size."""
+    """`batch` evenly spaced rows of each input. The latents are cut or repeated to `size`."""
     rows = {name: value[:: len(value) // batch][:batch] for name, value in inputs.items()}
     return {**rows, "x": cut_or_repeated(rows["x"], size)}
 
@@ -141,7 +146,7 @@ def _evaluate(net: Network, inputs: Inputs) -> Evaluation:
 
 
 def _worst(backend: Backend, kind: str, settings: Settings, evaluations: Iterable[Evaluation]) -> float:
-    """The largest relative L2 error over `evaluations`; raises ExportError if it is beyond the tolerance."""
+    """The largest relative L2 error over `evaluations`. Raises ExportError if an error is beyond the tolerance."""
     return max(_check(backend(seen.inputs), seen, kind, settings, backend.card) for seen in evaluations)
 
 

@@ -114,14 +114,14 @@ def test_what_the_builder_says_is_passed_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch": "0"}, "a batch has 1 or more"),
+        ({"batch": "0"}, "a batch size must be 1 or more"),
         ({"batch": "8-4"}, "runs backwards"),
         ({"resolution": "7"}, "no multiple of 2"),
-        ({"resolution": "dynamic"}, "resolutions that are numbers"),
+        ({"resolution": "dynamic"}, "cannot be built for the resolution dynamic"),
         ({"precision": "int4"}, "unknown precision"),
         ({"gpu": "sm88"}, "unknown GPU 'sm88'; did you mean"),
-        ({"gpu": "sm75", "precision": "bf16"}, "sm75 has no bf16, which begins with sm80"),
-        ({"gpu": "sm86", "precision": "fp8"}, "sm86 has no fp8, which begins with sm89"),
+        ({"gpu": "sm75", "precision": "bf16"}, "sm75 cannot compute in bf16, which needs sm80 or newer"),
+        ({"gpu": "sm86", "precision": "fp8"}, "sm86 cannot compute in fp8, which needs sm89 or newer"),
         ({"flavour": "tensorflow"}, "unknown flavour"),
         ({"options": ["fast"]}, "unknown option"),
         ({"options": ["tf32"], "precision": "fp16"}, "--tf32 is a way to compute fp32, and this is fp16"),
@@ -136,7 +136,7 @@ def test_bad_settings(arguments: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"gpu": "current"}, "no GPU here; name one, such as --gpu sm89"),
+        ({"gpu": "current"}, "this machine has no GPU; name one, such as --gpu sm89"),
         ({"gpu": "sm90"}, r"builds for .*sm89.*, not for sm90"),
         ({"gpu": "sm89", "options": ["stripped"]}, "stripped engines only on a machine with a GPU"),
         ({"gpu": "sm89", "options": ["refittable"]}, "refittable engines only on a machine with a GPU"),

@@ -51,11 +51,11 @@ def test_the_matrices_of_the_recipes_can_be_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("out = 1", "is no export matrix"),
+        ("out = 1", "is not an export matrix"),
         ('out = "x"\nexport = [{models = ["dit-digits"], precision = ["fp16"]}]', "unknown field `precision`"),
         ('out = "x"\nexport = [{models = ["dit-digit"]}]', "did you mean dit-digits"),
         (MATRIX.replace("sm90", "sm75").replace("fp16", "bf16"), "sm75 has no bf16"),
-        ("out = ", "is no export matrix"),
+        ("out = ", "is not an export matrix"),
     ],
 )
 def test_a_bad_matrix_is_refused_before_anything_is_made(
@@ -89,8 +89,8 @@ def test_inspect_of_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "text.onnx").write_text("this is no graph")
     (tmp_path / "loose.engine").write_bytes(b"vtrt")
     for name, message in (
-        ("text.onnx", "is no ONNX file"),
-        ("loose.engine", "not one of ours"),
+        ("text.onnx", "is not an ONNX file"),
+        ("loose.engine", "is not in a ditzoo bundle"),
         ("nothing.onnx", "there is no"),
         (".", "no bundle at"),
     ):
@@ -103,7 +103,7 @@ def test_inspect_of_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tensorrt", "dit-digits", "--gpu", "sm89", "--batch", "0"], "a batch has 1 or more"),
+        (["tensorrt", "dit-digits", "--gpu", "sm89", "--batch", "0"], "a batch size must be 1 or more"),
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--batch", "8-4"], "runs backwards; write 4-8"),
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--resolution", "9"], "no multiple of 2"),
         (["tensorrt", "dit-digits", "--gpu", "sm75", "--precision", "bf16"], "sm75 has no bf16"),

@@ -258,7 +258,7 @@ def test_the_key_of_engines_names_the_gpu_that_is_current(monkeypatch: pytest.Mo
         assert keys[gpu] == engine_key(card, make_engine_settings(card, gpu=gpu))
     assert keys["sm89"] != keys["sm90"]
     monkeypatch.setattr(cuda, "gpu", lambda: None)
-    with pytest.raises(ditzoo.DitzooError, match="--gpu current: no GPU here"):
+    with pytest.raises(ditzoo.DitzooError, match="--gpu current: this machine has no GPU"):
         engine_key(card, make_engine_settings(card))
 
 

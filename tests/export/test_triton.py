@@ -151,7 +151,7 @@ def test_the_client_draws_what_the_local_backend_draws(name: str, tmp_path: Path
     _check_latents(repo, name, [0, 3])
     if wrong is not None:
         assert wrong.returncode == 2
-        assert "has no dit-xl-2-256-backbone that is ready; it has: dit-digits-backbone, dit-digits-con" in wrong.stderr
+        assert "has no dit-xl-2-256-backbone that is ready; ready are: dit-digits-backbone, dit-digits-con" in wrong.stderr
 
 
 @pytest.mark.parametrize("merged", [False, True], ids=["separate", "merged"])

@@ -133,7 +133,7 @@ def test_dit_takes_other_and_oblong_resolutions(size: tuple[int, int]) -> None:
 
 
 def test_dit_refuses_a_latent_that_patches_do_not_cover() -> None:
-    with pytest.raises(InputError, match="7x8 is no multiple of the patch size 2"):
+    with pytest.raises(InputError, match="7x8 is not a multiple of the patch size 2"):
         DiT(SMALL_DIT)(torch.zeros(1, 4, 7, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
 
 
@@ -141,7 +141,7 @@ def test_uvit_refuses_another_resolution_until_its_positions_are_interpolated() 
     net = UViT(SMALL_UVIT)
     torch.nn.init.normal_(net.pos_embed)
     x, t, y = torch.randn(1, 4, 8, 12), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"8x8 latents, not 8x12; to stretch them, call interpolate_positions\(8, 12\)"):
+    with pytest.raises(InputError, match=r"8x8 latents, not 8x12; to interpolate them, call interpolate_positions\(8, 12\)"):
         net(x, t, y)
     before = net.pos_embed.detach()
     net.interpolate_positions(8, 12)

@@ -132,7 +132,7 @@ def test_a_shift_is_one_mean_for_all_channels() -> None:
 @pytest.mark.parametrize(
     ("statistics", "message"),
     [
-        ({"mean": torch.zeros(8)}, "does not hold 8 numbers, one a latent channel, as std"),
+        ({"mean": torch.zeros(8)}, "does not hold 8 numbers, one per latent channel, as std"),
         ({"mean": torch.zeros(4), "std": torch.ones(1, 9, 1, 1)}, "as mean and as std"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A graph of 128 MB of weights, and, as a script, what three backends of it take one after the other, in megabytes."""
+"""A graph with 128 MB of weights. As a script, it opens three backends of it and prints the memory of each, in megabytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_graph(folder: Path) -> None:
 
 
 def anonymous() -> float:
-    """What memory of this process is no file's, in megabytes."""
+    """The anonymous memory of this process, which is not mapped from files, in megabytes."""
     return next(int(line.split()[1]) / 1024 for line in STATUS.read_text().splitlines() if line.startswith("Anonymous"))
 
 

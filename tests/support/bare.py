@@ -1,4 +1,4 @@
-"""An environment without torch: a fresh virtual one with the built wheel, and links to what is installed here."""
+"""Environments without torch: a new virtual environment with the built wheel, and links to distributions installed here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 
 def link_distribution(name: str, extras: set[str], target: Path, done: set[str]) -> None:
-    """Links an installed distribution, and all that it requires, into another environment's site-packages."""
+    """Links an installed distribution, and everything that it requires, into another environment's site-packages."""
     if name in done:
         return
     done.add(name)

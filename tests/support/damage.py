@@ -1,4 +1,4 @@
-"""Damage that leaves no trace but the bytes themselves."""
+"""Damaging a file in a way that only its bytes show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 def damage_silently(file: Path, cache: Path) -> None:
-    """Flips a bit of a file whose digest is remembered in `cache`, as a failing disk would: no size or time tells of it."""
+    """Flips a bit of a file whose digest `cache` remembers. Like a failing disk, it changes no size and no remembered time."""
     (memo,) = [memo for memo in (cache / "digests").iterdir() if memo.read_text().startswith(_state(file))]
     (*_, remembered) = msgspec.json.decode(memo.read_bytes())
     content = bytearray(file.read_bytes())

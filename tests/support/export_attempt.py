@@ -1,10 +1,11 @@
 """The child process of the cache's tests: it imports everything once, and then forks attempts at an export.
 
-python export_attempt.py kill DIR COUNT   attempts that are killed, at COUNT different file operations, and after each of them a
-                                          whole one; prints how many were killed before the graphs were finished, and how many
-                                          while the engines were made
-python export_attempt.py make DIR         makes one attempt; says when it asks for the lock, and when it begins to make the
-                                          engines: then it waits for a line. Prints "made" or "found" at the end
+python export_attempt.py kill DIR COUNT   kills COUNT attempts at different file operations, and runs a complete attempt after
+                                          each of them. Prints how many were killed before the graphs were finished, and how
+                                          many while the engines were made
+python export_attempt.py make DIR         runs one attempt. Prints "locking" when it asks for the lock, and "making" when it
+                                          begins to make the engines; then it waits for a line. Prints "made" or "found" at
+                                          the end
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
 
 
 def attempt(folder: Path) -> None:
-    """Exports the engines, and the graphs that they are built from if those are not there."""
+    """Exports the engines, and their ONNX graphs if the cache does not hold them."""
     export_engines(MODEL, folder / "engines", settings=SETTINGS, net=NET)
 
 
 def forked(folder: Path, *, kill_at: int | None = None) -> int | None:
-    """An attempt in a child: how many file operations it took, or None where it was killed at one."""
+    """Runs an attempt in a child process. Returns its number of file operations, or None if it was killed at `kill_at`."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -58,7 +59,7 @@ def bundles() -> list[Path]:
 
 
 def result(folder: Path) -> dict[str, str]:
-    """The checksum of every engine of the sound bundle that is there; nothing else is."""
+    """The checksum of each engine. Asserts that the bundle is intact, and that `folder` holds nothing else."""
     litter = [path for place in (folder, cache_dir()) for path in place.rglob("*.partial")]
     assert not litter, litter
     assert [path.name for path in folder.iterdir()] == ["engines"]
@@ -67,9 +68,9 @@ def result(folder: Path) -> dict[str, str]:
 
 
 def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], int]:
-    """The result of an attempt left alone, and its number of file operations.
+    """Runs an attempt that is not killed. Returns its result and its number of file operations.
 
-    The engines are cleared away then, and the graphs too if `anew`.
+    Afterwards it removes the engines, and with `anew` the graphs too.
     """
     count = forked(folder)
     assert count is not None
@@ -81,7 +82,7 @@ def whole(folder: Path, *, anew: bool) -> tuple[dict[str, str], int]:
 
 
 def kill(folder: Path, count: int) -> Counter[str]:
-    """Kills `count` attempts, the first half of them with the graphs done; each is followed by a whole one."""
+    """Kills `count` attempts. In the first half, the graphs exist already. A complete attempt follows each of them."""
     expected, _ = whole(folder, anew=False)
     hit = Counter[str]()
     for anew in (False, True):
@@ -95,7 +96,7 @@ def kill(folder: Path, count: int) -> Counter[str]:
 
 
 def make(folder: Path) -> str:
-    """One attempt, with a line of talk at the lock and before making: "made" or "found"."""
+    """Runs one attempt that prints a line at the lock, and one before it makes the engines. Returns "made" or "found"."""
     told, fill = [], ditzoo_export.engines.fill_engines
     lock = os.fspath(lock_of(folder / "engines").lock_file)
 

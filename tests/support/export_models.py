@@ -1,4 +1,4 @@
-"""Small models with random weights, for the tests of the exporter: a card, and a net whose output depends on all of it."""
+"""Small models with random weights, for the tests of the exporter. The output of each network depends on all of its weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY_LIGHTNINGDIT = LightningDiTConfig(input_size=8, in_channels=4, hidden_size=
 
 
 def random_model(config: BackboneConfig) -> tuple[Card, Network]:
-    """A card for a network of `config`, and that network with weights that leave no part of it at zero."""
+    """A card for a network of `config`, and the network with random weights. No layer of it is zero."""
     digits = card("uvit-digits" if isinstance(config, UViTConfig) else "dit-digits")
     classes = config.num_classes - 1 if isinstance(config, UViTConfig) else config.num_classes
     model = msgspec.structs.replace(

@@ -28,7 +28,7 @@ class Golden:
         return self.tensors[key]
 
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors under a prefix, without it."""
+        """The tensors whose names begin with `prefix`, by the rest of their names."""
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
     @property
@@ -39,7 +39,7 @@ class Golden:
         return DiTConfig(**fields) if "input_size" in fields else UViTConfig(**fields)
 
     def net(self) -> Network:
-        """The network of the file, with its weights, strictly loaded."""
+        """The network of the file, with its weights. All keys have to match."""
         net = build(self.config)
         net.load_state_dict(self.group("weights."), strict=True)
         return net.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Small networks in every published layout, a zoo file that names them, and `ditzoo` as a process of its own."""
+"""Small networks in every published layout, a zoo file with a card of them, and `ditzoo` in a separate process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILE = "transformer/diffusion_pytorch_model.safetensors"
 
 
 def state(config: BackboneConfig, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights of a network, every one of them different from zero; canonical keys."""
+    """Random weights of a network with canonical keys. None of them are zero."""
     torch.manual_seed(seed)
     fixed = {"pos_embed"} if isinstance(config, DiTConfig) else set()
     return {key: value if key in fixed else torch.randn_like(value) * 0.05 for key, value in build(config).state_dict().items()}
@@ -45,7 +45,7 @@ def diffusers(weights: dict[str, Tensor], config: DiTConfig) -> dict[str, Tensor
 
 
 def training_checkpoint(weights: dict[str, Tensor], path: Path) -> Path:
-    """What DiT's training script saves, from a run on several GPUs."""
+    """A checkpoint as DiT's training script saves it after a run on several GPUs."""
     wrapped = {f"module.{key}": value for key, value in weights.items()}
     other = {key: value + 1 for key, value in wrapped.items()}
     torch.save({"model": other, "ema": wrapped, "opt": {"state": {}}, "args": Namespace(model="DiT-B/2", lr=1e-4)}, path)
@@ -53,7 +53,7 @@ def training_checkpoint(weights: dict[str, Tensor], path: Path) -> Path:
 
 
 def dcae(weights: dict[str, Tensor], path: Path) -> Path:
-    """A U-ViT with an autoencoder for latents of four channels in one file, as the DC-AE authors publish it."""
+    """One file with a U-ViT and an autoencoder for latents of four channels, as the DC-AE authors publish it."""
     named = {key.replace("label_emb.", "label_emb.embedding_table."): value for key, value in weights.items()}
     autoencoder = Golden("dcae_uvit_f32").group("weights.autoencoder.")
     save_file(
@@ -69,7 +69,7 @@ _SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli", "rich.console
 
 
 class Command:
-    """The command line in a process of its own, forked from one that has loaded torch, which saves seconds each time."""
+    """The command line in a separate process. It is forked from a process that has loaded torch, which saves seconds."""
 
     def __init__(self, arguments: tuple[str, ...], env: dict[str, str], *, kill_at: int | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
@@ -91,7 +91,7 @@ class Command:
 
     @property
     def operations(self) -> int:
-        """How many file operations in the caches there were."""
+        """The number of file operations in the caches."""
         return int(self._folder.joinpath("operations").read_text())
 
     @property
@@ -104,9 +104,9 @@ class Command:
 
 
 def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path, kill_at: int | None) -> None:
-    """What such a process does; the Hub's client is not loaded yet, so that it reads this environment.
+    """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment.
 
-    It leaves the number of its file operations in the caches, or is killed at operation `kill_at`.
+    The process writes the number of its file operations in the caches to `folder`, or is killed at operation `kill_at`.
     """
     assert "huggingface_hub" not in sys.modules
     count = count_operations(Path(env["DITZOO_CACHE"]), Path(env["HF_HOME"]), kill_at=kill_at)
@@ -153,7 +153,7 @@ class Desk:
         return process
 
     def fails(self, *arguments: str, **env: str) -> str:
-        """The one line of a command that must fail; earlier lines may say what was tried."""
+        """The last line of a command that must fail. Earlier lines may report attempts."""
         done = self.run(*arguments, **env)
         assert done.returncode in (1, 2), done.stderr
         assert not done.stdout
@@ -168,7 +168,7 @@ class Desk:
         return commit
 
     def describes(self, *, revision: str = "", **file: str | int) -> None:
-        """Writes the card `tiny`, with what is pinned of its file."""
+        """Writes the card `tiny`. `revision` and `file` are the pins of its file."""
         pins = "".join(f", {key} = {value!r}" for key, value in file.items()).replace("'", '"')
         pinned = f'revision = "{revision}"\n' if revision else ""
         self.home.joinpath("zoo.toml").write_text(

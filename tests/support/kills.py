@@ -1,4 +1,4 @@
-"""Kills at a chosen file operation: the same point every time, on an idle machine and on a busy one."""
+"""Killing a process at a chosen file operation. It is the same point each time, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def count_operations(*folders: Path, kill_at: int | None = None) -> Callable[[], int]:
-    """From now on this process counts what it does to files in `folders`, and kills itself instead of operation `kill_at`.
+    """Counts the file operations of this process in `folders` from now on. Kills the process just before operation `kill_at`.
 
-    The operations are those of Python: opening to write, renaming, removing, making folders and links. Returns the function
-    that says how many there were.
+    It counts operations of Python: opening to write, renaming, removing, making folders and links. Returns a function that
+    returns the number of operations so far.
     """
     roots = [str(folder) for folder in folders]
     done = 0

@@ -1,4 +1,4 @@
-"""Small random models of the kinds that need a decoder or text: folders as the Hub has them, and their cards."""
+"""Small random models that need a decoder or a text encoder: folders in the layout of the Hub, and their cards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def on_hub(name: str) -> OnHub:
 
 
 def autoencoder(architecture: str) -> Any:
-    """A random autoencoder that makes images four times as high and wide of latents of four channels."""
+    """A random autoencoder for latents of four channels. Its images are four times as high and as wide as the latents."""
     import diffusers
 
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def autoencoder(architecture: str) -> Any:
 
 
 def text_encoder(folder: Path) -> None:
-    """A random CLIP text encoder and a tokenizer of bytes, saved as the Hub has them."""
+    """Saves a random CLIP text encoder and a byte-level tokenizer in the layout of the Hub."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -79,7 +79,7 @@ def text_encoder(folder: Path) -> None:
 
 
 def latents_dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
-    """A DiT of ten classes on latents of 8x8, with random weights, and a random decoder, both in files in `tmp_path`."""
+    """The card of a random DiT with ten classes and latents of 8x8, and a random decoder. Their files are in `tmp_path`."""
     model, net = random_model(TINY_DIT)
     autoencoder(architecture).save_pretrained(tmp_path / "vae")
     save_file(net.state_dict(), tmp_path / "latents.safetensors")
@@ -103,7 +103,7 @@ def latents_dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture
 
 
 def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
-    """A text-to-image card: the golden network, a random decoder and text encoder, fetched from folders in `tmp_path`."""
+    """The card of a text-to-image model: the golden network, and a random decoder and text encoder in `tmp_path`."""
     golden, folders = Golden("uvit_t2i"), {"vae": tmp_path / "vae", "clip": tmp_path / "clip"}
     autoencoder(architecture).save_pretrained(folders["vae"])
     text_encoder(folders["clip"])

@@ -1,4 +1,4 @@
-"""The golden files as their authors publish such models: files to import or to pull, and the user's cards of them."""
+"""Golden models in the layouts of their authors: files to import or pull, and cards of a user for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ sampling = {{steps = 10, guided_channels = 4}}
 [{name}.weights]
 repo = "team/dcae"
 """
-"""A card of the golden file. What it does not say, the schedule and the guidance among it, is that of the published one."""
+"""A card of the golden file. It inherits the schedule, the guidance and everything else from the published model."""
 
 VAVAE_CARD = """
 ["vavae"]
@@ -54,7 +54,7 @@ repo = "team/vavae"
 revision = "{revision}"
 files = [{{path = "vavae-f16.pt"}}, {{path = "latents_stats.pt"}}]
 """
-"""A card of `golden/lightningdit`: but for its size and its number of steps, that of the published model."""
+"""A card of `golden/lightningdit`. Except for the size and the number of steps, it is that of the published model."""
 
 
 def dcae_file(path: Path) -> Path:
@@ -64,7 +64,7 @@ def dcae_file(path: Path) -> Path:
 
 
 def lightningdit_file(path: Path) -> Path:
-    """`golden/lightningdit` as a training run saves it: the weights and their average, which is the golden one."""
+    """`golden/lightningdit` as a training run saves it: the weights and their average. The average has the golden values."""
     average = {f"module.{key}": value for key, value in Golden("lightningdit").group("weights.").items()}
     raw = {key: value + 1 for key, value in average.items()}
     torch.save({"model": raw, "ema": average, "opt": {"state": {}}, "config": {"train": {"max_steps": 80_000}}}, path)
@@ -74,7 +74,7 @@ def lightningdit_file(path: Path) -> Path:
 def vavae_files(folder: Path) -> dict[str, bytes | Path]:
     """The published files of the autoencoder in `golden/lightningdit`, by their paths in the repository.
 
-    The checkpoint is that of a training run: the encoder and the loss are in it too.
+    The checkpoint is that of a training run, so it holds the encoder and the loss too.
     """
     golden = Golden("lightningdit")
     weights = {key: value.float() for key, value in golden.group("tokenizer.").items()}
@@ -85,9 +85,9 @@ def vavae_files(folder: Path) -> dict[str, bytes | Path]:
 
 
 def sampled(backend: Backend, golden: Golden) -> np.ndarray:
-    """The latents that the card's own settings make of the noise of a golden file, for its labels."""
+    """Latents sampled with the card's own settings, from the noise and the labels of a golden file."""
     plan = make_plan(backend.card)
     predict = predictor(backend, plan, class_condition(backend.card, golden["in.labels"].tolist()))
-    noise: Callable[[int], np.ndarray] = lambda draw: golden["in.z"].numpy()  # noqa: E731  (no draw but the first)
+    noise: Callable[[int], np.ndarray] = lambda draw: golden["in.z"].numpy()  # noqa: E731  (only the first draw is used)
     *_, last = trajectory(plan, predict, lambda draw: fitted(backend, {"x": noise(draw)})["x"])
     return backend.numpy(last)

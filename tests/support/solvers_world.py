@@ -1,4 +1,4 @@
-"""Cards of each kind of schedule, and a world whose exact solutions are known: images that are one Gaussian."""
+"""Cards of each kind of schedule, and the "Gaussian world": images with a Gaussian distribution, for exact solutions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEVIATION = 0.5
 
 
 class NetBackend:
-    """As much of a backend as `predictor` needs, around a float32 network, in float64 outside of it."""
+    """The part of a backend that `predictor` needs. The network computes in float32, everything else in float64."""
 
     inputs = ()
 
@@ -47,14 +47,14 @@ def deviation(point: Point) -> float:
 
 
 def gaussian_network(card: Card, x: np.ndarray, point: Point) -> np.ndarray:
-    """What the best possible network says in the Gaussian world."""
+    """The prediction of the best possible network in the Gaussian world."""
     noise = point.sigma * x / deviation(point) ** 2
     image = point.alpha * DEVIATION**2 * x / deviation(point) ** 2
     return noise if card.prediction == "noise" else image - noise
 
 
 def as_plan(tracer: Tracer, moves: Sequence[Move]) -> Plan:
-    """A plan of one channel; where the network picks the noise, its deviation is 1."""
+    """A plan for one channel. If the network chooses the noise, its standard deviation is 1."""
     rows = tuple(
         Row(
             time=0.0,
@@ -69,7 +69,10 @@ def as_plan(tracer: Tracer, moves: Sequence[Move]) -> Plan:
 
 
 def final_coefficients(card: Card, tracer: Tracer, moves: Sequence[Move]) -> np.ndarray:
-    """The last x of the Gaussian world over the initial noise and every draw; its norm is the standard deviation of x."""
+    """The coefficients of the last x in the Gaussian world, for the initial noise and each draw.
+
+    Their norm is the standard deviation of x.
+    """
     units = np.eye(1 + len(moves))
     points = iter(tracer.points)
 
@@ -81,5 +84,5 @@ def final_coefficients(card: Card, tracer: Tracer, moves: Sequence[Move]) -> np.
 
 
 def solve(card: Card, text: str, steps: int) -> np.ndarray:
-    """`final_coefficients` of a solver."""
+    """The result of `final_coefficients` for the solver named `text`."""
     return final_coefficients(card, *trace_solver(card, text, steps))

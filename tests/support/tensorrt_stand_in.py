@@ -1,8 +1,8 @@
-"""Stand-ins for CUDA, TensorRT and CuPy where none runs: device memory is host memory, and an engine runs its ONNX graph.
+"""Stand-ins for CUDA, TensorRT and CuPy on machines without a GPU.
 
-They refuse what the real ones refuse: addresses that nobody gave out, shapes outside of a profile, streams and graphs that were
-destroyed, engines that bring code where that is not allowed, and engines whose weights were never put in. Work that is captured
-as a graph runs only when that is launched.
+Device memory is host memory, and an engine runs its ONNX graph. Like the real libraries, they refuse unknown addresses, shapes
+outside a profile, destroyed streams and graphs, engines with code if that is not allowed, and engines whose weights are missing.
+Work that is captured as a CUDA graph runs only when the graph is launched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OK = 0
 
 
 class Cuda:
-    """What `ditzoo.backends.cuda` uses of cuda.bindings.runtime."""
+    """The functions of cuda.bindings.runtime that `ditzoo.backends.cuda` uses."""
 
     def __init__(self) -> None:
         self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
@@ -182,7 +182,7 @@ class OnnxParserRefitter:
 
 
 def tensorrt(cuda: Cuda, engines: dict[str, Engine], graphs: Path, *, rtx: bool) -> Any:
-    """The module; an engine's file holds its name in `engines`, and its ONNX graph is in the folder `graphs`."""
+    """The Python module of TensorRT. An engine's file holds its name in `engines`. Its ONNX graph is in the folder `graphs`."""
 
     class Runtime:
         engine_host_code_allowed = False
@@ -256,7 +256,7 @@ class Context:
 
 
 class DeviceArray:
-    """An array of the stand-in for CuPy: it computes with its like and with Python's numbers, and numpy cannot look inside."""
+    """An array of the stand-in for CuPy. It computes with other such arrays and with Python numbers. numpy cannot read it."""
 
     __array_ufunc__ = None
 
@@ -296,7 +296,7 @@ class DeviceArray:
 
 
 class Library:
-    """What is used of CuPy's module. `moved` says what went between host and device."""
+    """The functions of CuPy that ditzoo uses. `moved` lists the copies between host and device."""
 
     moved: ClassVar[list[str]] = []
     cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None))
@@ -332,7 +332,7 @@ class Library:
 
 
 def write_engines(folder: Path, engines: dict[str, Engine]) -> list[Engine]:
-    """Files of these engines in `folder`; returns the engines with their files."""
+    """Writes files of these engines into `folder`. Returns the engines with their files."""
     made = []
     for name, engine in engines.items():
         (folder / f"{name}.engine").write_text(name)

@@ -1,4 +1,4 @@
-"""Where a bundle's graphs were changed: the first value that differs from that of a fresh export with the same settings."""
+"""Finding a change in a bundle's graphs: the first value that differs from a fresh export with the same settings."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ SAME = 1e-6
 
 
 def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> Place | None:
-    """The first operation of a bundle's network that gives another value than a fresh export, on the inputs `evaluation`.
+    """The first operation of a bundle's network whose output differs from that of a fresh export, on the inputs `evaluation`.
 
-    First the outputs of the modules `blocks` are compared, then all values inside of the first one that differs and between
-    blocks. Returns None if nothing differs, if fewer than half of the values have the same names, if the bundle is that fresh
-    export itself, and for a precision that ONNX Runtime cannot run on a CPU.
+    First it compares the outputs of the modules `blocks`. Then it compares all values inside the first block that differs, and
+    all values between blocks. Returns None if nothing differs, if fewer than half of the values have the same names, if the
+    bundle is the fresh export itself, or if ONNX Runtime cannot run the precision on a CPU.
     """
     fresh = cached_bundle(bundle.card, settings=_settings(bundle))
     if fresh.path == bundle.path or not PRECISION_TRAITS[bundle.manifest.graphs["backbone"].precision].on_cpu:
@@ -56,7 +56,10 @@ def first_change(bundle: Bundle, evaluation: Values, blocks: Sequence[str]) -> P
 
 
 def error(value: np.ndarray, reference: np.ndarray) -> float:
-    """The relative L2 error of a value, or its largest magnitude where the reference is zero. NaN equals NaN."""
+    """The relative L2 error of a value, or its largest magnitude if the reference is zero.
+
+    NaN counts as equal to NaN. If the shapes differ, the error is infinite.
+    """
     if value.shape != reference.shape:
         return float("inf")
     if np.array_equal(value, reference, equal_nan=True):
@@ -78,7 +81,7 @@ def _settings(bundle: Bundle) -> Settings:
 
 
 def _block(node: Node, blocks: Sequence[str]) -> str:
-    """The path of the block that a node belongs to; empty for the network's own code."""
+    """The path of the block that a node belongs to. It is empty if the node belongs to no block."""
     return max((path for path in blocks if f"{node.module}.".startswith(f"{path}.")), key=len, default="")
 
 
@@ -92,7 +95,7 @@ def _differences(bundle: Bundle, fresh: Bundle, nodes: Sequence[Node], evaluatio
 
 
 def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> dict[tuple[str, str], np.ndarray]:
-    """The values that nodes of a bundle's network give, by the names of graph and value."""
+    """The outputs of `nodes` in a bundle's network, by the names of graph and value."""
     known, found = dict(evaluation), dict[tuple[str, str], np.ndarray]()
     for name, graph in network_graphs(bundle):
         labels = {EXPOSED + node.value: node.value for node in nodes if node.graph == name}
@@ -103,7 +106,10 @@ def _node_values(bundle: Bundle, nodes: Sequence[Node], evaluation: Values) -> d
 
 
 def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
-    """The outputs of a graph, and the values inside of it by their labels in `labels`, computed without optimizations."""
+    """The outputs of a graph, and values inside it by their labels, computed without optimizations.
+
+    `labels` maps each label to the name of a value.
+    """
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
         write_with_outputs(path, Path(scratch), labels)
         session = open_session(Path(scratch) / path.name, optimized=False)

@@ -1,4 +1,4 @@
-"""The outputs of a network's modules: read by hooks in PyTorch, and elsewhere as additional outputs of a graph."""
+"""Reading the outputs of a network's modules: with hooks in PyTorch, and as additional outputs of ONNX graphs and engines."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ GRAPHS = ("conditioning", "backbone")
 """The graphs of a network, in the order in which they run."""
 
 EXPOSED = "exposed."
-"""How the names of the outputs begin that were added to a graph, so that values inside of it can be read."""
+"""The prefix of the names of additional outputs, which are added to a graph to read values inside it."""
 
 
 class Call(Data, frozen=True, kw_only=True):
-    """A module that runs when a network does.
+    """A call of a module in one evaluation of a network.
 
-    `path` is "" for the network itself. `within` has the paths of the modules whose code it was called from, the outermost
-    first. `shape` is that of its output, without the batch axis.
+    `path` is "" for the network itself. `within` has the paths of the modules that enclose the call, the outermost first.
+    `shape` is the shape of the output without the batch axis.
     """
 
     path: str
@@ -61,10 +61,11 @@ class OutputReader(Protocol):
     """A network whose modules' outputs can be read."""
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """For each evaluation, the outputs of the modules in `calls` by path; modules that it does not have are left out."""
+        """For each evaluation, the outputs of the modules in `calls`, by path. Modules that the network does not have are left
+        out."""
 
     def place(self, path: str, error: float) -> Place:
-        """The place that computes the output of the module at a `path`."""
+        """The place that computes the output of the module at `path`."""
 
 
 class TorchOutputReader:
@@ -76,7 +77,7 @@ class TorchOutputReader:
         self._backend, self._net = backend, backend.net
 
     def calls(self, evaluation: Values) -> list[Call]:
-        """Every module that runs, in the order in which they end. The last is the network itself."""
+        """The calls of all modules, in the order in which they end. The last one is the network itself."""
         running: list[str] = []
         calls: dict[str, Call] = {}
 
@@ -109,14 +110,14 @@ class TorchOutputReader:
 
 
 class GraphOutputReader:
-    """The graphs of a bundle, on the backend that `reopen` opens on a copy of it whose graphs have more outputs."""
+    """The graphs of a bundle. `reopen` opens a backend on a copy of the bundle whose graphs have additional outputs."""
 
     def __init__(self, bundle: Bundle, reopen: Callable[[Bundle], MultiOutputBackend]) -> None:
         self.bundle, self._reopen = bundle, reopen
         self.ends = ends(read_nodes(bundle))
 
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
-        """See `OutputReader`. The graphs do not have modules that compute nothing."""
+        """See `OutputReader`. A module that computes nothing has no nodes in the graphs, so it is left out."""
         paths = [call.path for call in calls if call.path in self.ends]
         with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
             exposed = bundle_with_outputs(self.bundle, calls, Path(scratch))
@@ -131,12 +132,12 @@ class GraphOutputReader:
 
 
 def given(specs: Sequence[TensorSpec], values: Values) -> Values:
-    """The values that `specs` name, in the dtypes of the specs."""
+    """The values for `specs`, by name, in the dtypes of the specs."""
     return {spec.name: values[spec.name].astype(spec.dtype, copy=False) for spec in specs}
 
 
 def place_of(node: Node, error: float, *, changed: bool) -> Place:
-    """A node as a place of a bisection."""
+    """The node as the place of a fault, for the result of a bisection."""
     return Place(
         graph=node.graph, module=node.module, operation=node.operation, node=node.name, relative_l2=error, changed=changed
     )
@@ -157,7 +158,7 @@ def network_graphs(bundle: Bundle) -> list[tuple[str, Graph]]:
 
 
 def ends(nodes: Sequence[Node]) -> dict[str, Node]:
-    """The node that gives the output of each module, by the module's path: the last node that belongs to it."""
+    """The node that computes the output of each module, by the path of the module. It is the last node of the module."""
     found: dict[str, Node] = {}
     for node in nodes:
         names = node.module.split(".") if node.module else []
@@ -167,9 +168,9 @@ def ends(nodes: Sequence[Node]) -> dict[str, Node]:
 
 
 def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> Bundle:
-    """A copy of a bundle's network in `folder` whose graphs also give the outputs of the modules in `calls`, in float32.
+    """Writes a copy of a bundle's network into `folder`. Its graphs have the outputs of the modules in `calls` too, in float32.
 
-    The names of these outputs are "exposed." and the module's path. Modules that no node belongs to are left out.
+    The name of such an output is "exposed." followed by the path of the module. Modules without nodes are left out.
     """
     found, graphs = ends(read_nodes(bundle)), {}
     for name, graph in network_graphs(bundle):
@@ -184,9 +185,9 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
 
 
 def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> None:
-    """Writes the graph at `path` into `folder` with more outputs: `values` maps their names to those of values inside of it.
+    """Writes the graph at `path` into `folder` with additional outputs in float32.
 
-    The added outputs are in float32.
+    `values` maps the name of each additional output to the name of a value inside the graph.
     """
     model = ir.load(path)
     known = {value.name: value for node in model.graph for value in node.outputs}
@@ -203,7 +204,7 @@ def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> N
 def _hooked(
     modules: Mapping[str, nn.Module], *, begin: Callable[[str], None], end: Callable[[str, Tensor], None]
 ) -> Iterator[None]:
-    """In the block, `begin` is called with the path of each module that begins to run, and `end` with path and output."""
+    """Hooks modules for the block. Each module calls `begin` with its path when it begins, and `end` with path and output."""
 
     def before(path: str) -> Callable[..., None]:
         return lambda module, arguments: begin(path)

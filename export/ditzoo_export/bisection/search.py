@@ -1,9 +1,9 @@
-"""The search for the place where a network goes wrong: the first block beyond the tolerance, and the first operation in it.
+"""The search for the place of a fault in a network: the first block beyond the tolerance, and the first operation in it.
 
-The reference is the network in PyTorch. Its blocks are the modules that its own code calls. For the first block beyond the
-tolerance, the search first asks whether the graph was changed: then the place is the first value that differs from that of a
-fresh export with the same settings. If the graph was not changed, the candidate's arithmetic is not exact enough, and the place
-is the first module inside of the block that is beyond the tolerance.
+The reference is the network in PyTorch. Its blocks are the modules that its `forward` calls itself. The search finds the first
+block beyond the tolerance. If the graph was changed, the place is the first value that differs from a fresh export with the
+same settings. Otherwise the candidate's arithmetic is not exact enough, and the place is the first module inside the block that
+is beyond the tolerance.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from ditzoo_export.settings import EngineSettings, Settings
 
 
 def evaluations(drawn: SampledStates, work: SamplingTask, *, rows: Sequence[int]) -> list[Values]:
-    """The inputs of the network at `rows` of the plan, on the latents that were sampled, with both halves of guidance."""
+    """The inputs of the network for each of `rows` of the plan, on the sampled latents, with and without the condition."""
     return [evaluation_inputs(drawn.states[row], work.plan.rows[row], work.condition) for row in rows]
 
 
 def bisect(reference: Backend, candidate: Backend, evaluations: Sequence[Values], *, tolerance: float) -> Bisection:
-    """The first place where `candidate` differs from `reference` by more than `tolerance`, in each of the evaluations.
+    """Finds, for each evaluation, the first place where `candidate` differs from `reference` by more than `tolerance`.
 
-    Raises UsageError for a reference that is not torch, and for a candidate whose modules cannot be read.
+    Raises UsageError if the reference is not torch, or if the modules of the candidate cannot be read.
     """
     truth, other = TorchOutputReader(_torch(reference)), _output_reader(candidate)
     calls = truth.calls(evaluations[0])
@@ -54,19 +54,22 @@ def _torch(reference: Backend) -> TorchBackend:
     if isinstance(reference, TorchBackend) and reference.library == "torch":
         return reference
     raise UsageError(
-        f"--bisect holds a backend against the modules of torch: put torch first in --backends, not {reference.name}"
+        f"--bisect compares a backend with the modules of torch: put torch first in --backends, not {reference.name}"
     )
 
 
 def _blocks(calls: Sequence[Call]) -> list[Call]:
-    """The modules that the network's own code calls, and after them the network itself."""
+    """The modules that the network's `forward` calls itself, followed by the network."""
     return [call for call in calls if len(call.within) < 2]
 
 
 def _profiles(
     truth: OutputReader, other: OutputReader, calls: Sequence[Call], evaluations: Sequence[Values]
 ) -> list[dict[str, float]]:
-    """For each evaluation, the error of every module in `calls` that both sides have, by path, in the order of `calls`."""
+    """For each evaluation, the errors of the modules in `calls`, by path, in the order of `calls`.
+
+    Modules that `other` does not have are left out.
+    """
     return [
         {call.path: error(given[call.path], expected[call.path]) for call in calls if call.path in given}
         for expected, given in zip(truth.look(calls, evaluations), other.look(calls, evaluations), strict=True)
@@ -86,7 +89,7 @@ def _places(
     evaluations: Sequence[Values],
     tolerance: float,
 ) -> list[Place | None]:
-    """For each evaluation the place where it goes wrong; None where no block is beyond the tolerance."""
+    """For each evaluation, the place of the fault. It is None if no block is beyond the tolerance."""
     places = {i: _changed(other, calls, evaluations[i]) for i, first in enumerate(firsts) if first is not None}
     unchanged = [i for i, place in places.items() if place is None]
     for block in dict.fromkeys(firsts[i] for i in unchanged):
@@ -99,7 +102,7 @@ def _places(
 
 
 def _changed(other: OutputReader, calls: Sequence[Call], evaluation: Values) -> Place | None:
-    """The place where the graph of a candidate was changed; None if it was not, or the candidate has no graph."""
+    """The place where the graph of a candidate was changed. None if it was not changed, or if the candidate has no graph."""
     blocks = [call.path for call in _blocks(calls)]
     return first_change(other.bundle, evaluation, blocks) if isinstance(other, GraphOutputReader) else None
 
@@ -125,13 +128,13 @@ def _output_reader(candidate: Backend) -> OutputReader:
 
 
 def _on_tensorrt(settings: EngineSettings, exposed: Bundle) -> TensorRTBackend:
-    """Engines of a bundle with more outputs, built for this."""
+    """Builds engines of a bundle with additional outputs, and opens them."""
     options = OpenOptions(precision=settings.onnx.precision)
     return open_engines(row_of(settings.flavour), build_engines(exposed, settings), options)
 
 
 def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:
-    """Builds engines of a bundle in a folder inside of it. The outputs that its graphs were given are the engines' too."""
+    """Builds engines of a bundle in a folder inside it. They have the additional outputs of the bundle's graphs too."""
     folder = exposed.path / "engines"
     folder.mkdir()
     fill_engines(folder, exposed, settings, key="exposed", made_by={})
@@ -139,7 +142,7 @@ def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:
 
 
 def engine_settings(bundle: Bundle) -> EngineSettings:
-    """The settings of engines like those of a bundle, with the one profile that runs a single image of its default size."""
+    """The settings for engines like those of a bundle, but with one profile: the one that runs an image of the default size."""
     engines = list(bundle.manifest.engines.values())
     profiles = [(engine, profile) for engine in engines if engine.graph == "backbone" for profile in engine.profiles]
     height, width = choose_size(bundle, None)

@@ -1,1 +1,1 @@
-"""Eight-bit graphs from float32 ones: which layers, with which scales, and how they are written."""
+"""Making quantized graphs from float32 graphs: choosing the layers, measuring the scales, and writing the graphs."""

@@ -1,4 +1,4 @@
-"""Calibration: the largest magnitudes of what the quantized layers take, over a sampling run in float32."""
+"""Calibration: the largest magnitudes in the inputs of the quantized layers, over a sampling run in float32."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ditzoo_export.sizes import number_of_tokens
 STEPS, SEED = 10, 1
 
 IMAGES, TOKENS = 4, 512
-"""Images of the calibrating run: at least so many, and more of small ones, until they have so many tokens."""
+"""The smallest number of images in the calibration run, and the smallest total number of their tokens."""
 
 _SUFFIX = "_largest"
 
 
 def largest_inputs(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dict[str, np.ndarray]:
-    """The largest magnitude [D] in each channel of each quantized layer's input, by the name of that value.
+    """The largest magnitudes [D] in the channels of each quantized layer's input, by the name of that input.
 
-    They are taken over a sampling run of the float32 graphs in `folder`.
+    They are measured over a sampling run of the float32 graphs in `folder`.
     """
     measuring = _write_measuring_graph(folder, graphs["backbone"])
     images = max(IMAGES, TOKENS // number_of_tokens(card))
@@ -40,7 +40,7 @@ def largest_inputs(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dic
 
 
 def _write_measuring_graph(folder: Path, graph: Graph) -> Graph:
-    """Writes a copy of a graph that also gives the largest magnitudes [D] of each quantized layer's input; returns the copy."""
+    """Writes a copy of a graph, and returns it. It also outputs the largest magnitudes [D] of each quantized layer's input."""
     model = ir.load(folder / graph.file)
     layers = {str(input_of(layer).name): layer for layer in quantized_layers(model.graph, NO_MODULE)}
     specs = []

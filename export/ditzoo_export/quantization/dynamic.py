@@ -1,4 +1,4 @@
-"""Graphs in int8 that measure their inputs as they run ("dynamic"), for CPUs: by ONNX Runtime's own quantizer."""
+"""Writing int8 graphs for CPUs with ONNX Runtime's quantizer. They measure their scales as they run ("dynamic")."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ditzoo_export.scopes import SCOPE, add_missing_scopes, scope_of, scopes_of_
 
 
 def write_dynamic(source: Path, path: Path, *, left_out: str) -> None:
-    """Writes the float32 graph at `source` to `path` with quantized layers; `left_out` is as in `quantized_layers`."""
+    """Writes the float32 graph at `source` to `path` with quantized layers. See `quantized_layers` for `left_out`."""
     model = ir.load(source)
-    forget_types(model.graph)  # the quantizer cannot cope with them
+    forget_types(model.graph)  # the quantizer fails on some of them
     untyped = source.with_name(f"untyped-{source.name}")
     ir.save(model, untyped)
     layers, scopes = [layer.name for layer in quantized_layers(model.graph, left_out)], scopes_of_values(model.graph)
@@ -31,7 +31,10 @@ def write_dynamic(source: Path, path: Path, *, left_out: str) -> None:
 
 
 def _add_missing_scopes(model: onnx.ModelProto, scopes: dict[str, str]) -> None:
-    """See `add_missing_scopes`. It works on what the quantizer wrote: onnx_ir would change the order of the values' types."""
+    """Does the same as `add_missing_scopes`, but on the protobuf message of the quantizer.
+
+    onnx_ir would write the types of the values in another order.
+    """
     graph = ir.from_proto(model).graph
     add_missing_scopes(graph, scopes)
     for written, node in zip(model.graph.node, graph, strict=True):
@@ -40,7 +43,7 @@ def _add_missing_scopes(model: onnx.ModelProto, scopes: dict[str, str]) -> None:
 
 
 def _quantize(source: Path, path: Path, layers: list[str | None]) -> None:
-    """Runs ONNX Runtime's quantizer from file to file, and keeps what it says to itself."""
+    """Runs ONNX Runtime's quantizer from file to file, and hides its log messages."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -52,7 +55,7 @@ def _quantize(source: Path, path: Path, layers: list[str | None]) -> None:
             per_channel=True,
             weight_type=QuantType.QInt8,
             use_external_data_format=True,
-            extra_options={"DefaultTensorType": ir.DataType.FLOAT.value},  # behind operations that ONNX itself does not know
+            extra_options={"DefaultTensorType": ir.DataType.FLOAT.value},  # after operations that ONNX does not define
         )
     finally:
         root.setLevel(level)

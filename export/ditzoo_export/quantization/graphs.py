@@ -25,11 +25,10 @@ def write_quantized(
     largest: Mapping[str, np.ndarray],
     left_out: str,
 ) -> dict[str, Graph]:
-    """Writes the float32 graphs in `source` into `folder` in eight bits, and returns them by name.
+    """Quantizes the float32 graphs in `source`, writes them into `folder`, and returns them by name.
 
-    The graph "conditioning", which runs once for a whole plan, stays in float32. `left_out` is the pattern of the modules that
-    stay in float32 too. `largest` is what `ditzoo_export.quantization.calibration` found, if the settings ask for scales that
-    are measured beforehand.
+    The graph "conditioning" runs once for a whole plan and stays in float32. So do the modules whose paths match the pattern
+    `left_out`. `largest` is the result of `largest_inputs` if the settings ask for scales that are measured beforehand.
     """
     quantized = dict(graphs)
     for name, graph in graphs.items():

@@ -1,4 +1,4 @@
-"""The layers that are quantized: matrix multiplications with a matrix of weights, but for the last and those left out."""
+"""The layers that are quantized: matrix multiplications with weights, except for the last one and for excluded modules."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from ditzoo_export.scopes import scope_of
 def quantized_layers(graph: ir.Graph, left_out: str) -> list[ir.Node]:
     """The matrix multiplications with weights that are quantized, in the order in which they run.
 
-    `left_out` is a regular expression: modules whose path it matches stay in float32. So does the last layer of all, which is
-    small, and whose error nothing evens out any more.
+    `left_out` is a regular expression. Modules with a matching path stay in float32. So does the last layer of the graph: it is
+    small, and no later layer reduces its error.
     """
     layers = [node for node in graph if node.op_type in ("MatMul", "Gemm") and _is_matrix_of_weights(node.inputs[1])][:-1]
     return [node for node in layers if not re.search(left_out, scope_of(node))]
 
 
 def output_axis(layer: ir.Node) -> int:
-    """The axis of a layer's weights that the channels of its output are on."""
+    """The axis of a layer's weights that corresponds to the channels of its output."""
     return 0 if layer.attributes.get_int("transB", 0) else 1
 
 
 def distinct_extents(path: Path, family: Family) -> dict[str, str]:
-    """How much of the graph at `path` may be quantized, in the family's order: by name, the pattern of what is left out.
+    """The extents to which the graph at `path` can be quantized, in the family's order.
 
-    Extents of the family that quantize as many layers as the one before are not repeated.
+    The result maps the name of each extent to the pattern of the modules that stay in float32. An extent is left out if it
+    quantizes as many layers as the extent before it.
     """
     graph = ir.load(path).graph
     chosen, last = dict[str, str](), None
@@ -54,7 +55,7 @@ def weights_of(layer: ir.Node) -> ir.Value:
 
 
 def forget_types(graph: ir.Graph) -> None:
-    """Drops what a graph says of the types and shapes of the values inside of it. It does not change the weights."""
+    """Removes the types, shapes and metadata of the values inside a graph. The weights keep their data."""
     computed = [value for node in graph for value in node.outputs if not value.is_graph_output()]
     for value in (*computed, *graph.initializers.values()):
         value.type = value.shape = None

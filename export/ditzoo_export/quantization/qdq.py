@@ -1,6 +1,7 @@
-"""Graphs with scales that were measured beforehand, in pairs of QuantizeLinear and DequantizeLinear ("Q/DQ").
+"""Writing quantized graphs with scales that were measured beforehand.
 
-TensorRT fuses such pairs into its int8 and fp8 kernels.
+The scales are in pairs of QuantizeLinear and DequantizeLinear ("Q/DQ"). TensorRT fuses such pairs into its int8 and fp8
+kernels.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ditzoo_export.quantization.layers import forget_types, input_of, output_axi
 from ditzoo_export.scopes import add_missing_scopes, scopes_of_values
 
 SMOOTHING = 0.7
-"""SmoothQuant's alpha: of 0.5, 0.7 and 0.85 the one with the smallest error on both embedded models."""
+"""SmoothQuant's alpha. 0.5, 0.7 and 0.85 were tried; 0.7 has the smallest error on both embedded models."""
 
 _TINY = 1e-5
 
@@ -27,8 +28,8 @@ _TINY = 1e-5
 def write_qdq(source: Path, path: Path, precision: Precision, *, largest: Mapping[str, np.ndarray], left_out: str) -> None:
     """Writes the float32 graph at `source` to `path` with quantized layers.
 
-    Every one gets a Q/DQ pair on its input, and a DQ on its eight-bit weights. `largest` holds the largest magnitudes [D] of
-    each layer's input by the name of that value; `left_out` is as in `quantized_layers`.
+    Each quantized layer gets a Q/DQ pair on its input, and a DQ on its eight-bit weights. `largest` holds the largest
+    magnitudes [D] of each layer's input, by the name of that input. See `quantized_layers` for `left_out`.
     """
     model = ir.from_proto(onnx.load(source))
     _insert_qdq(model.graph, precision, largest, left_out)
@@ -41,12 +42,12 @@ def _insert_qdq(graph: ir.Graph, precision: Precision, largest: Mapping[str, np.
     users = Counter(inputs)
     for layer, name in zip(layers, inputs, strict=True):
         _quantize_layer(graph, layer, precision, largest[name], alone=users[name] == 1)
-    forget_types(graph)  # they are not true any more
+    forget_types(graph)  # they are no longer right
     add_missing_scopes(graph, scopes)
 
 
 def _quantize_layer(graph: ir.Graph, layer: ir.Node, precision: Precision, largest: np.ndarray, *, alone: bool) -> None:
-    """Quantizes one layer; in integers its input is smoothed too, if the layer is `alone` in taking that."""
+    """Quantizes one layer. In int8, its input is smoothed too, if the layer is the only one that takes it (`alone`)."""
     weights, axis = weights_of(layer), output_axis(layer)
     assert weights.const_value is not None, "a quantized layer has weights"
     values = weights.const_value.numpy()
@@ -58,16 +59,17 @@ def _quantize_layer(graph: ir.Graph, layer: ir.Node, precision: Precision, large
 
 
 def _smoothing(inputs: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """What each channel [D] of an input is divided by and its weights are multiplied by (SmoothQuant, 2211.10438, eq. 4).
+    """The smoothing factors [D] of the input channels (SmoothQuant, arXiv 2211.10438, eq. 4).
 
-    It evens both out, so that one scale for all channels of the input loses less.
+    The input is divided by them, and the weights are multiplied by them. The channels of the input then have similar
+    magnitudes, so one scale for all of them loses less.
     """
     inputs, largest = np.maximum(inputs, _TINY), np.maximum(np.abs(weights).max(axis=axis), _TINY)
     return np.asarray(inputs**SMOOTHING / largest ** (1 - SMOOTHING), np.float32)
 
 
 def _quantize_input(graph: ir.Graph, layer: ir.Node, precision: Precision, smoothing: np.ndarray, largest: float) -> None:
-    """Smooths and rounds the input of a layer, with one scale for all of it."""
+    """Smooths and quantizes the input of a layer, with a single scale."""
     name, value = f"{layer.outputs[0].name}_input", input_of(layer)
     scale = _add(graph, f"{name}_scale", np.array(largest / PRECISION_TRAITS[precision].largest or 1, np.float32))
     zero = _add(graph, f"{name}_zero", np.zeros((), _dtype(precision)))
@@ -79,7 +81,7 @@ def _quantize_input(graph: ir.Graph, layer: ir.Node, precision: Precision, smoot
 
 
 def _quantize_weights(graph: ir.Graph, layer: ir.Node, precision: Precision, values: np.ndarray, axis: int) -> None:
-    """Gives a layer eight-bit weights: integers with a scale for each channel of the output, fp8 with one for all."""
+    """Quantizes the weights of a layer. int8 has a scale for each output channel, fp8 has a single scale."""
     name, integer = f"{layer.outputs[0].name}_weight", _is_integer(precision)
     largest = np.abs(values).max(axis=1 - axis, keepdims=True) if integer else np.abs(values).max()
     scale = np.asarray(np.where(largest > 0, largest / PRECISION_TRAITS[precision].largest, 1), np.float32)
@@ -103,7 +105,7 @@ def _add(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
 def _insert(
     layer: ir.Node, operation: str, inputs: list[ir.Value], output: str, attributes: dict[str, int] | None = None
 ) -> ir.Value:
-    """Puts a node without a name right before a layer; returns its output, which has the name `output`."""
+    """Inserts a node without a name right before a layer. Returns its output, which gets the name `output`."""
     assert layer.graph is not None, "the layer was read from a graph"
     node = ir.node(operation, inputs, attributes, outputs=[ir.Value(name=output)], name="")
     layer.graph.insert_before(layer, node)
