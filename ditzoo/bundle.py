@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from ditzoo.errors import BundleError, UsageError, check_type
-from ditzoo.files import appearing, check_writable, disk_errors, replacing
+from ditzoo.files import appearing, check_writable, disk_errors, recover, replacing
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage
 from ditzoo.plan.table import Plan
@@ -145,6 +145,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     """
     check_writable(target.parent)
     with lock_of(target):
+        recover(target.absolute())
         if bundle := find_bundle(target, key):
             return bundle, True
         _check_replaceable(target, overwrite=overwrite)
@@ -158,6 +159,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
     check_writable(target.parent)
     with lock_of(target):
+        recover(target.absolute())
         if target.exists() and not overwrite:
             raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
         with disk_errors(target), appearing(target.absolute()) as folder:

@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from ditzoo.bundle import open_bundle
 from ditzoo.errors import DitzooError, UsageError
-from ditzoo.files import PARTIAL, cache_dir, sha256
+from ditzoo.files import OLD, PARTIAL, cache_dir, sha256
 from ditzoo.hub import client, pins
 from ditzoo.locks import lock_named
 from ditzoo.records import Data
@@ -69,16 +69,12 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes them. A link in the Hub's cache goes together with its content, unless another revision links to that too."""
+    """Deletes them, and nothing outside of the two caches: see `ditzoo.hub.client.remove`. Of a link, the link alone goes."""
     for item in items:
-        if item.path.is_dir():
+        if item.cache == "hub":
+            client.remove(item.path)
+        elif item.path.is_dir() and not item.path.is_symlink():
             shutil.rmtree(item.path)
-        elif item.cache == "hub" and item.path.is_symlink():
-            content = item.path.resolve()
-            item.path.unlink()
-            snapshots = next(parent for parent in item.path.parents if parent.name == "snapshots")
-            if not any(link.resolve() == content for link in snapshots.rglob("*") if link.is_symlink()):
-                content.unlink(missing_ok=True)
         else:
             item.path.unlink(missing_ok=True)
 
@@ -91,11 +87,16 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
     for item in _bundles():
         yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
     for item, expected in _recorded(cards):
-        damaged = expected is not None and sha256(item.path) != expected
-        yield (
-            item,
-            f"{item.path} has another sha256 than when it was fetched; the next pull fetches it again" if damaged else "",
-        )
+        yield item, _damage(item.path, expected)
+
+
+def _damage(path: Path, expected: str | None) -> str:
+    """What is wrong with a file in the Hub's cache, as a sentence; empty if nothing is."""
+    if complaint := _complaint(lambda: client.check_inside(path)):
+        return complaint
+    if expected is None or sha256(path) == expected:
+        return ""
+    return f"{path} has another sha256 than when it was fetched; the next pull fetches it again"
 
 
 def _complaint(check: Callable[[], object]) -> str:
@@ -151,12 +152,13 @@ def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
 
 
 def _partial_folders() -> Iterator[Path]:
-    """Folders of conversions that nobody is at: their lock is free."""
-    for path in (cache_dir() / "weights").glob(".*"):
-        lock = lock_named(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
+    """Folders of conversions that nobody is at: their lock is free. None of them holds the only weights that a model has."""
+    for path in (cache_dir() / "weights").glob(f".*{PARTIAL}"):
+        target = path.with_name(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
         try:
-            with lock.acquire(timeout=0):
-                yield path
+            with lock_named(target.name).acquire(timeout=0):
+                if target.exists() or not (path / OLD).exists():
+                    yield path
         except Timeout:
             continue
 
@@ -173,5 +175,8 @@ def _converted(name: str, cards: Iterable[Card]) -> bool:
 
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return Item(model=model, cache=cache, what=what, path=path, size=sum(file.stat().st_size for file in files))
+    if cache == "hub":
+        size = path.stat().st_size if client.is_inside(path) else path.lstat().st_size
+    else:
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+    return Item(model=model, cache=cache, what=what, path=path, size=size)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +22,9 @@ from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
 """The end of the name of a folder that is still being filled."""
+
+OLD = "old"
+"""What a partial folder calls the folder that it is about to replace."""
 
 
 def sha256(path: Path) -> str:
@@ -114,6 +120,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DITZOO_CACHE") or platformdirs.user_cache_dir("ditzoo"))
 
 
+def is_within(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether `path` lies in one of `folders`, all links followed: nothing else there is read or deleted."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
 def check_writable(folder: Path, option: str = "--out") -> None:
     """Raises UsageError, naming the `option` that asked for it, unless files can be made in `folder`."""
     if not folder.is_dir():
@@ -128,19 +139,75 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 def appearing(target: Path) -> Iterator[Path]:
     """A new folder beside `target`. It becomes `target`, at once and whole, when the block ends well; else it is deleted.
 
-    The caller holds the lock of `target`. So partial folders that are there already were left by killed processes, and they are
-    deleted.
+    What was at `target` is deleted only when the new folder is in its place. The caller holds the lock of `target`.
     """
-    prefix = f".{target.name}."
-    for stale in target.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
-        shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTIAL, dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
+    recover(target)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+    try:
+        fresh = scratch / "new"
         fresh.mkdir()
         yield fresh
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        fresh.rename(target)
+        _put(fresh, target, scratch / OLD)
+    finally:
+        with suppress(OSError):  # what cannot be undone or deleted now is left for `recover`
+            _clear(scratch, target)
+
+
+def recover(target: Path) -> None:
+    """Undoes what a killed process left beside `target`: it puts back what was moved away, and deletes partial folders.
+
+    The caller holds the lock of `target`, so that nobody is at work there.
+    """
+    if not target.parent.is_dir():
+        return
+    for stale in list(target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}")):
+        if re.fullmatch(r"[a-z0-9_]{8}", stale.name[len(target.name) + 2 : -len(PARTIAL)]):  # else it is another target's
+            _clear(stale, target)
+
+
+def _put(fresh: Path, target: Path, old: Path) -> None:
+    """Makes `fresh` the `target`. Where the system cannot exchange two folders at once, `old` holds what was there until the
+    end, so that `_clear` can put it back."""
+    if target.exists():
+        if _exchange(fresh, target):
+            return
+        target.rename(old)
+    fresh.rename(target)
+
+
+def _clear(scratch: Path, target: Path) -> None:
+    """Deletes a partial folder. If it holds what was at `target`, and nothing is there now, that is put back first."""
+    old = scratch / OLD
+    if os.path.lexists(old):
+        old.rename(scratch / "gone" if os.path.lexists(target) else target)
+    shutil.rmtree(scratch)
+
+
+_AT_WORKING_FOLDER, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD of fcntl.h and RENAME_EXCHANGE of linux/fs.h."""
+
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders at once; False, and nothing is done, where the system or the disk cannot.
+
+    Raises an audit event, as every rename of Python's does.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    try:
+        sys.audit("os.rename", str(one), str(other), -1, -1)
+        names = (_AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other))
+        if libc.renameat2(*names, _RENAME_EXCHANGE) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(one), None, str(other))
+    except OSError as error:
+        if error.errno in _NO_EXCHANGE:
+            return False
+        raise
+    return True
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def pull_reference(
         if base is None:
             base = _derived(text, source, fetched.checkpoint, files, like=like, pick=pick, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
-        with lock_named(store.folder(card).name):
+        with store.locked(card):
             kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     resolved_now = asked and reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)

@@ -18,6 +18,7 @@ import msgspec
 from ditzoo import files
 from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
+from ditzoo.locks import lock_named
 from ditzoo.manifests import FileRecord, damage, record_file
 from ditzoo.records import Data
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
@@ -104,6 +105,14 @@ def verify(stored: Stored, *, again: bool = False) -> None:
 
 
 @contextmanager
+def locked(card: Card) -> Iterator[None]:
+    """Holds the lock of the weights of `card`, and first undoes what a process that was killed at them left."""
+    with lock_named(folder(card).name):
+        files.recover(folder(card))
+        yield
+
+
+@contextmanager
 def appearing(card: Card) -> Iterator[Path]:
     """A new folder that becomes the one of `card`, at once and whole, when the block ends well; else it is deleted.
 
@@ -134,7 +143,7 @@ def open_folder(path: Path) -> Stored:
 
 
 def _problem(path: Path, file: File, *, again: bool) -> str:
-    if path.is_symlink() or not path.resolve().is_relative_to(cache_dir().resolve()):
+    if path.is_symlink() or not files.is_within(path, [cache_dir()]):
         return "is a link out of the cache"
     return damage(path, FileRecord(size=file.size or 0, sha256=file.sha256 or ""), again=again)
 

@@ -25,6 +25,9 @@ class Faults:
     truncates: int = 0  # file bodies that are shorter, and say so
     ignores_range: bool = False
     gated: bool = False  # to all but the token hf_member
+    lies: dict[str, str] = field(default_factory=dict)  # headers of answers about files, instead of the true ones
+    honest: int = 0  # answers that are true before the lies begin
+    false_sha: str = ""  # what the list of files calls the commit
     stalls: threading.Event | None = None  # file bodies wait for this
     stalls_after: float = 0.5  # after that part of the body
     stalled: threading.Event = field(default_factory=threading.Event)  # set when a body waits
@@ -118,7 +121,14 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = self._commit(repo, revision or "main") or ("", {})
         if not commit:
             return
-        self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": path} for path in files]})
+        self._json(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": sha,
+                "siblings": [{"rfilename": path} for path in files],
+            }
+        )
 
     def _commit(self, repo: str, revision: str) -> tuple[str, dict[str, bytes | Path]] | None:
         commits = self.hub.repos.get(repo)
@@ -230,6 +240,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _start(self, status: int, headers: dict[str, str]) -> None:
+        if "X-Repo-Commit" in headers and self.hub.faults.lies and not self.hub.spend("honest"):
+            headers = {**headers, **self.hub.faults.lies}
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
