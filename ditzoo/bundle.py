@@ -10,7 +10,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from ditzoo.errors import BundleError, UsageError, check_type
 from ditzoo.files import appearing, check_writable, disk_errors, recover, replacing
 from ditzoo.locks import lock_of
-from ditzoo.manifests import FileRecord, damage
+from ditzoo.manifests import FileRecord, damage, is_file_name
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
@@ -124,17 +124,18 @@ def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
         raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` makes one")
     if not is_bundle(path):
         raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` makes one")
-    manifest = _read(path / MANIFEST, Manifest)
+    manifest = read_manifest(path)
+    _check_names(path, manifest)
     for name, record in manifest.files.items():
         _check_file(
             path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` makes it again", again=again
         )
-    for graph in manifest.graphs.values():
-        if graph.file not in manifest.files:
-            raise BundleError(
-                f"{path / MANIFEST} has a graph in {graph.file!r}, which is none of its files; do not use this bundle"
-            )
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`, none of whose files is checked; raises BundleError where it cannot be read."""
+    return _read(path / MANIFEST, Manifest)
 
 
 def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
@@ -205,9 +206,24 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
         raise UsageError(f"there is another bundle at {target}; add --overwrite to replace it, or choose another folder")
 
 
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Raises BundleError where what the manifest names could be outside of the bundle, or is none of its files.
+
+    The names of graphs and engines become those of files, too, in a Triton model repository and beside a refitted engine.
+    """
+    engines = manifest.engines.values()
+    for name in (*manifest.files, *manifest.graphs, *manifest.engines, *(engine.graph for engine in engines)):
+        if not is_file_name(name):
+            raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
+    for kind, made in (("a graph", manifest.graphs.values()), ("an engine", engines)):
+        for each in made:
+            if each.file not in manifest.files:
+                raise BundleError(
+                    f"{folder / MANIFEST} has {kind} in {each.file!r}, which is none of its files; do not use this bundle"
+                )
+
+
 def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, again: bool) -> None:
-    if PurePath(name).name != name or name == "..":
-        raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
     path = folder / name
     if problem := damage(path, record, again=again):
         raise BundleError(f"{path} {problem}; {remedy}")

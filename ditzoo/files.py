@@ -125,6 +125,11 @@ def is_within(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
+def file_name(name: str) -> str:
+    """The name of a model, or any other, as part of a file's name: runs of what files should not have in theirs become '--'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+
+
 def check_writable(folder: Path, option: str = "--out") -> None:
     """Raises UsageError, naming the `option` that asked for it, unless files can be made in `folder`."""
     if not folder.is_dir():

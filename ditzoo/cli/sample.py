@@ -85,6 +85,7 @@ def sample(
 ) -> None:
     """Draw images with a model, on any backend."""
     from ditzoo.backends.options import BackendSpec
+    from ditzoo.files import file_name
     from ditzoo.model.opening import default_backend, open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.draw import condition_of
@@ -120,7 +121,7 @@ def sample(
     with output.status("encoding the prompts") if request.prompts else nullcontext():
         condition = condition_of(found, request)
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
-    target = Path(f"{request.model}.png") if out is None else out
+    target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(target, latents=save_latents, preview=preview, animate=animate)
     spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
     with open_model(found, spec, device=device, threads=threads, display=output) as opened:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
-from ditzoo.zoo.card import Card, File, Layout, OnHub
+from ditzoo.zoo.card import Card, File, Layout, OnHub, split_reference
 
 if TYPE_CHECKING:
     from ditzoo.checkpoint import Pick
@@ -54,12 +53,12 @@ class Reference(Data, frozen=True, kw_only=True):
 
 def parse(text: str) -> Reference:
     """The parts of a reference; raises UsageError where it is none."""
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::(.+))?", text)
-    if match is None or ".." in text:
+    parts = split_reference(text)
+    if parts is None:
         raise UsageError(
             f"{text!r} is no reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
-    return Reference(repo=match[1], revision=match[2], path=match[3])
+    return Reference(repo=parts[0], revision=parts[1], path=parts[2])
 
 
 def pull_reference(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from ditzoo.files import cache_dir, disk_errors
 from ditzoo.locks import lock_named
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
-from ditzoo.zoo.card import ByHand, Card, Embedded, File
+from ditzoo.zoo.card import NAMES, ByHand, Card, Embedded, File, is_name
 
 if TYPE_CHECKING:
     from ditzoo.checkpoint import Pick
@@ -62,8 +61,8 @@ def import_own(
     from ditzoo.checkpoint import shapes_of
     from ditzoo.weights.likeness import Like, derive
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{name!r} is no name for a model; use letters, digits, '.', '_' and '-'")
+    if not is_name(name):
+        raise UsageError(f"{name!r} is no name for a model; {NAMES}")
     _check_file(file)
     _, shapes = shapes_of(file, pick)
     derived = derive(name, shapes, like or Like())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +54,7 @@ class Stored(Data, frozen=True, kw_only=True):
 def folder(card: Card) -> Path:
     """The folder for the weights of `card`. Its name hashes the network and the source: another source has another folder."""
     made_of = hashlib.sha256(msgspec.json.encode((card.backbone, card.weights))).hexdigest()
-    return cache_dir() / "weights" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', card.name)}-{made_of[:12]}"
+    return cache_dir() / "weights" / f"{files.file_name(card.name)}-{made_of[:12]}"
 
 
 def find(card: Card) -> Stored | None:

@@ -90,6 +90,35 @@ class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"steps {self.steps} must be positive, and guidance {self.guidance} finite")
 
 
+NAMES = "use letters, digits, '.', '_' and '-', at most 200, the first a letter or digit"
+"""What a name is made of, for errors."""
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a model that a user writes: letters, digits, '.', '_' and '-'."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text) is not None
+
+
+_OWN = r"[A-Za-z0-9_][\w.-]*"
+_REFERENCE = rf"hf:({_OWN}/{_OWN})(?:@([\w./-]+))?(?::([\w.+=,()@ /-]*[\w.+=,()@/-]))?"
+
+
+def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
+    """The repository, the revision and the path in hf:OWNER/REPO[@REVISION][:PATH], the name of a model pulled by reference;
+    None where `text` is none. It has at most 200 characters, no '..', and none that a shell or a file of settings could
+    misread."""
+    match = re.fullmatch(_REFERENCE, text, re.ASCII)
+    if match is None or ".." in text or len(text) > 200:
+        return None
+    return match[1], match[2], match[3]
+
+
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or ".." in parts or not path.isprintable():
+        raise ValueError(f"the path {path!r} leads out of its repository")
+
+
 class File(Data, frozen=True, kw_only=True):
     """A file, by its path in a repository, with what is known of it. None: not known beforehand."""
 
@@ -98,8 +127,7 @@ class File(Data, frozen=True, kw_only=True):
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.path or self.path.startswith("/") or "\\" in self.path or ".." in self.path.split("/"):
-            raise ValueError(f"the path {self.path!r} leads out of its repository")
+        _check_path(self.path)
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
 
@@ -113,6 +141,9 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
 
     file: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        _check_path(self.file)
 
 
 class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
@@ -207,7 +238,10 @@ class Published(Data, frozen=True, kw_only=True):
 
 
 class Card(Data, frozen=True, kw_only=True):
-    """One model: its network, its weights, and the conventions it was trained under."""
+    """One model: its network, its weights, and the conventions it was trained under.
+
+    Its `name` becomes part of the names of files. So it is one of `is_name`, or, of a model pulled by reference, the reference.
+    """
 
     name: str
     summary: str
@@ -227,6 +261,8 @@ class Card(Data, frozen=True, kw_only=True):
     published: Published | None = None
 
     def __post_init__(self) -> None:
+        if not is_name(self.name) and split_reference(self.name) is None:
+            raise ValueError(f"{self.name!r} is no name for a model; {NAMES}")
         _check_null_label(self)
         channels = self.backbone.latent_shape[0]
         if not 0 <= self.sampling.guided_channels <= channels:

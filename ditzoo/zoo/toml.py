@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from ditzoo.errors import UsageError
-from ditzoo.zoo.card import Card
+from ditzoo.zoo.card import Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
 
 VARIABLE = "DITZOO_ZOO"
@@ -63,7 +63,7 @@ class _BadCardError(Exception):
 def _card(name: str, table: Any, known: Mapping[str, Card]) -> Card:
     if not isinstance(table, dict):
         raise _BadCardError("a card is a table: write [NAME] and its fields below")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not is_name(name):
         raise _BadCardError("a name is made of letters, digits, '.', '_' and '-'")
     fields = {key: value for key, value in table.items() if key != "base"}
     if "base" in table:

@@ -13,7 +13,7 @@ import msgspec
 import ditzoo
 from ditzoo.bundle import Bundle, provide
 from ditzoo.errors import MissingPackageError
-from ditzoo.files import cache_dir, digest, sha256
+from ditzoo.files import cache_dir, digest, file_name, sha256
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
 from ditzoo_export.settings import EngineSettings, Settings, make_settings
@@ -115,7 +115,7 @@ def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | N
 def _place(kind: str, card: Card, key: str) -> Path:
     folder = cache_dir() / kind
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{card.name}-{key[:16]}"
+    return folder / f"{file_name(card.name)}-{key[:16]}"
 
 
 def _weights_digest(card: Card, net: Network | None) -> str:

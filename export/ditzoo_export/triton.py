@@ -13,6 +13,7 @@ import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
 from ditzoo.errors import UsageError
+from ditzoo.files import file_name
 from ditzoo.records import Data
 from ditzoo.specs import Profile, TensorSpec
 
@@ -58,7 +59,7 @@ def export_triton(
             (folder / "1").mkdir()
             _place(bundle, model, folder / "1")
         made.append(target)
-    (repo / f"{bundle.card.name}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
+    (repo / f"{file_name(bundle.card.name)}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
     if client:
         (repo / CLIENT).write_bytes(Path(__file__).with_name("triton_client.py").read_bytes())
     return made
@@ -98,7 +99,7 @@ def _parameter(key: str, text: str) -> str:
 
 def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{name}",
+        name=f"{file_name(bundle.card.name)}-{name}",
         file=graph.file,
         backend="onnxruntime",
         inputs=graph.inputs,
@@ -109,7 +110,7 @@ def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
 
 def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{name}".replace("+", "."),
+        name=f"{file_name(bundle.card.name)}-{name}".replace("+", "."),
         file=engine.file,
         backend="tensorrt",
         inputs=engine.inputs,

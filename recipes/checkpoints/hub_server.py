@@ -121,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = self._commit(repo, revision or "main") or ("", {})
         if not commit:
             return
+        sha = self.hub.faults.false_sha or commit
         self._json(
             {
                 "id": repo,
