@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,8 +11,8 @@ from typing import Literal
 
 from filelock import Timeout
 
-from ditzoo.bundle import open_bundle
-from ditzoo.errors import DitzooError, UsageError
+from ditzoo.bundle import open_bundle, read_manifest
+from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
 from ditzoo.files import OLD, PARTIAL, cache_dir, sha256
 from ditzoo.hub import client, pins
 from ditzoo.locks import lock_named
@@ -19,7 +20,11 @@ from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.zoo.card import Autoencoder, Card, OnHub
 
+log = logging.getLogger(__name__)
+
 _EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
+
+_DAMAGED = "damaged weights"
 
 _ABANDONED = 600.0
 """A partial download that was not written to for so many seconds counts as left behind."""
@@ -37,7 +42,7 @@ class Item(Data, frozen=True, kw_only=True):
 
 def contents(cards: Iterable[Card]) -> list[Item]:
     """All that was pulled, imported or exported, by model: in ditzoo's cache, and of what `cards` name in the Hub's."""
-    return [*_weights(), *_bundles(), *_hub_files(cards)]
+    return [*_weights(), *_unreadable(cards), *_bundles(), *_hub_files(cards)]
 
 
 def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
@@ -84,6 +89,8 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
         yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
+    for folder in store.unreadable():
+        yield _item(folder.name, "ditzoo", _DAMAGED, folder.path), folder.problem
     for item in _bundles():
         yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
     for item, expected in _recorded(cards):
@@ -112,10 +119,22 @@ def _weights() -> list[Item]:
     return [_item(stored.card.name, "ditzoo", "weights", stored.path) for stored in store.everything()]
 
 
+def _unreadable(cards: Iterable[Card]) -> list[Item]:
+    names = {store.folder(card): card.name for card in cards}
+    return [_item(names.get(each.path, each.name), "ditzoo", _DAMAGED, each.path) for each in store.unreadable()]
+
+
 def _bundles() -> list[Item]:
-    """Exported bundles: NAME-KEY."""
     folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
-    return [_item(path.name.rpartition("-")[0], "ditzoo", what, path) for what, path in folders if path.is_dir()]
+    return [_bundle(what, path) for what, path in folders if path.is_dir()]
+
+
+def _bundle(what: str, path: Path) -> Item:
+    """An exported bundle, under the name of its model; where its manifest cannot be read, its folder has that: NAME-KEY."""
+    try:
+        return _item(read_manifest(path).model, "ditzoo", what, path)
+    except BundleError:
+        return _item(path.name.rpartition("-")[0], "ditzoo", f"damaged {what}", path)
 
 
 def _hub_files(cards: Iterable[Card]) -> list[Item]:
@@ -126,7 +145,7 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
     """The files in the Hub's cache that belong to `cards`, each with the SHA-256 that was recorded for it."""
     for card in cards:
         for what, source in _sources(card):
-            recorded = pins.read(source.repo)
+            recorded = _pins(source.repo)
             commit = source.revision or recorded.newest
             if commit is None:
                 continue
@@ -134,6 +153,15 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
                 local = client.cached(source.repo, path, commit=commit)
                 if local is not None:
                     yield _item(card.name, "hub", what, local), recorded.file(commit, path).sha256
+
+
+def _pins(repo: str) -> pins.Pins:
+    """The pins of a repository; none, with a warning, where their file is damaged."""
+    try:
+        return pins.read(repo)
+    except HubError as error:
+        log.warning("%s", error)
+        return pins.Pins()
 
 
 def _sources(card: Card) -> Iterator[tuple[str, OnHub]]:

@@ -61,7 +61,8 @@ def _root(
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line; returns the exit status: 0, 1 (a check or the machine failed), or 2 (what was asked cannot be)."""
     try:
-        return app(list(arguments), standalone_mode=False) or 0
+        with output.warnings():
+            return app(list(arguments), standalone_mode=False) or 0
     except DitzooError as error:
         output.error(str(error))
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,24 @@ _WIDEST = 10_000
 _PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
+def plain(text: str) -> str:
+    r"""`text` as it may be shown: what would steer a terminal, or cannot be written, is spelled out, as in \u001b.
+
+    Text comes from files and servers. Line ends and tabs stay; so does all that JSON means, for it is spelled as JSON does.
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and what turns the direction of writing
+    "\ud800-\udfff]"  # bytes of a file's name that are no text
+)
+
+
 def data(text: str) -> None:
     """A line of data."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{plain(text)}\n")
 
 
 def json(value: Any) -> None:
@@ -30,12 +46,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        drawn.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        drawn.add_column(Text(plain(column.lstrip(">"))), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(plain(cell)) for cell in row))
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console.width = console.measure(drawn, options=console.options.update(max_width=_WIDEST)).maximum
@@ -44,12 +61,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def talk(text: str) -> None:
     """A line for the person at the terminal."""
-    _stderr().print(text, **_PLAIN)
+    _stderr().print(plain(text), **_PLAIN)
 
 
 def error(text: str) -> None:
     """One line that says what went wrong."""
-    _stderr().print(f"error: {' '.join(text.split())}", style="red", **_PLAIN)
+    _stderr().print(f"error: {plain(' '.join(text.split()))}", style="red", **_PLAIN)
 
 
 @contextmanager
@@ -58,9 +75,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(plain(description), total=total)
         yield lambda: bar.advance(task)
 
 
@@ -70,29 +87,50 @@ def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = _stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(plain(name), total=None)
 
         def advance(path: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{name} {path.rpartition('/')[2]}", completed=done, total=total or None)
+            shown = plain(f"{name} {path.rpartition('/')[2]}")
+            bar.update(task, description=shown, completed=done, total=total or None)
 
         yield advance
 
 
 @contextmanager
 def status(description: str) -> Iterator[None]:
-    """A spinner on a terminal's stderr, for work whose length is not known; warnings of the library are shown as they come."""
-    console = _stderr()
-    handler = logging.StreamHandler(console.file)
-    logging.getLogger("ditzoo").addHandler(handler)
-    logging.getLogger("ditzoo_export").addHandler(handler)
+    """A spinner on a terminal's stderr, for work whose length is not known."""
+    from rich.text import Text
+
+    with _stderr().status(Text(plain(description))):
+        yield
+
+
+class _Warnings(logging.Handler):
+    """Writes to what stderr is at that time: above a spinner, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{plain(self.format(record))}\n")
+
+
+@contextmanager
+def warnings() -> Iterator[None]:
+    """Shows the warnings of the library as they come."""
+    handler, loggers = _Warnings(), [logging.getLogger(name) for name in ("ditzoo", "ditzoo_export")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
-        with console.status(description):
-            yield
+        yield
     finally:
-        logging.getLogger("ditzoo").removeHandler(handler)
-        logging.getLogger("ditzoo_export").removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def _stderr() -> Any:

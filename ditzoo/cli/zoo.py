@@ -19,17 +19,21 @@ _UNVERIFIED = "no: stated by third parties; a pull or an import checks it"
 def list_models(
     family: Annotated[str | None, typer.Option(help="Only models of a family, such as dit or sit.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Only models of images this wide, in pixels.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only embedded, cached, hub, by-hand or architecture.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only embedded, cached, damaged, hub, by-hand or architecture.")] = None,
     json: Json = False,
 ) -> None:
     """List the models, and where their weights are."""
     from ditzoo.model.pulling import matching_cards
+    from ditzoo.weights.store import unreadable
 
     chosen = matching_cards(family=family, resolution=resolution, state=state)
     if json:
         output.json(chosen)
         return
-    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], [_row(card) for card in chosen])
+    rows = [_row(card) for card in chosen]
+    if family is None and resolution is None and state in (None, "damaged"):
+        rows += [(folder.name, "", "", "damaged", "", folder.problem) for folder in unreadable() if folder.card is None]
+    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], rows)
 
 
 def info(name: Name, json: Json = False) -> None:

@@ -21,8 +21,8 @@ def list_models(
     """The names of the models, in the order of the tables in the documentation.
 
     `pattern` is one such as "dit-xl-*", or a part of a name. `family` is that of the network and its prediction, such as "sit".
-    `resolution` is the side of the images in pixels. `state` is where the weights are: embedded, cached, hub, by-hand or
-    architecture. Raises UsageError for an unknown family or state.
+    `resolution` is the side of the images in pixels. `state` is where the weights are: embedded, cached, damaged, hub, by-hand
+    or architecture. Raises UsageError for an unknown family or state.
     """
     return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 

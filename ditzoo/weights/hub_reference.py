@@ -15,7 +15,7 @@ from ditzoo.hub import client, offline
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
-from ditzoo.records import Data
+from ditzoo.records import Data, from_json
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
@@ -140,8 +140,8 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
     if _CARD in files:
         text = _small_file(source, _CARD, patience=patience)
         try:
-            return msgspec.json.decode(text, type=Card)
-        except msgspec.DecodeError as error:
+            return from_json(text, Card)
+        except ValueError as error:
             raise CheckpointError(
                 f"the card.json of {source.repo} is no card: {error}; say with --like which card's conventions it has"
             ) from error
@@ -173,8 +173,8 @@ def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patienc
     if layout != "diffusers" or config not in files:
         return None
     try:
-        content: dict[str, Any] = msgspec.json.decode(_small_file(source, config, patience=patience), type=dict[str, Any])
-    except msgspec.DecodeError as error:
+        content: dict[str, Any] = from_json(_small_file(source, config, patience=patience), dict[str, Any])
+    except ValueError as error:
         raise CheckpointError(f"the {config} of {source.repo} is no JSON: {error}") from error
     side = content.get("sample_size")
     return side if isinstance(side, int) else None

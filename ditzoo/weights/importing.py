@@ -35,7 +35,7 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick |
     with disk_errors(cache_dir(), raises=HubError):
         _check_size(card, file)
         with store.locked(card):
-            if store.find(card) is not None and not overwrite:
+            if store.exists(card) and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
             found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None

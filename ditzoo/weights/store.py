@@ -19,7 +19,7 @@ from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
 from ditzoo.locks import lock_named
 from ditzoo.manifests import FileRecord, damage, record_file
-from ditzoo.records import Data
+from ditzoo.records import Data, from_json
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
 
 log = logging.getLogger(__name__)
@@ -75,19 +75,55 @@ def find_sound(card: Card) -> Stored | None:
 
 
 def exists(card: Card) -> bool:
-    """Whether there are stored weights of `card`."""
-    return (folder(card) / MANIFEST).is_file()
+    """Whether there are stored weights of `card`, damaged ones too."""
+    return folder(card).is_dir()
+
+
+def is_readable(card: Card) -> bool:
+    """Whether the manifest and the card of the stored weights of `card` can be read."""
+    return isinstance(_opened(folder(card)), Stored)
+
+
+class Unreadable(Data, frozen=True, kw_only=True):
+    """A folder of weights that cannot be read, why, and its card if that can be read."""
+
+    path: Path
+    problem: str
+    card: Card | None
+
+    @property
+    def name(self) -> str:
+        """The model's name, as far as it is known."""
+        return self.card.name if self.card else self.path.name.rpartition("-")[0] or self.path.name
 
 
 def everything() -> list[Stored]:
-    """All stored weights, sorted by name; folders that cannot be read are left out."""
-    found = []
-    for manifest in sorted((cache_dir() / "weights").glob(f"[!.]*/{MANIFEST}")):
-        try:
-            found.append(open_folder(manifest.parent))
-        except CheckpointError:
-            continue
+    """All stored weights, sorted by name; folders that cannot be read are left out: see `unreadable`."""
+    found = [opened for opened in _folders() if isinstance(opened, Stored)]
     return sorted(found, key=lambda stored: stored.card.name)
+
+
+def unreadable() -> list[Unreadable]:
+    """The folders of weights that cannot be read, sorted by path."""
+    return [opened for opened in _folders() if isinstance(opened, Unreadable)]
+
+
+def _folders() -> list[Stored | Unreadable]:
+    return [_opened(path) for path in sorted((cache_dir() / "weights").glob("[!.]*"))]
+
+
+def _opened(path: Path) -> Stored | Unreadable:
+    try:
+        return open_folder(path)
+    except CheckpointError as error:
+        return Unreadable(path=path, problem=str(error), card=_card_in(path))
+
+
+def _card_in(path: Path) -> Card | None:
+    try:
+        return from_json((path / CARD).read_bytes(), Card)
+    except (OSError, ValueError):
+        return None
 
 
 def verify(stored: Stored, *, again: bool = False) -> None:
@@ -132,9 +168,9 @@ def record(path: Path) -> File:
 def open_folder(path: Path) -> Stored:
     """The stored weights in a folder of the cache, not verified; raises CheckpointError where it cannot be read."""
     try:
-        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
-        card = msgspec.json.decode((path / CARD).read_bytes(), type=Card)
-    except (OSError, msgspec.DecodeError) as error:
+        manifest = from_json((path / MANIFEST).read_bytes(), Manifest)
+        card = from_json((path / CARD).read_bytes(), Card)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read the weights in {path}: {error}; delete that folder, and pull or import again"
         ) from error
