@@ -105,8 +105,7 @@ _REFERENCE = rf"hf:({_OWN}/{_OWN})(?:@([\w./-]+))?(?::([\w.+=,()@ /-]*[\w.+=,()@
 
 def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
     """The repository, the revision and the path in hf:OWNER/REPO[@REVISION][:PATH], the name of a model pulled by reference;
-    None where `text` is none. It has at most 200 characters, no '..', and none that a shell or a file of settings could
-    misread."""
+    None where `text` is none. It has at most 200 characters, no '..', no quotes, and no line ends."""
     match = re.fullmatch(_REFERENCE, text, re.ASCII)
     if match is None or ".." in text or len(text) > 200:
         return None

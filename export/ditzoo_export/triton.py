@@ -93,8 +93,13 @@ def config(model: Model, bundle: Bundle, *, instances: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """A text as protobuf's text form has it, whatever is in it."""
+    return msgspec.json.encode(text).decode()
+
+
 def _parameter(key: str, text: str) -> str:
-    return f'parameters {{ key: "{key}" value {{ string_value: {msgspec.json.encode(text).decode()} }} }}'
+    return f'parameters {{ key: "{key}" value {{ string_value: {_quoted(text)} }} }}'
 
 
 def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
@@ -138,7 +143,7 @@ def _tensor(kind: str, spec: TensorSpec) -> str:
     """An input or output in the configuration. Triton has no scalars per sample: they are vectors of one that it reshapes."""
     dims = _dims(spec)
     shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
-    return f'{kind} {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} {shape} }}'
+    return f"{kind} {{ name: {_quoted(spec.name)} data_type: {_TYPES[spec.dtype]} {shape} }}"
 
 
 def _warm_up(model: Model, bundle: Bundle) -> str:
@@ -151,7 +156,7 @@ def _warm_up(model: Model, bundle: Bundle) -> str:
 
 def _zeros(spec: TensorSpec, sizes: dict[str, int]) -> str:
     dims = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape[1:]] or [1]
-    return f'inputs {{ key: "{spec.name}" value {{ data_type: {_TYPES[spec.dtype]} dims: {dims} zero_data: true }} }}'
+    return f"inputs {{ key: {_quoted(spec.name)} value {{ data_type: {_TYPES[spec.dtype]} dims: {dims} zero_data: true }} }}"
 
 
 def _size(model: Model, bundle: Bundle) -> Sequence[int]:

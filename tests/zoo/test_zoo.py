@@ -348,16 +348,16 @@ def test_what_was_pulled_by_reference_samples_compares_and_exports(
     assert desk.run("pull", name).returncode == 0
     plain = f"hf--me--team--{name.rpartition('@')[2]}"
     monkeypatch.setenv("DITZOO_CACHE", str(desk.home / "ditzoo"))
-    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "served").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
     assert run(["sample", name, "--num", "1", "--steps", "2"]) == 0
-    assert run(["parity", name, "--backends", "torch,onnxruntime", "--steps", "2", "--num", "1"]) == 0
-    assert run(["export", "triton", name, "--out", "served"]) == 0
+    assert run(["parity", name, "--backends", "torch,onnxruntime", "--steps", "2", "--times", "1"]) == 0
+    assert run(["export", "triton", name, "--repo", "served"]) == 0
     made = {path.name for path in Path().iterdir()} | {path.name for path in Path("served").iterdir()}
     assert {f"{plain}.png", f"{plain}-backbone", f"{plain}.plan.json"} <= made
     assert any(path.name.startswith(plain) for path in (desk.home / "ditzoo" / "bundles").iterdir())
     listed = json.loads(desk.run("cache", "ls", "--json").stdout)
-    assert {item["what"] for item in listed if item["model"] == name} == {"weights", "ONNX bundle"}
+    assert {item["what"] for item in listed if item["model"] == name} == {"weights", "checkpoint", "ONNX bundle"}
 
 
 @pytest.mark.slow
