@@ -25,7 +25,8 @@ from ditzoo.cli import run
 from ditzoo.errors import UsageError
 from ditzoo.specs import Profile
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
-from ditzoo_export.triton import config, export_triton, models
+from ditzoo_export.triton import config as config_of
+from ditzoo_export.triton import export_triton, models
 from tests.support.export_models import TINY_DIT, random_model
 
 TYPES = {"FP32": np.float32, "INT64": np.int64}
@@ -183,7 +184,7 @@ def test_a_tensors_name_cannot_leave_its_quotes() -> None:
     name = 'x" } backend: "python\n\\'
     model = models(bundle)[0]
     spec = msgspec.structs.replace(model.inputs[0], name=name)
-    text = config(msgspec.structs.replace(model, inputs=(spec,)), bundle, instances=1)
+    text = config_of(msgspec.structs.replace(model, inputs=(spec,)), bundle, instances=1)
     parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
     assert (parsed.backend, parsed.input[0].name) == ("onnxruntime", name)
     assert set(parsed.model_warmup[0].inputs) == {name}

@@ -20,7 +20,7 @@ from ditzoo.weights.load import load_network
 from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from tests.support import hub_server
+from recipes.checkpoints import hub_server
 from tests.support.hub_models import Desk, diffusers, state
 
 SMALL = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=384, depth=2, num_heads=6, num_classes=12)
