@@ -5,21 +5,21 @@ READY := .venv/.ready
 
 .PHONY: demo test check bench docs clean
 
-demo: $(READY)  ## sample the embedded models on PyTorch and ONNX Runtime; show the picture and the parity table
+demo: $(READY)  ## draw digits on PyTorch and ONNX Runtime; write the picture, print the parity table
 	$(BIN)/ditzoo demo --out demo.png
 
-test: check  ## all tests
+test: check  ## run the checks and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-check: $(READY)  ## lint, format and types
+check: $(READY)  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the CPU table of docs/performance.md: DiT-XL/2 beside its peers (24 GB of memory, 15 GB of disk)
+bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2
 
-docs: $(READY)  ## write the generated page of docs/
+docs: $(READY)  ## generate docs/cli.md
 	$(BIN)/typer ditzoo.cli utils docs --name ditzoo --output docs/cli.md
 
 clean:

@@ -1,6 +1,7 @@
-"""A bundle: the folder that an export leaves, with a manifest of all that is in it; and the cache of such folders.
+"""A bundle: the folder that an export creates.
 
-ONNX graphs and their external data, or TensorRT engines   plan.json   card.json   manifest.json
+It holds ONNX graphs and their external data, or TensorRT engines; and plan.json, card.json, and manifest.json, which lists all
+files.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from ditzoo.zoo.card import Card
 MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 
 ENGINE = ".engine"
-"""How the names of TensorRT's engines end. Readers take the names from the manifest: in older bundles they end in .plan."""
+"""The suffix of TensorRT engines. Code that reads a bundle takes the names from the manifest, as older bundles use .plan."""
 
 log = logging.getLogger(__name__)
 
 
 class Graph(Data, frozen=True, kw_only=True):
-    """An ONNX graph of a bundle: its file, how it computes, and what goes in and out.
+    """An ONNX graph of a bundle: its file, its precision, its opset, and its inputs and outputs.
 
-    "backbone" takes latents, times and condition; or, where there is a graph "conditioning", which takes times and condition,
-    latents and what that one gives. "guided" has guidance inside it.
+    The graph "backbone" takes latents, times and condition. If there is a graph "conditioning", that graph takes times and
+    condition, and "backbone" takes latents and the outputs of "conditioning". The graph "guided" includes guidance.
     """
 
     file: str
@@ -47,7 +48,11 @@ class Graph(Data, frozen=True, kw_only=True):
 
 
 class Engine(Data, frozen=True, kw_only=True):
-    """A TensorRT engine of a bundle: the graph that it was built from, where it runs, and for which sizes."""
+    """A TensorRT engine of a bundle.
+
+    `graph` is the graph that it was built from, `version` the version of TensorRT, `gpus` the GPUs that it runs on, `profiles`
+    the shapes that it takes, and `seconds` the time of its build.
+    """
 
     file: str
     graph: str
@@ -63,11 +68,12 @@ class Engine(Data, frozen=True, kw_only=True):
 
 
 class Verification(Data, frozen=True, kw_only=True):
-    """How far the export was from PyTorch in fp32 when it was checked: the largest relative L2 error of an output.
+    """The result of the export's verification: the largest relative L2 error of an output, compared with PyTorch in fp32.
 
-    `sizes` are latents' heights and widths, `times` those along the trajectory. `random` is on random latents, or on those of
-    another sampling run where the graphs have scales for such. `rounded`: the CPU has no such arithmetic, so every node ran in
-    float32 and its result was rounded.
+    `random` is the error on random latents; for graphs with static quantization scales it is the error on latents of another
+    sampling run. `trajectory` is the error on latents of a sampling run. `sizes` are the heights and widths of the latents, and
+    `times` the times on the trajectory. `rounded` says that the CPU lacks the arithmetic of the precision, so that every node
+    ran in float32 and its result was rounded.
     """
 
     batches: tuple[int, ...]
@@ -80,9 +86,10 @@ class Verification(Data, frozen=True, kw_only=True):
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a bundle holds and what made it. `key` hashes all that it depends on; `settings` are the export's, to read.
+    """The contents of a bundle, and its origin.
 
-    `weights` is the SHA-256 of the card's weights, None where they were none of a file.
+    `key` is a hash of everything that the bundle depends on. `settings` are the settings of the export, for readers. `weights`
+    is the SHA-256 of the file of the weights, or None if the weights did not come from a file.
     """
 
     format: Literal["ditzoo-bundle/2"] = "ditzoo-bundle/2"
@@ -98,7 +105,7 @@ class Manifest(Data, frozen=True, kw_only=True):
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """An opened bundle, every file of it checked against the manifest."""
+    """An opened bundle. Every file has been checked against the manifest."""
 
     path: Path
     manifest: Manifest
@@ -107,42 +114,44 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether the folder at `path` says it is a bundle."""
+    """Whether the folder at `path` has the manifest of a bundle."""
     return (path / MANIFEST).is_file()
 
 
 def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
-    """Opens and checks the bundle at `path`; raises BundleError naming the first file that is missing, changed or truncated.
+    """Opens the bundle at `path`, and checks its files.
 
-    Sizes are compared every time; checksums on first use and after any change, or, if they have to be, `again`.
+    Sizes are always compared. Checksums are computed on first use, after any change, and if `again` is True. Raises BundleError
+    if there is no bundle, or with the name of the first file that is missing, changed or truncated.
     """
     check_type("path", path, (str, os.PathLike), "the path of a bundle's folder")
     path = Path(path)
     if path.is_file():
         raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
     if not path.is_dir():
-        raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` makes one")
+        raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` creates one")
     if not is_bundle(path):
-        raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` makes one")
+        raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` creates one")
     manifest = read_manifest(path)
     _check_names(path, manifest)
     for name, record in manifest.files.items():
         _check_file(
-            path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` makes it again", again=again
+            path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` replaces it", again=again
         )
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """The manifest of the bundle at `path`, none of whose files is checked; raises BundleError where it cannot be read."""
+    """The manifest of the bundle at `path`. No file is checked. Raises BundleError if the manifest cannot be read."""
     return _read(path / MANIFEST, Manifest)
 
 
 def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
-    """The bundle of that `key` at `target`, and whether it was there already. If not, `fill` makes it in a new folder.
+    """The bundle at `target` with that `key`, and whether it existed already. If it did not, `fill` writes it to a new folder.
 
-    That folder becomes `target` at once and whole when all is well, or vanishes. Another process with the same target waits.
-    Raises UsageError where something else is at `target`, the disk is full, or `target` cannot be written.
+    The new folder replaces `target` in one step when `fill` succeeds; if `fill` fails, it is deleted. Another process with the
+    same target waits. Raises UsageError if `target` is not a bundle, if it is another bundle and `overwrite` is False, or if it
+    cannot be written.
     """
     check_writable(target.parent)
     with lock_of(target):
@@ -157,18 +166,24 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
 
 @contextmanager
 def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new folder that becomes `target` when the block ends well, for what is no bundle; UsageError where there is one."""
+    """A new folder that replaces `target` when the block succeeds, for files that are not a bundle.
+
+    Raises UsageError if `target` exists and `overwrite` is False, or if it cannot be written.
+    """
     check_writable(target.parent)
     with lock_of(target):
         recover(target.absolute())
         if target.exists() and not overwrite:
-            raise UsageError(f"{target} is there already; add --overwrite to replace it, or choose another folder")
+            raise UsageError(f"{target} exists already; add --overwrite to replace it, or choose another folder")
         with disk_errors(target), appearing(target.absolute()) as folder:
             yield folder
 
 
 def pack(bundle: Bundle, archive: Path) -> None:
-    """Writes a bundle as a tar archive, whole or not at all; the same bytes for the same bundle."""
+    """Writes a bundle as the tar file `archive`, which is replaced in one step. Equal bundles give equal bytes.
+
+    Raises UsageError if the name of `archive` does not end in .tar, or if it cannot be written.
+    """
     if archive.suffix != ".tar":
         raise UsageError(f"--tar writes a .tar file, not {archive}")
     check_writable(archive.parent, "--tar")
@@ -186,7 +201,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def find_bundle(target: Path, key: str) -> Bundle | None:
-    """The bundle at `target`, if there is one of that key and it is sound."""
+    """The bundle at `target`. None if there is none, if its key is another one, or, with a warning, if it is damaged."""
     if not is_bundle(target):
         return None
     try:
@@ -201,25 +216,25 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir() or not is_bundle(target):
-        raise UsageError(f"{target} is there already and is no bundle; choose another --out")
+        raise UsageError(f"{target} exists already and is not a bundle; choose another --out")
     if not overwrite:
         raise UsageError(f"there is another bundle at {target}; add --overwrite to replace it, or choose another folder")
 
 
 def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Raises BundleError where what the manifest names could be outside of the bundle, or is none of its files.
+    """Raises BundleError if the manifest names a file that could be outside the bundle, or one that it does not list.
 
-    The names of graphs and engines become those of files, too, in a Triton model repository and beside a refitted engine.
+    Names of graphs and engines are checked too: a Triton model repository and a refitted engine use them as file names.
     """
     engines = manifest.engines.values()
     for name in (*manifest.files, *manifest.graphs, *manifest.engines, *(engine.graph for engine in engines)):
         if not is_file_name(name):
-            raise BundleError(f"{folder / MANIFEST} names a file outside of the bundle: {name!r}; do not use this bundle")
-    for kind, made in (("a graph", manifest.graphs.values()), ("an engine", engines)):
+            raise BundleError(f"{folder / MANIFEST} names a file outside the bundle: {name!r}; do not use this bundle")
+    for kind, made in (("graph", manifest.graphs.values()), ("engine", engines)):
         for each in made:
             if each.file not in manifest.files:
                 raise BundleError(
-                    f"{folder / MANIFEST} has {kind} in {each.file!r}, which is none of its files; do not use this bundle"
+                    f"{folder / MANIFEST} names the {kind} {each.file!r}, but does not list that file; do not use this bundle"
                 )
 
 

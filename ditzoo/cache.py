@@ -1,4 +1,4 @@
-"""What takes space in the two caches, ditzoo's own and the Hub's, and how it is checked and removed."""
+"""Lists, checks and removes the files in the two caches, ditzoo's own and the Hub's."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
 _DAMAGED = "damaged weights"
 
 _ABANDONED = 600.0
-"""A partial download that was not written to for so many seconds counts as left behind."""
+"""The time, in seconds since the last write, after which a partial download counts as abandoned."""
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """A file or folder that takes space: the model it is for, its cache, what it is, its path, and its size in bytes."""
+    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes."""
 
     model: str
     cache: Literal["ditzoo", "hub"]
@@ -41,12 +41,12 @@ class Item(Data, frozen=True, kw_only=True):
 
 
 def contents(cards: Iterable[Card]) -> list[Item]:
-    """All that was pulled, imported or exported, by model: in ditzoo's cache, and of what `cards` name in the Hub's."""
+    """Everything that was pulled, imported or exported: in ditzoo's cache, and the files of `cards` in the Hub's cache."""
     return [*_weights(), *_unreadable(cards), *_bundles(), *_hub_files(cards)]
 
 
 def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
-    """What is kept for the model called `name` alone; raises UsageError where that is nothing."""
+    """The items that only the model called `name` uses. Raises UsageError if there are none."""
     chosen, others = [], set()
     for item in contents(cards):
         if item.model == name:
@@ -55,14 +55,14 @@ def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
             others.add(item.path)
     items = [item for item in chosen if item.path not in others]
     if not items:
-        raise UsageError(f"nothing is kept for {name!r}; see `ditzoo cache ls`")
+        raise UsageError(f"the caches hold nothing for {name!r} alone; see `ditzoo cache ls`")
     return items
 
 
 def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
-    """What nothing uses: partial folders and downloads of killed processes, and weights of cards that have changed since.
+    """The items that nothing uses: partial folders and downloads of killed processes, and weights of none of the `cards`.
 
-    With `downloads`, also the original checkpoints whose canonical form is here and sound.
+    With `downloads`, also the original checkpoints whose canonical form is stored and not damaged.
     """
     known = {store.folder(card) for card in cards}
     items = [item for item in _weights() if item.path not in known]
@@ -74,7 +74,7 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes them, and nothing outside of the two caches: see `ditzoo.hub.client.remove`. Of a link, the link alone goes."""
+    """Deletes the items, and nothing outside the two caches. The content of a link is deleted as `client.remove` says."""
     for item in items:
         if item.cache == "hub":
             client.remove(item.path)
@@ -85,7 +85,7 @@ def remove(items: Iterable[Item]) -> None:
 
 
 def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
-    """Checks everything that has a checksum against it; yields each item with what is wrong with it, empty if nothing is."""
+    """Checks every item that has a checksum. Yields each item and its problem, "" if there is no problem."""
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
         yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
@@ -98,16 +98,16 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
 
 
 def _damage(path: Path, expected: str | None) -> str:
-    """What is wrong with a file in the Hub's cache, as a sentence; empty if nothing is."""
+    """The problem of a file in the Hub's cache, as a sentence; "" if there is none."""
     if complaint := _complaint(lambda: client.check_inside(path)):
         return complaint
     if expected is None or sha256(path) == expected:
         return ""
-    return f"{path} has another sha256 than when it was fetched; the next pull fetches it again"
+    return f"{path} has changed since its download: its sha256 differs; the next pull downloads it again"
 
 
 def _complaint(check: Callable[[], object]) -> str:
-    """The message of the error that a check raises; empty if it raises none."""
+    """The message of the error that `check` raises; "" if it raises none."""
     try:
         check()
     except DitzooError as error:
@@ -125,12 +125,13 @@ def _unreadable(cards: Iterable[Card]) -> list[Item]:
 
 
 def _bundles() -> list[Item]:
+    """The exported bundles. The names of their folders are NAME-KEY."""
     folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
     return [_bundle(what, path) for what, path in folders if path.is_dir()]
 
 
 def _bundle(what: str, path: Path) -> Item:
-    """An exported bundle, under the name of its model; where its manifest cannot be read, its folder has that: NAME-KEY."""
+    """An exported bundle. If its manifest cannot be read, the name of the model is taken from the folder's: NAME-KEY."""
     try:
         return _item(read_manifest(path).model, "ditzoo", what, path)
     except BundleError:
@@ -142,7 +143,7 @@ def _hub_files(cards: Iterable[Card]) -> list[Item]:
 
 
 def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
-    """The files in the Hub's cache that belong to `cards`, each with the SHA-256 that was recorded for it."""
+    """The files of `cards` in the Hub's cache, each with its recorded SHA-256."""
     for card in cards:
         for what, source in _sources(card):
             recorded = _pins(source.repo)
@@ -156,7 +157,7 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
 
 
 def _pins(repo: str) -> pins.Pins:
-    """The pins of a repository; none, with a warning, where their file is damaged."""
+    """The pins of a repository. If their file is damaged, there are none, and a warning says so."""
     try:
         return pins.read(repo)
     except HubError as error:
@@ -174,13 +175,13 @@ def _sources(card: Card) -> Iterator[tuple[str, OnHub]]:
 
 
 def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
-    """The shards that were fetched because of an index."""
+    """The paths of the downloaded shards, if the source is an index of shards; else an empty list."""
     indexed = source.files[0].path.endswith(".json") and len(source.files) == 1
     return [path for path in recorded if path.endswith((".safetensors", ".bin"))] if indexed else []
 
 
 def _partial_folders() -> Iterator[Path]:
-    """Folders of conversions that nobody is at: their lock is free. None of them holds the only weights that a model has."""
+    """The folders of abandoned conversions. Nobody holds their locks, and none has the only weights of a model."""
     for path in (cache_dir() / "weights").glob(f".*{PARTIAL}"):
         target = path.with_name(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
         try:
@@ -198,7 +199,7 @@ def _partial_downloads() -> Iterator[Path]:
 
 
 def _converted(name: str, cards: Iterable[Card]) -> bool:
-    """Whether the canonical form of that model is here and sound."""
+    """Whether the canonical form of the model called `name` is stored and not damaged."""
     return store.find_sound(next(card for card in cards if card.name == name)) is not None
 
 

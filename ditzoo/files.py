@@ -1,4 +1,4 @@
-"""Files: checksums, checks before the work, errors of the disk in plain words, and writing whole or not at all."""
+"""Files: checksums, checks whether a folder is writable, clear messages for disk errors, and replacement in one step."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ import platformdirs
 from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
-"""The end of the name of a folder that is still being filled."""
+"""The suffix of the name of a folder that is not complete yet."""
 
 OLD = "old"
-"""What a partial folder calls the folder that it is about to replace."""
+"""The name, in a partial folder, of the folder that it is about to replace."""
 
 
 def sha256(path: Path) -> str:
@@ -34,17 +34,19 @@ def sha256(path: Path) -> str:
 
 
 def digest(path: Path, *, again: bool = False) -> str:
-    """The SHA-256 of a file. It is read only if it has changed since its digest was last computed, or if it has to be `again`.
+    """The SHA-256 of a file, in hexadecimal.
 
-    The digest is kept in the cache with the size, the inode and both times of change of the file. A disk that changes bytes by
-    itself changes none of them, and is found only by reading `again`.
+    The file is read only on the first call, if it has changed since the last call, or if `again` is True.
+
+    The cache holds the digest together with the file's size, inode, and times of modification and status change. Bytes that a
+    faulty disk changes do not affect these values, so only `again` detects them.
     """
     memo = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
     state = _state(path)
     if not again and (known := _remembered(memo, state)):
         return known
     value = sha256(path)
-    with suppress(OSError):  # a cache that cannot be written to remembers nothing
+    with suppress(OSError):  # if the cache is read-only, the digest is not stored
         memo.parent.mkdir(parents=True, exist_ok=True)
         with replacing(memo) as scratch:
             scratch.write_bytes(msgspec.json.encode([*state, value]))
@@ -78,7 +80,7 @@ _NUMPYS_WORDS = (" written", "problem writing element")
 
 @contextmanager
 def disk_errors(target: Path, *, raises: type[DitzooError] = UsageError) -> Iterator[None]:
-    """Turns an error of the disk on which `target` was to be written into one of the class `raises`, in one sentence."""
+    """Turns disk errors in the block, which writes `target`, into an error of the class `raises` with a clear message."""
     try:
         yield
     except OSError as error:
@@ -89,7 +91,10 @@ def disk_errors(target: Path, *, raises: type[DitzooError] = UsageError) -> Iter
 
 
 def disk_problem(error: OSError, target: Path, *, remedy: str | None = None) -> str | None:
-    """Why `target` was not written, and the `remedy`, in one sentence; None for an error that is not about writing it."""
+    """The message for an error in writing `target`: the reason, and the `remedy`. None if the error has another cause.
+
+    If `remedy` is None, the message names the option or variable that moves `target` to another folder.
+    """
     reason = _refusal(error, target)
     if reason is None:
         return None
@@ -99,13 +104,16 @@ def disk_problem(error: OSError, target: Path, *, remedy: str | None = None) -> 
     folder = next(parent for parent in target.absolute().parents if parent.is_dir())
     free = shutil.disk_usage(folder).free
     return (
-        f"{target} was not written: {reason} (without it, {free:,} bytes are free on the disk of {folder});"
-        f" make room, or {remedy}"
+        f"{target} was not written: {reason} (now {free:,} bytes are free on the disk of {folder});"
+        f" free some space, or {remedy}"
     )
 
 
 def _refusal(error: OSError, target: Path) -> str | None:
-    """What the disk of `target` refuses. numpy has words for a full disk, and no number: "8 requested and 4 written"."""
+    """The reason why `target` could not be written; None if the error is not about `target`.
+
+    numpy reports a full disk without an error number, in words such as "8 requested and 4 written".
+    """
     if error.errno is None:
         return _REFUSALS[errno.ENOSPC] if any(words in str(error) for words in _NUMPYS_WORDS) else None
     if error.errno in _FORBIDDEN and isinstance(error.filename, str | bytes):
@@ -116,24 +124,24 @@ def _refusal(error: OSError, target: Path) -> str | None:
 
 
 def cache_dir() -> Path:
-    """Where ditzoo keeps what it can make again: `DITZOO_CACHE`, or the user's cache folder."""
+    """The folder for files that ditzoo can create again: `DITZOO_CACHE`, or a folder in the user's cache folder."""
     return Path(os.environ.get("DITZOO_CACHE") or platformdirs.user_cache_dir("ditzoo"))
 
 
 def is_within(path: Path, folders: Iterable[Path]) -> bool:
-    """Whether `path` lies in one of `folders`, all links followed: nothing else there is read or deleted."""
+    """Whether `path` is in one of `folders`, with links followed."""
     return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
 def file_name(name: str) -> str:
-    """The name of a model, or any other, as part of a file's name: runs of what files should not have in theirs become '--'."""
+    """A name, such as a model's, as part of a file's name: each run of characters unfit for file names becomes '--'."""
     return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
 
 
 def check_writable(folder: Path, option: str = "--out") -> None:
-    """Raises UsageError, naming the `option` that asked for it, unless files can be made in `folder`."""
+    """Raises UsageError if `folder` does not exist or is not writable. The message names the `option` that chose it."""
     if not folder.is_dir():
-        raise UsageError(f"{option}: there is no folder {folder}; make it first (mkdir -p {folder}), or choose another")
+        raise UsageError(f"{option}: there is no folder {folder}; create it (mkdir -p {folder}), or choose another folder")
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -142,9 +150,10 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`. It becomes `target`, at once and whole, when the block ends well; else it is deleted.
+    """A new folder that replaces `target` in one step when the block succeeds. If the block fails, it is deleted.
 
-    What was at `target` is deleted only when the new folder is in its place. The caller holds the lock of `target`.
+    The previous content of `target` is deleted only after that step. The new folder is in the same folder as `target`. The
+    caller must hold the lock of `target`. So any other partial folder of `target` was left by a killed process: see `recover`.
     """
     recover(target)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
@@ -159,9 +168,9 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def recover(target: Path) -> None:
-    """Undoes what a killed process left beside `target`: it puts back what was moved away, and deletes partial folders.
+    """Cleans up after a killed process. It moves the previous content of `target` back, and deletes partial folders.
 
-    The caller holds the lock of `target`, so that nobody is at work there.
+    The caller must hold the lock of `target`. So no other process is using the partial folders.
     """
     if not target.parent.is_dir():
         return
@@ -171,8 +180,8 @@ def recover(target: Path) -> None:
 
 
 def _put(fresh: Path, target: Path, old: Path) -> None:
-    """Makes `fresh` the `target`. Where the system cannot exchange two folders at once, `old` holds what was there until the
-    end, so that `_clear` can put it back."""
+    """Renames `fresh` to `target`. If the system cannot exchange two folders in one step, the previous content of `target` is
+    moved to `old`, so that `_clear` can move it back."""
     if target.exists():
         if _exchange(fresh, target):
             return
@@ -181,7 +190,7 @@ def _put(fresh: Path, target: Path, old: Path) -> None:
 
 
 def _clear(scratch: Path, target: Path) -> None:
-    """Deletes a partial folder. If it holds what was at `target`, and nothing is there now, that is put back first."""
+    """Deletes a partial folder. If it holds the previous content of `target`, and `target` is missing, moves it back first."""
     old = scratch / OLD
     if os.path.lexists(old):
         old.rename(scratch / "gone" if os.path.lexists(target) else target)
@@ -195,9 +204,9 @@ _NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV, errno
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders at once; False, and nothing is done, where the system or the disk cannot.
+    """Exchanges the names of two folders in one step. Returns False, and does nothing, if the system or the disk cannot.
 
-    Raises an audit event, as every rename of Python's does.
+    Raises an audit event, as the renames of Python's `os` do.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
@@ -217,7 +226,10 @@ def _exchange(one: Path, other: Path) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path of the same suffix beside `path`, which replaces it when the block ends well, at once and whole."""
+    """A temporary path that replaces `path` in one step when the block succeeds. If the block fails, it is deleted.
+
+    It is in the same folder as `path`, and has the same suffix.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     scratch = Path(name)

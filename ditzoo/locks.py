@@ -1,4 +1,4 @@
-"""Locks between processes. They lie in ditzoo's cache, and the system frees them when their holder is killed."""
+"""Locks between processes. Their files are in ditzoo's cache. If a process is killed, the system releases its locks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ditzoo.files import cache_dir, file_name
 
 
 def lock_named(name: str) -> FileLock:
-    """The lock of that name among all processes that share ditzoo's cache; `with` waits for it, and holds it."""
+    """The lock called `name`, for all processes with the same cache. `with` waits for the lock, and holds it in its block."""
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / f"{file_name(name)}.lock")
 
 
 def lock_of(target: Path) -> FileLock:
-    """The lock of whoever writes the file or folder `target`."""
+    """The lock that a process must hold while it writes the file or folder `target`."""
     return lock_named(hashlib.sha256(os.fsencode(target.absolute())).hexdigest())

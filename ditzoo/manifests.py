@@ -1,4 +1,4 @@
-"""What a manifest says of the files in a folder, and how a file is checked against it: for bundles and for stored weights."""
+"""The records of files in a manifest, and the check of a file against its record. Bundles and stored weights use them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ditzoo.records import Data
 
 
 class FileRecord(Data, frozen=True, kw_only=True):
-    """What a file must be: its size in bytes and its SHA-256 in hexadecimal."""
+    """The record of a file: its size in bytes and its SHA-256 in hexadecimal."""
 
     size: int
     sha256: str
 
 
 def is_file_name(name: str) -> bool:
-    """Whether `name` can be that of a file in a folder with a manifest: letters, digits, '.', '_', '+', '-'."""
+    """Whether `name` is valid for a file in a folder with a manifest: letters, digits, '.', '_', '+' and '-'."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}", name) is not None
 
 
 def record_file(path: Path) -> FileRecord:
-    """The record of the file at `path` as it is now. It reads the whole file."""
+    """The record of the file at `path`. The whole file is read."""
     return FileRecord(size=path.stat().st_size, sha256=sha256(path))
 
 
@@ -32,10 +32,10 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
 
 
 def damage(path: Path, expected: FileRecord, *, again: bool = False) -> str:
-    """What is wrong with the file at `path`, as the end of a sentence that begins with its name; empty if nothing is.
+    """The problem of the file at `path`, as the end of a sentence that begins with its name; "" if there is no problem.
 
-    The size is compared every time. The checksum is computed on first use, after any change of the file, and if it has to be
-    `again`: see `ditzoo.files.digest`.
+    The size is always compared. The checksum is computed on first use, after any change of the file, and if `again` is True:
+    see `ditzoo.files.digest`.
     """
     if not path.is_file():
         return "is missing"

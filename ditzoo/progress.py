@@ -1,4 +1,4 @@
-"""How the library says what it is doing, to whoever wants to show that. By itself it shows nothing."""
+"""The interface through which the library reports its progress. By default the library shows nothing."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 
 class Display(Protocol):
-    """What shows the progress of long work. `ditzoo.cli.output` is one."""
+    """An object that shows the progress of long work, such as `ditzoo.cli.output`."""
 
     def status(self, description: str, /) -> AbstractContextManager[object]:
         """Shows `description` while the block runs."""
 
     def progress(self, description: str, total: int, /) -> AbstractContextManager[Callable[[], object]]:
-        """Shows `description` while the block runs; the block calls what it gets `total` times, once after each part."""
+        """Shows `description` while the block runs. The block gets a function, and calls it after each of `total` parts."""
 
 
 class Silent:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def status(self, description: str, /) -> AbstractContextManager[object]:
         """Does nothing."""

@@ -1,4 +1,4 @@
-"""Recipes: what to do with a published model from its name to the samples of its FID, as data, and the record of what was done.
+"""Recipes: lists of commands that, for example, reproduce the FID of a published model, and the record of their outcomes.
 
 A recipe is a TOML file, or `reproduction` makes it from a card.
 """
@@ -22,14 +22,14 @@ from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 
 RECORD = "run.json"
 CAPTIONS = "captions.txt"
-"""The file, in the working folder, with the captions for a model that takes text: one a line."""
+"""The file in the working folder with the captions for a text-conditioned model, one per line."""
 
 _PROMPTS = ("a dog runs on the beach", "a red bus in a street")
 _IMAGES = 50_000
 
 
 class Expected(Data, frozen=True, kw_only=True):
-    """The published figure that the samples are to reach, and how it was reached, in words."""
+    """The published FID that the samples should reach, the number of images it was computed over, and its settings in words."""
 
     fid: float
     images: int
@@ -37,14 +37,14 @@ class Expected(Data, frozen=True, kw_only=True):
 
 
 class RecipeStep(Data, frozen=True, kw_only=True):
-    """One command of `ditzoo`, without the word itself."""
+    """One command of `ditzoo`: its words after `ditzoo`."""
 
     name: str
     command: tuple[str, ...]
 
 
 class Recipe(Data, frozen=True, kw_only=True):
-    """The steps for one model, in their order."""
+    """The steps for one model, in their order. Raises ValueError if a step has no command or no name of its own."""
 
     model: str
     steps: tuple[RecipeStep, ...]
@@ -53,13 +53,13 @@ class Recipe(Data, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         names = [step.name for step in self.steps]
         if not names or len(set(names)) != len(names):
-            raise ValueError("a recipe needs steps, each of a name of its own")
+            raise ValueError("a recipe needs at least one step, and every step needs a different name")
         if any(not step.command or "/" in step.name for step in self.steps):
             raise ValueError("every step needs a command, and a name without slashes")
 
 
 class Outcome(Data, frozen=True, kw_only=True):
-    """What became of a step. `at` is when it ended, in seconds since 1970."""
+    """The outcome of a step: its command, exit status and duration in seconds. `at` is its end, in seconds since 1970."""
 
     command: tuple[str, ...]
     status: int
@@ -68,14 +68,16 @@ class Outcome(Data, frozen=True, kw_only=True):
 
 
 def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str]) -> Recipe:
-    """The recipe in the TOML file at `path`; raises UsageError, naming the place, if it is none, or of an unknown model or
-    command."""
+    """The recipe in the TOML file at `path`.
+
+    Raises UsageError, with the place, if the file is not a recipe, or if its model or one of its commands is unknown.
+    """
     try:
         recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise UsageError(f"{path} is no recipe: {error}") from error
+        raise UsageError(f"{path} is not a recipe: {error}") from error
     if recipe.model not in models:
         raise unknown("model", recipe.model, models, hint=f"in {path}")
     for step in recipe.steps:
@@ -85,10 +87,10 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
 
 
 def reproduction(card: Card) -> Recipe:
-    """The recipe that reproduces the published FID of `card`, with the settings of the card: it gets the weights, exports to
-    ONNX, builds a TensorRT engine, measures parity, and draws as many images as the FID was computed over.
+    """The recipe that reproduces the published FID of `card`, with the card's settings.
 
-    Raises UsageError for a model whose weights were never released.
+    It gets the weights, exports to ONNX, builds a TensorRT engine, measures parity, and draws as many images as the FID was
+    computed over. Raises UsageError if the weights were never released.
     """
     if isinstance(card.weights, Unreleased):
         raise UsageError(f"the weights of {card.name} were never released; `ditzoo list --state hub` shows models with weights")
@@ -110,7 +112,7 @@ def reproduction(card: Card) -> Recipe:
 
 
 def needed_files(card: Card) -> dict[str, str]:
-    """The files that have to be in the working folder before `reproduction` runs: by name, what they are or where they are."""
+    """The files that must be in the working folder before `reproduction` runs. The values say what they are, by file name."""
     needed = {}
     if isinstance(card.weights, ByHand):
         needed[card.weights.file.path] = f"it is at {card.weights.where}"
@@ -121,7 +123,7 @@ def needed_files(card: Card) -> dict[str, str]:
 
 
 def _getting(card: Card) -> list[str]:
-    """The command that gets the weights; none where they ship with ditzoo."""
+    """The command that gets the weights; empty if they ship with ditzoo."""
     if isinstance(card.weights, OnHub):
         return ["pull", card.name]
     return ["import", card.name, card.weights.file.path] if isinstance(card.weights, ByHand) else []
@@ -140,10 +142,11 @@ def _sampling(card: Card, images: int) -> list[str]:
 
 
 def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: Callable[[RecipeStep], object]) -> bool:
-    """Runs the steps in `folder` that did not end well there before, in their order; or only the step `only`, done or not.
+    """Runs the steps that have not succeeded in `folder` yet, in their order. With `only`, it runs that step in any case.
 
-    What each one says goes to `STEP.log`, and its outcome to `run.json`. Returns False at the first that fails. `begin` is
-    called with each step before it runs. Raises UsageError for a step that is not in the recipe.
+    The output of each step goes to `STEP.log` and its outcome to `run.json`. The first step that fails ends the run. Returns
+    whether all steps succeeded. `begin` is called with each step before it runs. Raises UsageError if `only` is not a step of
+    the recipe.
     """
     names = [step.name for step in recipe.steps]
     if only is not None and only not in names:
@@ -155,7 +158,7 @@ def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: 
 
 
 def _task(step: RecipeStep, folder: Path, before: Outcome | None, *, begin: Callable[[RecipeStep], object]) -> Task[Outcome]:
-    """A step as a task. It is done if the outcome `before` says that the same command ended well."""
+    """A step as a task. It is finished if, according to `before`, the same command succeeded."""
 
     def find() -> Outcome | None:
         return before if before and before.status == 0 and before.command == step.command else None
@@ -166,14 +169,14 @@ def _task(step: RecipeStep, folder: Path, before: Outcome | None, *, begin: Call
         _record(folder, {**outcomes(folder), step.name: outcome})
         if outcome.status:
             log = folder / f"{step.name}.log"
-            raise StepError(f"step {step.name} ended with status {outcome.status}; {log} says why")
+            raise StepError(f"step {step.name} ended with status {outcome.status}; see {log}")
         return outcome
 
     return Task(name=step.name, find=find, make=make)
 
 
 def outcomes(folder: Path) -> dict[str, Outcome]:
-    """The recorded outcome of each step; raises UsageError where the record is damaged."""
+    """The recorded outcome of each step, by name. Raises UsageError if the record is damaged."""
     path = folder / RECORD
     if not path.is_file():
         return {}

@@ -18,6 +18,9 @@ Precision: TypeAlias = Literal["fp64", "fp32", "bf16", "fp16", "int8", "fp8"]
 """What a network computes in. In int8 and fp8, these are the large weights and what they are multiplied with; all else is in
 float32. `PRECISION_TRAITS` has all that is to be known of each."""
 
+Arithmetic: TypeAlias = Precision | Literal["tf32"]
+"""A precision, or "tf32": fp32 whose matrix multiplications and convolutions a GPU computes in TF32."""
+
 Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
 """What an ONNX graph is written for: it decides the opset, and whether int8 measures its inputs as it runs (onnxruntime, for
 CPUs) or carries scales measured beforehand (tensorrt)."""
@@ -44,6 +47,10 @@ class Tolerance(Data, frozen=True, kw_only=True):
     forward: float
     sample: float
     psnr: float
+
+
+TF32_TOLERANCE = Tolerance(forward=2e-3, sample=2e-2, psnr=40.0)
+"""What passes as parity with fp32 where a GPU computes it in TF32, whose mantissa has 10 bits, as that of fp16."""
 
 
 class PrecisionTraits(Data, frozen=True, kw_only=True):
@@ -149,6 +156,13 @@ class TensorSpec(Data, frozen=True, kw_only=True):
     def concrete(self, **axes: int) -> tuple[int, ...]:
         """The shape with every symbolic axis replaced by its number in `axes`; raises KeyError where one is missing."""
         return tuple(axis if isinstance(axis, int) else axes[axis] for axis in self.shape)
+
+
+def resized(spec: TensorSpec, size: tuple[int, int] | None = None) -> TensorSpec:
+    """A tensor of a network, for latents of another size (height, width), or of any size; what has no size stays as it is."""
+    if len(spec.shape) != 4:
+        return spec
+    return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(size or ("height", "width"))), dtype=spec.dtype)
 
 
 class Range(Data, frozen=True, kw_only=True):

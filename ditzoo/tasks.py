@@ -1,4 +1,4 @@
-"""Tasks that are run one after the other and can be interrupted: what is done already is found, and not done again."""
+"""Tasks that run one after the other and can be interrupted. A finished task is not run again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ R = TypeVar("R")
 
 
 class Task(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """One thing to do. `find` gives the result if it is there already, else None; `make` works, or raises DitzooError."""
+    """A task. `find` returns the result if the task is finished already, else None.
+
+    `make` runs the task and returns the result. It raises DitzooError if the task fails.
+    """
 
     name: str
     find: Callable[[], R | None]
@@ -22,7 +25,7 @@ class Task(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """What became of a task: its result, or, where it failed, the message of the error; and how many seconds it took."""
+    """The outcome of a task: its result, or the message of the error if it failed, and its duration in seconds."""
 
     name: str
     state: Literal["made", "found", "failed"]
@@ -32,9 +35,9 @@ class Finished(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
 
 def run_tasks(tasks: Iterable[Task[R]], *, stop_at_failure: bool) -> Iterator[Finished[R]]:
-    """Runs the tasks that are not done, in their order, and yields what became of each one.
+    """Runs the tasks in their order, except finished ones, and yields the outcome of every task.
 
-    With `stop_at_failure`, the first task that fails is the last one that runs.
+    With `stop_at_failure`, no task runs after one that failed.
     """
     for task in tasks:
         finished = _run(task)

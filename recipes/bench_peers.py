@@ -1,9 +1,9 @@
-"""Measures ditzoo's backends beside its peers, on the same network and the same work: one guided image, on this machine.
+"""Measures ditzoo's backends beside diffusers, with the same network and the same work: one guided image, on this machine.
 
     python recipes/bench_peers.py --model dit-xl-2 --json peers.json
 
-Prints a table in Markdown. A few contestants are open at a time, taking turns, and with each few the baseline again: diffusers
-in fp32 for a DiT, torch in fp32 for a U-ViT, which diffusers has not. Ratios are to the baseline that took turns with them.
+Prints a table in Markdown. A few backends ("contestants") are open at a time and take turns. Each group also has the baseline:
+diffusers in fp32 if diffusers has the network, else torch in fp32. Ratios are to the baseline in the same group.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ REFERENCE = "torch"
 
 
 def opener(card: Card, text: str) -> Opener:
+    """A function that opens the backend `text`, such as "torch:bf16", for a card."""
     return partial(open_model, card, parse_spec(text))
 
 
-def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
-    """The measurements of all, a few at a time, each few with the reference and the baseline."""
+def measure_in_groups(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:
+    """Measures the backends `texts` in groups of `together`, each group with the reference and the baseline `base`."""
     fixed = list(dict.fromkeys([REFERENCE, base]))
     count = multiply_adds(card.backbone)
     return [
@@ -61,13 +62,13 @@ def contest(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together
 
 
 def multiplication_rates(side: int = 2048) -> dict[str, float]:
-    """Multiply-adds per second of a large matrix multiplication here, in bfloat16 (torch) and in int8 (ONNX Runtime)."""
+    """Multiply-adds per second of a large matrix multiplication on this CPU, in bf16 (torch) and in int8 (ONNX Runtime)."""
     import onnxruntime as ort
 
     half = torch.ones(side, side, dtype=torch.bfloat16)
     a, b = helper.make_tensor_value_info("a", TensorProto.UINT8, (side, side)), np.ones((side, side), np.int8)
     node, c = helper.make_node("MatMulInteger", ["a", "b"], ["c"]), helper.make_tensor_value_info("c", TensorProto.INT32, None)
-    graph = helper.make_graph([node], "product", [a], [c], [numpy_helper.from_array(b, "b")])
+    graph = helper.make_graph([node], "multiplication", [a], [c], [numpy_helper.from_array(b, "b")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     given = {"a": np.ones((side, side), np.uint8)}
@@ -76,6 +77,7 @@ def multiplication_rates(side: int = 2048) -> dict[str, float]:
 
 
 def table(results: Sequence[Bench], base: str) -> list[str]:
+    """The lines of a Markdown table with one row for each backend; the reference and the baseline appear once."""
     lines = [
         f"| contestant | ms | quartiles | times {base} | GMAC/s | error | load s | MB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -96,12 +98,12 @@ def _line(entry: Measurement, base: Measurement) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure ditzoo beside its peers.")
+    parser = argparse.ArgumentParser(description="Measure ditzoo's backends beside diffusers.")
     parser.add_argument("--model", choices=MODELS, default="dit-xl-2")
     parser.add_argument("--contestants", default=f"{PEERS},{OURS}")
-    parser.add_argument("--together", type=int, default=2, help="how many are open at a time, the baseline not counted")
+    parser.add_argument("--together", type=int, default=2, help="how many are open at a time, not counting the baseline")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="evaluations of the first image")
+    parser.add_argument("--steps", type=int, default=3, help="steps of the plan that draws the first image")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     card = random_model(options.model)
@@ -112,8 +114,8 @@ def main() -> None:
     plan = make_plan(card, steps=options.steps)
     for text in texts:
         if row_of(parse_spec(text).name).runs == "graphs":
-            opener(card, text)().close()  # exported before loading is timed
-    results = contest(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
+            opener(card, text)().close()  # makes the export, so that it is not part of the loading time
+    results = measure_in_groups(card, plan, texts, base=base, together=options.together, repeats=options.repeats)
     limits = {"fp32": results[0].ceilings[0].multiply_adds, **multiplication_rates()}
     print("\n".join(table(results, base)))
     print(f"\n{options.model}, one guided image, {2 * (results[0].multiply_adds or 0) / 1e9:.1f} GMAC;", end=" ")

@@ -1,9 +1,10 @@
-"""Measures the memory that decoding takes: Stable Diffusion's autoencoder with random weights, on 512x512 pictures.
+"""Measures the memory that decoding takes, with Stable Diffusion's autoencoder (random weights) on 512x512 pictures.
 
     python recipes/decoder_memory.py 1
     python recipes/decoder_memory.py 16
 
-Prints the peak of the process's memory before and after, in MiB. No more latents at once are decoded than make 512x512 pixels.
+The argument is the number of pictures. Prints the peak memory of the process before and after decoding, in MiB. ditzoo decodes
+as many latents at once as make 512x512 pixels together, so the peak should not grow with the number of pictures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ SIZES = (128, 256, 512, 512)
 
 
 def random_autoencoder(folder: Path) -> None:
+    """Saves the autoencoder into `folder`, as diffusers does."""
     blocks = len(SIZES)
     AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
@@ -37,6 +39,7 @@ def random_autoencoder(folder: Path) -> None:
 
 
 def peak() -> int:
+    """The peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

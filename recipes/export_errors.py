@@ -1,10 +1,10 @@
-"""Prints how far the exports of small models are from PyTorch in fp32, in every form: the table at the end of docs/export.md.
+"""Prints the errors of the exports of small models against PyTorch in fp32: the table at the end of docs/export.md.
 
     python recipes/export_errors.py
     python recipes/export_errors.py dit-digits uvit-digits
 
-Models whose weights were never released, or are not here, get random ones. Exports are made in ditzoo's cache, or found there:
-some minutes on two cores.
+Models other than the embedded ones get random weights. The exports are made in ditzoo's cache, or found there. This takes some
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ditzoo_export import cached_bundle, make_settings
 MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10", "lightningdit-s-1")
 
 SMALLER = {"lightningdit-s-1": ("lightningdit-xl-1-256", SIZES["s"])}
-"""Networks of a smaller size than those that were published: the card, and the size."""
+"""Networks that are smaller than the published ones: the card of the published model, and the size (width, depth, heads)."""
 FORMS = (
     ("fp32", "tensorrt"),
     ("fp16", "tensorrt"),
@@ -33,11 +33,14 @@ FORMS = (
     ("int8", "tensorrt"),
     ("fp8", "tensorrt"),
 )
-"""Every precision, for the target that it is deployed on; int8 for both."""
+"""Every precision with its target; int8 has both targets."""
 
 
 def load(name: str) -> tuple[Card, Network | None]:
-    """A card; and where its weights do not ship with ditzoo, a network to put in their place, and no decoder."""
+    """The card of a model, and a network with random weights, or None for an embedded model.
+
+    The card of a model with random weights has no decoder.
+    """
     card = _smaller(name) if name in SMALLER else ditzoo.card(name)
     if isinstance(card.weights, Embedded):
         return card, None
@@ -55,7 +58,7 @@ def _smaller(name: str) -> Card:
 
 
 def cell(card: Card, net: Network | None, precision: str, target: str) -> str:
-    """The larger error of an export, and how much of it is in eight bits if that is not all."""
+    """The larger error of an export on random latents and along a trajectory, and which layers are quantized if not all are."""
     manifest = cached_bundle(card, settings=make_settings(card, precision=precision, target=target), net=net).manifest
     extent = manifest.settings.get("quantized", ALL)
     worst = max(manifest.verified.random, manifest.verified.trajectory)
@@ -63,7 +66,7 @@ def cell(card: Card, net: Network | None, precision: str, target: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print how far exports are from PyTorch in fp32.")
+    parser = argparse.ArgumentParser(description="Print the errors of exports against PyTorch in fp32.")
     parser.add_argument("models", nargs="*", default=MODELS)
     print("|", *(f"| {precision}, {target}" for precision, target in FORMS), "|")
     print("| ---" * (len(FORMS) + 1), "|", sep=" ")

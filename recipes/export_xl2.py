@@ -1,10 +1,10 @@
-"""Measures the export of DiT-XL/2 (random weights): time, peak memory and sizes of the ONNX graphs and of the engines.
+"""Measures the export of DiT-XL/2 with random weights: the time, the peak memory, and the sizes of ONNX graphs and engines.
 
     python recipes/export_xl2.py --precision fp16 --resolution 256,512 --batch 2-8 --gpu sm89 --out measured
     python recipes/export_xl2.py --precision fp32 --onnx-only --out measured
 
-The process's peak memory is that of all that it did, so measure ONNX and engines in runs of their own: the second finds the
-graphs of the first in ditzoo's cache.
+The peak memory is that of the whole process. To measure the engines alone, first run this with --onnx-only. The second run,
+without it, finds the ONNX graphs in ditzoo's cache.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def main() -> None:
 
 
 def _files(files: dict[str, object]) -> dict[str, int]:
+    """The sizes of the files larger than 1 MiB, in bytes."""
     return {name: record.size for name, record in files.items() if record.size > 2**20}  # type: ignore[attr-defined]
 
 

@@ -1,6 +1,6 @@
 """Samples a bundle with numpy and onnxruntime alone: python numpy_client.py BUNDLE CLASS... [--seed N] [--out latents.npy]
 
-All that a client has to know is in plan.json (the table) and in the graphs. A port to another language is a port of this file.
+A client needs only plan.json (the sampler as a table), card.json, manifest.json and the graphs. To port it, port this file.
 """
 
 import argparse
@@ -25,7 +25,7 @@ channels, guided = plan["channels"], plan["guided_channels"]
 shape = next(i["shape"] for i in manifest["graphs"]["backbone"]["inputs"] if i["name"] == "x")[1:]
 
 
-def gaussian(image, draw):  # counter-based: depends on nothing but (seed, image, draw)
+def gaussian(image, draw):  # counter-based noise: depends only on (seed, image, draw)
     size, counter = int(np.prod(shape)), np.array([0, 0, draw, 0], dtype=np.uint64)
     bits = np.random.Philox(key=np.array([args.seed, image], dtype=np.uint64), counter=counter).random_raw(size + size % 2)
     uniform = ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
@@ -33,7 +33,7 @@ def gaussian(image, draw):  # counter-based: depends on nothing but (seed, image
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)[:size].reshape(shape)
 
 
-def network(x, time, labels):  # each graph takes what it names from what there is, and adds what it gives
+def network(x, time, labels):  # each graph takes its inputs from `known`, and adds its outputs
     known = {"x": x.astype(np.float32), "t": np.full(len(x), time, dtype=np.float32), "y": labels}
     for session in sessions:
         given = session.run(None, {i.name: known[i.name] for i in session.get_inputs()})

@@ -1,4 +1,4 @@
-"""The big networks with random weights, to measure with: what a network costs does not depend on what it has learned."""
+"""Large networks with random weights, for measurements: time and memory of a network do not depend on its weights."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MODELS = {"dit-xl-2": "dit-xl-2-256", "dit-xl-2-512": "dit-xl-2-512", "uvit-h-2"
 
 
 def random_model(name: str) -> Card:
-    """The card of a network of MODELS with random weights, which are made, by a process of its own, on first use.
+    """The card of a model of MODELS with random weights and without a decoder.
 
-    They stay in ditzoo's cache as an imported checkpoint. There is no decoder: what is measured is the network.
+    On first use, a process of its own makes the weights. They stay in ditzoo's cache like an imported checkpoint.
     """
     base = card(MODELS[name])
     decoder = base.decoder
@@ -39,7 +39,10 @@ def random_model(name: str) -> Card:
 
 
 def random_net(config: BackboneConfig) -> Network:
-    """A network whose every weight is random, the same each time: a fresh one gives zeros, which verify nothing."""
+    """A network in which every weight is random. The weights are the same each time.
+
+    A newly built network has layers of zeros, so its output is zero, and nothing can be verified with it.
+    """
     import torch
 
     from ditzoo.families import build
@@ -53,7 +56,7 @@ def random_net(config: BackboneConfig) -> Network:
 
 
 def _keep_weights(model: Card) -> None:
-    """Takes a random network into the cache."""
+    """Makes the random weights of a card, and imports them into ditzoo's cache."""
     from safetensors.torch import save_file
 
     from ditzoo.weights.importing import import_file

@@ -74,7 +74,7 @@ def test_a_manifest_cannot_name_files_outside_of_the_bundle(bundle: Path, name: 
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="outside of the bundle"):
+    with pytest.raises(BundleError, match="outside the bundle"):
         open_bundle(bundle)
 
 

@@ -105,7 +105,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, kind: list[str]) -> None:
     status, said, left = _on_a_disk_of_one_megabyte(tmp_path, *command)
     assert (status, said.count("\n"), left) == (2, 1, "")
     assert f"{tmp_path / 'b'} was not written: the disk is full" in said
-    assert f"bytes are free on the disk of {tmp_path}); make room, or choose another --out" in said
+    assert f"bytes are free on the disk of {tmp_path}); free some space, or choose another --out" in said
 
 
 def test_large_weights_on_a_full_disk(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_nothing_else_is_overwritten(bundle: Bundle, tmp_path: Path) -> None:
         export_onnx(card, bundle.path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
-    with pytest.raises(UsageError, match=r"is no bundle; choose another --out"):
+    with pytest.raises(UsageError, match=r"is not a bundle; choose another --out"):
         export_onnx(card, tmp_path / "mine", overwrite=True)
     with pytest.raises(UsageError, match="there is no folder"):
         export_onnx(card, tmp_path / "nowhere" / "b")

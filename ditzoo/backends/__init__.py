@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import OpenOptions, check_options, check_precision, parse_spec
+from ditzoo.backends.options import OpenOptions, check_options, check_precision, check_tf32, parse_spec
 from ditzoo.backends.table import BackendRow, Runs, row_of
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, MissingPackageError, UsageError
@@ -28,6 +28,7 @@ def open_backend(
     precision: Precision | None = None,
     form: Form | None = None,
     compiled: bool = False,
+    tf32: bool = False,
     threads: int | None = None,
     profiles: Sequence[Profile] = (),
 ) -> Backend:
@@ -37,7 +38,8 @@ def open_backend(
     `name` may carry options, as in "onnxruntime:int8"; see `ditzoo.backends.options`. A device in the name comes before the
     argument. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that the bundle must have;
     for torch it says whether the part that depends on time and label alone runs ahead ("split"). `compiled` passes a network
-    of torch through its compiler. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's
+    of torch through its compiler. `tf32` lets a GPU compute the matrix multiplications and convolutions of fp32 in TF32, which
+    has limits of parity of its own. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's
     TensorRT devices build engines; without them, they build for each size that comes.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
@@ -51,6 +53,7 @@ def open_backend(
         precision=_one_of(name, spec.precision, precision),
         form=_one_of(name, spec.form, form),
         compiled=spec.compiled or compiled,
+        tf32=spec.tf32 or tf32,
         threads=threads,
         profiles=tuple(profiles),
     )
@@ -114,6 +117,8 @@ def _runnable_graphs(row: BackendRow, model: Card | Bundle, options: OpenOptions
             f" --precision {options.precision}"
         )
     check_precision(row, exported)
+    if options.tf32:
+        check_tf32(exported)
     return model
 
 

@@ -36,6 +36,10 @@ class Backend(Protocol):
         """The precision that it computes in."""
 
     @property
+    def tf32(self) -> bool:
+        """Whether a GPU computes the float32 matrix multiplications and convolutions in TF32."""
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that `__call__` takes."""
 
@@ -80,6 +84,7 @@ class OpenedBackend(ABC):
     numpy's, or CuPy's where the backend says so."""
 
     name: str
+    tf32: bool = False
     _library: Any = np
 
     @abstractmethod

@@ -48,6 +48,7 @@ class ModulationCache:
         ahead = self._coming[last + 1 :][: max(0, self._window - len(needed))]
         window = list(dict.fromkeys([*needed, *ahead]))
         times, labels = np.array([pair[0] for pair in window], np.float32), np.array([pair[1] for pair in window], np.int64)
+        self._places = {}  # an error leaves no rows that could be taken for those of these pairs
         self._rows = self._run(times, labels)
         self._places = {pair: i for i, pair in enumerate(window)}
 

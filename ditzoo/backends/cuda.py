@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from ditzoo.errors import BackendError
 
+_OLD_DRIVER, _NO_DEVICE = 35, 100
+"""The numbers of cudaErrorInsufficientDriver, which is also said where there is no driver at all, and cudaErrorNoDevice."""
+
 
 def runtime() -> Any:
     """cuda-python's binding of the CUDA runtime; raises ModuleNotFoundError if it is not installed."""
@@ -19,17 +22,35 @@ def runtime() -> Any:
 
 
 def gpu() -> str | None:
-    """The architecture of the first GPU, such as "sm89", or None if no driver shows a GPU."""
+    """The architecture of the first GPU, such as "sm89", or None if no driver shows a GPU.
+
+    Raises BackendError if there is a driver, and it is too old or shows no GPU for another reason.
+    """
     cuda = runtime()
     status, count = cuda.cudaGetDeviceCount()
-    if int(status) != 0 or count == 0:
+    if int(status) == _OLD_DRIVER and (driver := call(cuda.cudaDriverGetVersion)):
+        needed = call(cuda.cudaRuntimeGetVersion)
+        raise BackendError(
+            f"the NVIDIA driver here is for CUDA {_version(driver)}, and cuda-python for {_version(needed)}; install a driver"
+            f" for CUDA {needed // 1000}, or pip install 'cuda-python<{driver // 1000 + 1}'"
+        )
+    if int(status) in (_OLD_DRIVER, _NO_DEVICE) or (int(status) == 0 and count == 0):
         return None
+    if int(status) != 0:
+        raise BackendError(f"CUDA failed in cudaGetDeviceCount: {getattr(status, 'name', status)}")
     kind = cuda.cudaDeviceAttr
     major, minor = (
         call(cuda.cudaDeviceGetAttribute, attribute, 0)
         for attribute in (kind.cudaDevAttrComputeCapabilityMajor, kind.cudaDevAttrComputeCapabilityMinor)
     )
     return f"sm{major}{minor}"
+
+
+def gpu_name() -> str:
+    """The name of the first GPU, such as "NVIDIA H100 80GB HBM3": GPUs of one architecture differ. Raises BackendError if there
+    is none."""
+    name: bytes = call(runtime().cudaGetDeviceProperties, 0).name
+    return name.rstrip(b"\0").decode()
 
 
 def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
@@ -41,6 +62,10 @@ def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
     if int(status) != 0:
         raise BackendError(f"CUDA failed in {function.__name__}: {getattr(status, 'name', status)}")
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def arrays() -> Any:
@@ -68,6 +93,11 @@ def settle(library: Any) -> None:
         library.cuda.get_current_stream().synchronize()
 
 
+def free_graph(graph: Any) -> None:
+    """Gives back what a recorded graph holds of the device."""
+    call(runtime().cudaGraphExecDestroy, graph)
+
+
 class Buffer:
     """A piece of device memory of `size` bytes. Free it with `free`."""
 
@@ -92,13 +122,17 @@ class Stream:
         call(self.cuda.cudaMemcpyAsync, target, source, size, self.cuda.cudaMemcpyKind.cudaMemcpyDefault, self.handle)
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """Records the work that `work` queues on this stream as a graph for `launch`, without running it."""
+        """Records the work that `work` queues on this stream as a graph for `launch`, without running it. Free it with
+        `free_graph`."""
         call(self.cuda.cudaStreamBeginCapture, self.handle, self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
         try:
             work()
         finally:
             graph = call(self.cuda.cudaStreamEndCapture, self.handle)
-        return call(self.cuda.cudaGraphInstantiate, graph, 0)
+        try:
+            return call(self.cuda.cudaGraphInstantiate, graph, 0)
+        finally:
+            call(self.cuda.cudaGraphDestroy, graph)
 
     def launch(self, graph: Any) -> None:
         """Queues a recorded graph."""

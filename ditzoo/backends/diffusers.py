@@ -57,8 +57,10 @@ def open_diffusers(row: BackendRow, card: Card, options: OpenOptions) -> TorchBa
         library=row.name,
         net=DiffusersNetwork(card, theirs),
         half_precision=("net",),
+        resizable=False,
         device=options.device,
         precision=options.precision or "fp32",
         compiled=options.compiled,
+        tf32=options.tf32,
         threads=options.threads,
     )

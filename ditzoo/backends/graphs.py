@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -13,18 +14,37 @@ from ditzoo.bundle import Bundle
 from ditzoo.errors import BundleError
 from ditzoo.specs import Device
 
+log = logging.getLogger(__name__)
+
 Run: TypeAlias = Callable[[Mapping[str, npt.NDArray[Any]]], npt.NDArray[np.float32]]
 
 
 def load_graph(bundle: Bundle, name: str, *, device: Device = "cpu") -> Run:
     """The graph called `name` of a bundle, as a function from its inputs to its one output.
 
-    Raises BundleError if the bundle has no such graph, and BackendError if ONNX Runtime cannot load it on `device`.
+    Raises BundleError if the bundle has no such graph, and BackendError if ONNX Runtime cannot load it. `device` is that of the
+    network: see `graph_device`.
     """
     if name not in bundle.manifest.graphs:
         raise BundleError(f"the bundle {bundle.path} has no {name}; it has {', '.join(bundle.manifest.graphs)}")
     load_module("onnxruntime")
     from ditzoo.backends.sessions import open_session
 
-    session = open_session(bundle.path / bundle.manifest.graphs[name].file, device=device)
+    session = open_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
     return lambda inputs: session.run(None, dict(inputs))[0]
+
+
+def graph_device(device: Device) -> Device:
+    """Where graphs beside a network on `device` run: on the GPU, if ONNX Runtime has its provider for CUDA, else on the CPU.
+
+    The network may run on a GPU with another library, such as torch or TensorRT, beside an ONNX Runtime for CPUs.
+    """
+    if device == "cpu":
+        return device
+    load_module("onnxruntime")
+    from ditzoo.backends.sessions import PROVIDERS, has_provider
+
+    if has_provider("cuda"):
+        return "cuda"
+    log.warning("this ONNX Runtime has no %s: decoder and text encoder run on the CPU", PROVIDERS["cuda"])
+    return "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -33,7 +34,8 @@ _open: WeakValueDictionary[tuple[object, ...], ort.InferenceSession] = WeakValue
 
 
 def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OnnxRuntimeBackend:
-    """The backend of a bundle's graphs."""
+    """The backend of a bundle's graphs; raises BackendError for int8 graphs that run on CPUs alone, on another device."""
+    _check_quantization(bundle, options.device)
     return OnnxRuntimeBackend(
         bundle.path,
         bundle.manifest.graphs,
@@ -41,6 +43,8 @@ def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OnnxRu
         device=options.device,
         threads=options.threads,
         profiles=options.profiles,
+        key=bundle.manifest.key,
+        tf32=options.tf32,
     )
 
 
@@ -48,9 +52,10 @@ class OnnxRuntimeBackend(GraphBackend):
     """The graphs of a bundle on ONNX Runtime. See `ditzoo.backends.graph_backend.GraphBackend`.
 
     Arrays are numpy's, or CuPy's on a GPU where that is installed: then latents and modulations stay on the device. `profiles`
-    are the sizes that TensorRT's providers build for. Backends of one graph with the same settings share a session, and so its
-    weights. Raises BackendError where the device's execution provider is missing, ONNX Runtime falls back to another one, or
-    the provider has no such arithmetic.
+    are the sizes that TensorRT's providers build for. `key` is that of the bundle, under which they keep what they built;
+    without it they keep nothing. `tf32` lets a GPU compute float32 in TF32. Backends of one graph with the same settings share
+    a session, and so its weights. Raises BackendError where the device's execution provider is missing, ONNX Runtime falls back
+    to another one, or the provider has no such arithmetic.
     """
 
     library = "onnxruntime"
@@ -64,8 +69,12 @@ class OnnxRuntimeBackend(GraphBackend):
         device: Device = "cpu",
         threads: int | None = None,
         profiles: Sequence[Profile] = (),
+        key: str = "",
+        tf32: bool = False,
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads)
+        self.tf32, self._key = tf32, key
+        self.name += " tf32" if tf32 else ""
         if device == "cpu" and not PRECISION_TRAITS[self.precision].on_cpu:
             raise BackendError(
                 f"ONNX Runtime has no {self.precision} arithmetic on CPUs; use --device cuda, or export fp32 or int8"
@@ -78,13 +87,26 @@ class OnnxRuntimeBackend(GraphBackend):
             ahead = [Profile(axes={"batch": Range(min=1, opt=window, max=window)})] if profiles else []
             self._sessions[self._conditioning.file] = self._load(self._conditioning, _RUNS_ONCE, ahead)
 
+    def reopen(self, bundle: Bundle) -> Self:
+        """See `GraphBackend`."""
+        return type(self)(
+            bundle.path,
+            bundle.manifest.graphs,
+            bundle.card,
+            device=self.device,
+            threads=self.threads,
+            key=bundle.manifest.key,
+            tf32=self.tf32,
+        )
+
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`. A session that other backends share stays open for them."""
         self._sessions = {}
 
     def _load(self, graph: Graph, entries: Mapping[str, str], profiles: Sequence[Profile]) -> ort.InferenceSession:
-        options = provider_options(self.device, graph.inputs, profiles)
-        return _shared_session(self.folder / graph.file, entries, self.device, self.threads, options)
+        cache = cache_dir() / self.device / (self._key[:16] + ("-tf32" if self.tf32 else "")) if self._key else None
+        options = provider_options(self.device, graph.inputs, profiles, cache=cache)
+        return _shared_session(self.folder / graph.file, entries, self.device, self.threads, self.tf32, options)
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._sessions:
@@ -102,17 +124,31 @@ class OnnxRuntimeBackend(GraphBackend):
         return list(taken.values())
 
 
-def provider_options(device: Device, inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, str]:
-    """The options of a device's execution provider: for the TensorRT ones, engines kept in ditzoo's cache, and the profiles.
+def _check_quantization(bundle: Bundle, device: Device) -> None:
+    precision = bundle.manifest.graphs["backbone"].precision
+    if device == "cpu" or precision != "int8" or bundle.manifest.settings.get("target") != "onnxruntime":
+        return
+    export = f"ditzoo export onnx {bundle.card.name} --out DIR --precision"
+    raise BackendError(
+        f"the int8 graphs in {bundle.path} measure their inputs as they run, which ONNX Runtime does on CPUs alone;"
+        f" for --device cuda use `{export} fp16`, for --device tensorrt `{export} int8 --target tensorrt`"
+    )
 
-    Their names are those of ONNX Runtime's documentation: `trt_` for TensorRT, `nv_` for TensorRT-RTX.
+
+def provider_options(
+    device: Device, inputs: Sequence[TensorSpec], profiles: Sequence[Profile], *, cache: Path | None
+) -> dict[str, str]:
+    """The options of a device's execution provider: for the TensorRT ones, what they built kept in `cache`, and the profiles.
+
+    `cache` must be of one bundle: a kept engine is found again by the names of its graph's file, inputs and outputs, whatever
+    the weights are. Their names are those of ONNX Runtime's documentation: `trt_` for TensorRT, `nv_` for TensorRT-RTX.
     """
     if device not in ("tensorrt", "tensorrt_rtx"):
         return {}
-    prefix, cache = ("trt", "engine_cache_path") if device == "tensorrt" else ("nv", "runtime_cache_path")
-    folder = str(cache_dir() / device)
+    prefix, option = ("trt", "engine_cache_path") if device == "tensorrt" else ("nv", "runtime_cache_path")
     enable = {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"} if device == "tensorrt" else {}
-    return {f"{prefix}_{cache}": folder, **enable, **_profile_options(prefix, inputs, profiles)}
+    kept = {} if cache is None else {f"{prefix}_{option}": str(cache), **enable}
+    return {**kept, **_profile_options(prefix, inputs, profiles)}
 
 
 def _profile_options(prefix: str, inputs: Sequence[TensorSpec], profiles: Sequence[Profile]) -> dict[str, str]:
@@ -127,15 +163,20 @@ def _profile_options(prefix: str, inputs: Sequence[TensorSpec], profiles: Sequen
 
 
 def _shared_session(
-    path: Path, entries: Mapping[str, str], device: Device, threads: int | None, provider_options: Mapping[str, str]
+    path: Path,
+    entries: Mapping[str, str],
+    device: Device,
+    threads: int | None,
+    tf32: bool,
+    provider_options: Mapping[str, str],
 ) -> ort.InferenceSession:
     """The session of a graph under these settings that is open already, or a new one."""
     state = path.stat()
-    settings = (device, threads, *entries.items(), *provider_options.items())
+    settings = (device, threads, tf32, *entries.items(), *provider_options.items())
     key = (path.resolve(), state.st_ino, state.st_mtime_ns, *settings)
     session = _open.get(key)
     if session is None:
         session = _open[key] = open_session(
-            path, device=device, threads=threads, entries=entries, provider_options=provider_options
+            path, device=device, threads=threads, entries=entries, provider_options=provider_options, tf32=tf32
         )
     return session

@@ -19,6 +19,7 @@ class BackendSpec(Data, frozen=True, kw_only=True):
     form: Form | None = None
     device: Device | None = None
     compiled: bool = False
+    tf32: bool = False
 
 
 class OpenOptions(Data, frozen=True, kw_only=True):
@@ -28,6 +29,7 @@ class OpenOptions(Data, frozen=True, kw_only=True):
     precision: Precision | None = None
     form: Form | None = None
     compiled: bool = False
+    tf32: bool = False
     threads: int | None = None
     profiles: tuple[Profile, ...] = ()
 
@@ -44,7 +46,8 @@ def parse_spec(text: str) -> BackendSpec:
         if field in given:
             raise UsageError(f"{text.strip()!r} says both {given[field]} and {option}; leave one out")
         given[field] = option
-    return msgspec.convert({**given, "name": name, "compiled": "compiled" in given}, BackendSpec)
+    switches = {field: field in given for field in ("compiled", "tf32")}
+    return msgspec.convert({**given, **switches, "name": name}, BackendSpec)
 
 
 def parse_specs(text: str) -> list[BackendSpec]:
@@ -69,12 +72,28 @@ def check_options(row: BackendRow, options: OpenOptions) -> None:
         raise _lacks(row, "has no compiler", "compiled", "compile")
     if options.form is not None and options.form not in row.forms:
         raise _lacks(row, "has no choice of form", "form", options.form)
+    if options.tf32:
+        _check_tf32(row, options)
 
 
 def check_precision(row: BackendRow, precision: Precision | None) -> None:
     """Raises BackendError where a backend does not compute in a precision."""
     if precision is not None and precision not in row.precisions:
         raise _lacks(row, f"computes in {', '.join(row.precisions)}, not in {precision}", "precision", precision)
+
+
+def check_tf32(precision: Precision | None) -> None:
+    """Raises UsageError for TF32 in a precision that is not computed in float32."""
+    if precision not in (None, "fp32"):
+        raise UsageError(f"tf32 is a way to compute fp32, and this is {precision}; leave tf32 out")
+
+
+def _check_tf32(row: BackendRow, options: OpenOptions) -> None:
+    if not row.tf32:
+        raise _lacks(row, "has no TF32", "tf32", "tf32")
+    if row.devices and options.device == "cpu":
+        raise UsageError("tf32 is arithmetic of NVIDIA GPUs, not of CPUs; use --device cuda, or leave tf32 out")
+    check_tf32(options.precision)
 
 
 def _lacks(row: BackendRow, fact: str, field: str, word: str) -> BackendError:
@@ -89,6 +108,5 @@ def _check_known(kind: str, given: str, known: tuple[str, ...]) -> None:
 
 
 def _valid(row: BackendRow) -> str:
-    fields = row.options.values()
-    example = ":".join([row.name, *(words[0] for words in fields)])
-    return f"it takes {', '.join(word for words in fields for word in words)}, such as {example}"
+    example = ":".join([row.name, *(words[0] for field, words in row.options.items() if field != "tf32")])
+    return f"it takes {', '.join(word for words in row.options.values() for word in words)}, such as {example}"

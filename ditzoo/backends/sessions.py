@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib.metadata import packages_distributions
+from io import StringIO
 from pathlib import Path
 
 import onnxruntime as ort
 
 from ditzoo.errors import BackendError
 from ditzoo.specs import Device
+
+log = logging.getLogger(__name__)
 
 PROVIDERS: dict[Device, str] = {
     "cpu": "CPUExecutionProvider",
@@ -20,6 +27,19 @@ PROVIDERS: dict[Device, str] = {
 
 _ERRORS_ONLY = 3
 
+_TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+
+_TENSORRT_LIBRARIES: dict[Device, str] = {"tensorrt": "libnvinfer", "tensorrt_rtx": "libtensorrt_rtx"}
+"""How the names of the files begin that the providers of TensorRT load."""
+
+_HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Quantize")
+"""Parts of the names of the operations that a GPU is there for. A provider may leave small ones on shapes to the CPU."""
+
+
+def has_provider(device: Device) -> bool:
+    """Whether the installed ONNX Runtime has the execution provider of a device."""
+    return PROVIDERS[device] in ort.get_available_providers()
+
 
 def open_session(
     path: Path,
@@ -29,28 +49,99 @@ def open_session(
     entries: Mapping[str, str] | None = None,
     provider_options: Mapping[str, str] | None = None,
     optimized: bool = True,
+    tf32: bool = False,
 ) -> ort.InferenceSession:
     """A new session of the graph at `path`, which reports errors only.
 
     `entries` are ONNX Runtime's session options by name, and `provider_options` are those of the device's execution provider.
-    Unless `optimized`, the graph runs node by node as it was written. Raises BackendError if the execution provider is not
-    installed, if ONNX Runtime falls back to another one, or if it cannot load the graph.
+    Unless `optimized`, the graph runs node by node as it was written. Unless `tf32`, a GPU computes float32 in float32. Raises
+    BackendError if the execution provider is not installed, if two packages of ONNX Runtime are, if ONNX Runtime falls back to
+    another provider for the graph or for a heavy part of it, if it cannot load the graph, or if TF32 is not as asked.
     """
     provider, available = PROVIDERS[device], ort.get_available_providers()
+    if device != "cpu":
+        _check_packages()
     if provider not in available:
         raise BackendError(
             f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); use --device cpu,"
-            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install 'ditzoo[gpu]'"
+            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install"
+            f" 'ditzoo[{'gpu-tensorrt' if device == 'tensorrt' else 'gpu'}]'"
         )
+    settle_tf32(device, tf32=tf32)
+    if device != "cpu":
+        _load_cuda()
+    given = {**({"use_tf32": str(int(tf32))} if device == "cuda" else {}), **(provider_options or {})}
     options = _session_options(device, threads, entries or {}, optimized=optimized)
     try:
-        session = ort.InferenceSession(path, options, providers=[(provider, dict(provider_options or {}))])
+        session = ort.InferenceSession(path, options, providers=[(provider, given)])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
     used = session.get_providers()
     if used[0] != provider:
         raise BackendError(f"ONNX Runtime fell back from {provider} to {used[0]}: its libraries do not load; use --device cpu")
+    if device != "cpu" and hasattr(session, "get_provider_graph_assignment_info"):
+        check_placement(session, path, provider)
     return session
+
+
+def settle_tf32(device: Device, *, tf32: bool) -> None:
+    """Forbids TF32 in the providers of TensorRT, which have no option for it: they obey a variable of the environment, which
+    TensorRT reads as it loads. It holds for the whole process.
+
+    Raises BackendError if the variable says otherwise, or if TensorRT is loaded already.
+    """
+    said = os.environ.get(_TF32_OVERRIDE)
+    if tf32 and said == "0":
+        raise BackendError(f"{_TF32_OVERRIDE}=0 forbids TF32 in this process; start again without it, or leave tf32 out")
+    if tf32 or device not in _TENSORRT_LIBRARIES or said == "0":
+        return
+    if said is not None or _is_loaded(_TENSORRT_LIBRARIES[device]):
+        raise BackendError(
+            f"{PROVIDERS[device]} may compute float32 in TF32 here: TensorRT must load with {_TF32_OVERRIDE}=0; start again"
+            " with that in the environment, or use --backend onnxruntime:tf32"
+        )
+    os.environ[_TF32_OVERRIDE] = "0"
+
+
+def check_placement(session: ort.InferenceSession, path: Path, provider: str) -> None:
+    """Raises BackendError if the heavy operations of a graph are not all on the execution provider of its device.
+
+    The session must have been opened with the entry "session.record_ep_graph_assignment_info".
+    """
+    parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name != provider]
+    operations = sorted({node.op_type for part in parts for node in part.get_nodes()})
+    heavy = [operation for operation in operations if any(word in operation for word in _HEAVY)]
+    if heavy:
+        raise BackendError(
+            f"ONNX Runtime does not run {', '.join(heavy)} of {path} on {provider}; use --device cpu, or export the model in"
+            " fp16, which runs on GPUs: ditzoo export onnx NAME --precision fp16 --out DIR"
+        )
+
+
+def _check_packages() -> None:
+    """Raises BackendError if several packages of ONNX Runtime are installed: they write into one folder, over each other."""
+    packages = sorted(set(packages_distributions().get("onnxruntime", ())))
+    if len(packages) > 1:
+        raise BackendError(
+            f"the packages {' and '.join(packages)} are installed over each other; keep one:"
+            f" pip uninstall {' '.join(packages)} && pip install 'ditzoo[gpu]'"
+        )
+
+
+def _load_cuda() -> None:
+    """Loads the CUDA and cuDNN that were installed with pip, which the system does not find by itself."""
+    if not hasattr(ort, "preload_dlls"):  # before ONNX Runtime 1.21
+        return
+    with redirect_stdout(StringIO()) as said:
+        ort.preload_dlls()
+    if said.getvalue():
+        log.info("ONNX Runtime says as it loads CUDA: %s", said.getvalue())
+
+
+def _is_loaded(library: str) -> bool:
+    """Whether this process has loaded a shared library; False where the system does not tell."""
+    maps = Path("/proc/self/maps")
+    return maps.exists() and f"/{library}." in maps.read_text()
 
 
 def _session_options(device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool) -> ort.SessionOptions:
@@ -59,6 +150,8 @@ def _session_options(device: Device, threads: int | None, entries: Mapping[str, 
     options.intra_op_num_threads = threads or 0
     if device == "cpu":  # the default order runs what looks into a graph last, and holds all that it looks at until then
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    else:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for entry, value in entries.items():

@@ -18,7 +18,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     `packages` are the modules that must be importable, and `extra` is the extra of the distribution that installs them.
     `devices` is empty where the backend has one device only, and `forms` where a network is never split. `built_on` are the
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
-    backend carry scales that were measured at export.
+    backend carry scales that were measured at export. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU.
     """
 
     name: str
@@ -31,6 +31,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     forms: tuple[Form, ...] = FORMS
     devices: tuple[Device, ...] = ()
     compiles: bool = False
+    tf32: bool = False
     built_on: tuple[Device, ...] = ()
     fixed_scales: bool = False
     readable_modules: bool = True
@@ -43,6 +44,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
             "form": self.forms,
             "device": self.devices,
             "compiled": ("compile",) if self.compiles else (),
+            "tf32": ("tf32",) if self.tf32 else (),
         }
         return {field: values for field, values in words.items() if values}
 
@@ -66,6 +68,7 @@ ROWS = (
         precisions=(*_TORCH_HALVES, "fp64"),
         devices=_TORCH_DEVICES,
         compiles=True,
+        tf32=True,
     ),
     BackendRow(
         name="diffusers",
@@ -79,6 +82,7 @@ ROWS = (
         devices=_TORCH_DEVICES,
         compiles=True,
         readable_modules=False,
+        tf32=True,
     ),
     BackendRow(
         name="onnxruntime",
@@ -90,6 +94,7 @@ ROWS = (
         precisions=GRAPH_PRECISIONS,
         devices=DEVICES,
         built_on=FLAVOURS,
+        tf32=True,
     ),
     BackendRow(
         name="openvino",
@@ -110,6 +115,7 @@ ROWS = (
         extra="tensorrt",
         packages=("tensorrt", "cuda.bindings"),
         precisions=GRAPH_PRECISIONS,
+        tf32=True,
     ),
     BackendRow(
         name="tensorrt_rtx",
@@ -119,6 +125,7 @@ ROWS = (
         extra="tensorrt-rtx",
         packages=("tensorrt_rtx", "cuda.bindings"),
         precisions=GRAPH_PRECISIONS,
+        tf32=True,
     ),
 )
 

@@ -8,6 +8,7 @@ evaluation copies them to the device and back (a few hundred kilobytes).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from ditzoo.backends import cuda
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
 from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
+from ditzoo.backends.loading_engines import EngineLoader, Slot
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Engine
-from ditzoo.errors import BackendError, BundleError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.errors import BackendError
 from ditzoo.specs import Array, Precision, TensorSpec, axes_of, check_inputs
 from ditzoo.zoo.card import Card
 
@@ -32,12 +33,19 @@ from ditzoo.zoo.card import Card
 def open_engines(row: BackendRow, bundle: Bundle, options: OpenOptions) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
     trt = import_module(row.name)
-    engines = check_engines(bundle, flavour=row.name, version=trt.__version__, precision=options.precision, gpu=cuda.gpu())
+    engines = check_engines(
+        bundle,
+        flavour=row.name,
+        version=trt.__version__,
+        precision=options.precision,
+        gpu=cuda.gpu(),
+        tf32=options.tf32,
+    )
     return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)
 
 
 def check_engines(
-    bundle: Bundle, *, flavour: str, version: str, precision: Precision | None, gpu: str | None
+    bundle: Bundle, *, flavour: str, version: str, precision: Precision | None, gpu: str | None, tf32: bool = False
 ) -> tuple[Engine, ...]:
     """The engines of a bundle; raises BackendError if they do not run with this `version` of a flavour on this `gpu`."""
     engines = tuple(bundle.manifest.engines.values())
@@ -56,47 +64,13 @@ def check_engines(
             f"the engines in {bundle.path} are {backbone.precision}, not {precision}; leave that out, or build them with"
             f" --precision {precision}"
         )
+    if tf32 and "tf32" not in backbone.options:
+        raise BackendError(f"the engines in {bundle.path} compute in float32; leave tf32 out, or build them with --tf32")
     if gpu is None:
         raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend onnxruntime or torch")
     if gpu not in first.gpus and "hardware_compatible" not in first.options:
         raise BackendError(f"the engines in {bundle.path} are for {', '.join(first.gpus)}, this GPU is {gpu}; {rebuild}")
     return engines
-
-
-class Slot:
-    """One profile of a loaded engine: its context, memory for its largest shapes, and a CUDA graph for each batch size."""
-
-    def __init__(self, trt: Any, loaded: Any, spec: Engine, index: int, stream: cuda.Stream, config: Any) -> None:
-        self.spec, self.profile, self._stream, self._trt = spec, spec.profiles[index], stream, trt
-        self._context = present(loaded.create_execution_context(config), "an execution context")
-        accept(self._context.set_optimization_profile_async(index, stream.handle), f"optimization profile {index}")
-        tensors = (*spec.inputs, *spec.outputs)
-        self.memory = {tensor.name: cuda.Buffer(_bytes(tensor, self.profile.shapes(tensor)[2])) for tensor in tensors}
-        for name, buffer in self.memory.items():
-            accept(self._context.set_tensor_address(name, buffer.address), f"the address of {name}")
-        self._graphs: dict[tuple[tuple[int, ...], ...], Any] = {}
-
-    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Queues one execution for inputs of these shapes, which lie in `memory`."""
-        for name, shape in shapes.items():
-            accept(self._context.set_input_shape(name, shape), f"the shape {shape} of {name}")
-        if hasattr(self._trt, "CudaGraphStrategy"):  # TensorRT-RTX captures graphs by itself
-            self._enqueue()
-            return
-        key = tuple(shapes.values())
-        if key not in self._graphs:
-            self._enqueue()  # the first execution of a shape may allocate, which a capture must not
-            self._stream.wait()
-            self._graphs[key] = self._stream.capture(self._enqueue)
-        self._stream.launch(self._graphs[key])
-
-    def free(self) -> None:
-        """Gives the device memory back."""
-        for buffer in self.memory.values():
-            buffer.free()
-
-    def _enqueue(self) -> None:
-        accept(self._context.execute_async_v3(self._stream.handle), f"the execution of {self.spec.file}")
 
 
 class TensorRTBackend(OpenedBackend):
@@ -111,21 +85,25 @@ class TensorRTBackend(OpenedBackend):
         backbone = graphs["backbone"][0]
         self.card, self.precision, self.folder = card, backbone.precision, folder
         single = card.splits and not graphs["conditioning"]
-        self.name = f"{backbone.flavour} {backbone.precision} cuda{' single' if single else ''}"
+        self.tf32 = "tf32" in backbone.options
+        self.name = f"{backbone.flavour} {backbone.precision} cuda{' tf32' if self.tf32 else ''}{' single' if single else ''}"
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
         self.inputs: tuple[TensorSpec, ...] = (
             backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
         )
-        self._trt, self._open = trt, True
-        self._logger = trt.Logger(trt.Logger.ERROR)
-        self._runtime = present(trt.Runtime(self._logger), "a runtime")
-        self._library, self._stream = cuda.arrays(), cuda.Stream()
-        self._caches: list[tuple[Path, Any]] = []
-        self._slots = {
-            name: [slot for engine in group for slot in self._load(folder, engine)] for name, group in graphs.items()
-        }
+        self._library, self._open = cuda.arrays(), True
         self._modulations: dict[str, cuda.Buffer] = {}
+        with ExitStack() as held:  # gives all back if an engine cannot be loaded
+            self._stream = cuda.Stream()
+            held.callback(self._stream.free)
+            held.callback(self._free_modulations)
+            self._loader = EngineLoader(trt, folder, engines, self._stream)
+            self._slots = {
+                name: [slot for engine in group for slot in self._loader.load(engine, held=held)]
+                for name, group in graphs.items()
+            }
+            self._held = held.pop_all()
         self._modulation_cache = (
             None if conditioning is None else ModulationCache(self._condition, window=window_rows(conditioning.outputs))
         )
@@ -162,15 +140,15 @@ class TensorRTBackend(OpenedBackend):
         if not self._open:
             return
         self._open = False
-        for path, cache in self._caches:
-            with replacing(path) as scratch:
-                scratch.write_bytes(bytes(present(cache.serialize(), "a runtime cache")))
-        for slot in [slot for group in self._slots.values() for slot in group]:
-            slot.free()
-        for buffer in self._modulations.values():
-            buffer.free()
-        self._slots = {}
-        self._stream.free()
+        try:
+            self._loader.keep_kernels()
+        finally:
+            self._slots = {}
+            self._held.close()
+
+    def _free_modulations(self) -> None:
+        while self._modulations:
+            self._modulations.popitem()[1].free()
 
     def _run(self, slot: Slot, chunk: BatchPart, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
         """Runs a chunk. Modulations come from the device, at `places`."""
@@ -229,46 +207,3 @@ class TensorRTBackend(OpenedBackend):
                     target + chunk.start * size, slot.memory[spec.name].address, (chunk.stop - chunk.start) * size
                 )
             self._stream.wait()
-
-    def _load(self, folder: Path, spec: Engine) -> list[Slot]:
-        """The slots of an engine, one a profile."""
-        loaded = self._runtime.deserialize_cuda_engine((folder / spec.file).read_bytes())
-        if loaded is None:
-            raise BundleError(
-                f"{spec.flavour} refuses {folder / spec.file}; `ditzoo inspect {folder}` says what it was built for"
-            )
-        if "stripped" in spec.options:
-            refitter = self._trt.OnnxParserRefitter(self._trt.Refitter(loaded, self._logger), self._logger)
-            accept(refitter.refit_from_file(str(folder / f"{spec.graph}.onnx")), f"the weights of {spec.file}")
-        config = present(loaded.create_runtime_config(), "a runtime configuration")
-        if hasattr(self._trt, "CudaGraphStrategy"):
-            self._configure_rtx(config, spec)
-        return [Slot(self._trt, loaded, spec, i, self._stream, config) for i in range(len(spec.profiles))]
-
-    def _configure_rtx(self, config: Any, spec: Engine) -> None:
-        """CUDA graphs for whole engines, and the kernels that were compiled for this GPU before."""
-        config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        cache = present(config.create_runtime_cache(), "a runtime cache")
-        path = cache_dir() / "runtime" / f"{spec.flavour}-{spec.version}-{cuda.gpu()}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            cache.deserialize(path.read_bytes())
-        accept(config.set_runtime_cache(cache), "the runtime cache")
-        self._caches.append((path, cache))
-
-
-def accept(status: bool | None, what: str) -> None:
-    """Raises BackendError if TensorRT returned False. (Some members return None in one version and True in another.)"""
-    if status is False:
-        raise BackendError(f"TensorRT refused {what}")
-
-
-def present(value: Any, what: str) -> Any:
-    """The value; raises BackendError if TensorRT gave None for it."""
-    if value is None:
-        raise BackendError(f"TensorRT did not give {what}")
-    return value
-
-
-def _bytes(spec: TensorSpec, shape: Sequence[int]) -> int:
-    return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize

@@ -20,7 +20,7 @@ class DelegatingBackend(OpenedBackend):
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.name, self.card, self.precision = backend.name, backend.card, backend.precision
-        self.inputs, self.outputs = backend.inputs, backend.outputs
+        self.inputs, self.outputs, self.tf32 = backend.inputs, backend.outputs, backend.tf32
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, Array]) -> Array:

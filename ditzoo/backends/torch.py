@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -17,8 +18,8 @@ from ditzoo.backends.table import BackendRow
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
-from ditzoo.nets.precision import in_dtype
-from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs
+from ditzoo.nets.precision import in_dtype, placed
+from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs, resized
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
@@ -35,6 +36,7 @@ def open_torch(row: BackendRow, card: Card, options: OpenOptions) -> TorchBacken
         precision=options.precision or "fp32",
         form=options.form,
         compiled=options.compiled,
+        tf32=options.tf32,
         threads=options.threads,
     )
 
@@ -42,12 +44,13 @@ def open_torch(row: BackendRow, card: Card, options: OpenOptions) -> TorchBacken
 class TorchBackend(OpenedBackend):
     """A network in PyTorch. See `ditzoo.backends.base.Backend`.
 
-    `net` is a network to run in place of the card's own; the attribute `net` is the network that runs, or None once the backend
-    is closed. `library` names the library that the network comes from. `half_precision` names the modules that compute in half
-    precision; by default, they are those of the network's family. In the form "split", the part that depends on time and label
-    alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the network through `torch.compile`,
-    which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs. `threads` sets the number of
-    threads of the whole process, because torch has no other setting.
+    `net` is a network to run in place of the card's own, and stays as and where it is; the attribute `net` is the network that
+    runs, or None once the backend is closed. `library` names the library that the network comes from. `half_precision` names
+    the modules that compute in half precision; by default, they are those of the network's family. In the form "split", the
+    part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the
+    network through `torch.compile`, which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs.
+    `tf32` lets a GPU compute fp32 in TF32. `threads` sets the number of threads of the whole process, because torch has no
+    other setting. `resizable` says whether the network takes latents of any size; by default, the card says so.
 
     Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
     split.
@@ -65,23 +68,27 @@ class TorchBackend(OpenedBackend):
         form: Form | None = None,
         threads: int | None = None,
         compiled: bool = False,
+        tf32: bool = False,
+        resizable: bool | None = None,
     ) -> None:
         _check_device(device, precision)
         if threads is not None:
             torch.set_num_threads(threads)
         self.card = card
+        self.net: Network | None
         self.precision: Precision = precision
-        words = [library, precision, device, *(["split"] if form == "split" else []), *(["compiled"] if compiled else [])]
-        self.name = " ".join(words)
+        switches = {"tf32": tf32, "split": form == "split", "compiled": compiled}
+        self.name, self.tf32 = " ".join([library, precision, device, *(word for word, on in switches.items() if on)]), tf32
         net = load_network(card) if net is None else net
-        self.inputs: tuple[TensorSpec, ...] = _in_precision(net.inputs, precision)
-        self.outputs: tuple[TensorSpec, ...] = _in_precision(net.outputs, precision)
+        any_size = card.backbone.resizable if resizable is None else resizable
+        self.inputs: tuple[TensorSpec, ...] = _as_run(net.inputs, precision, any_size=any_size)
+        self.outputs: tuple[TensorSpec, ...] = _as_run(net.outputs, precision, any_size=any_size)
         self.device, self.compiled = torch.device(device), compiled
         modules = family_of(card.backbone).half_precision if half_precision is None else half_precision
-        net = in_dtype(net, DTYPES[precision], modules=modules)
-        self.library = library
-        self.net: Network | None = net.eval().requires_grad_(False).to(self.device)
-        self._modulation_cache = self._cache_modulations(net, precision) if form == "split" else None
+        net = placed(in_dtype(net, DTYPES[precision], modules=modules), self.device).eval()
+        self.library, self.net = library, net
+        self._split = form == "split"
+        self._modulation_cache = self._cache_modulations(net, precision) if self._split else None
         run: Callable[..., torch.Tensor] = (
             net.denoise if self._modulation_cache and isinstance(net, ConditionedNetwork) else net
         )
@@ -97,7 +104,7 @@ class TorchBackend(OpenedBackend):
         check_inputs(self.inputs, inputs)
         if self._run is None:
             raise self.closed_error()
-        with torch.inference_mode():
+        with self.computing():
             if self._modulation_cache is None:
                 return self._run(**inputs)
             modulations, places = self._modulation_cache(inputs["t"].tolist(), inputs["y"].tolist())
@@ -105,7 +112,7 @@ class TorchBackend(OpenedBackend):
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the device. In the form "split", times and labels stay on the host."""
-        device = "cpu" if self._modulation_cache is not None and array.ndim < 2 else self.device
+        device = "cpu" if self._split and array.ndim < 2 else self.device
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
@@ -114,7 +121,14 @@ class TorchBackend(OpenedBackend):
 
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""
-        self.net = self._run = None
+        self.net = self._run = self._modulation_cache = None
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """How the network runs: without gradients, and on a GPU in TF32 only if that was asked for. The switch is the whole
+        process's, and is put back."""
+        with torch.inference_mode(), float32_arithmetic(tf32=self.tf32) if self.device.type == "cuda" else nullcontext():
+            yield
 
     def _cache_modulations(self, net: Network, precision: Precision) -> ModulationCache:
         if not isinstance(net, ConditionedNetwork) or precision == "fp64":  # times of a window are float32
@@ -126,6 +140,28 @@ class TorchBackend(OpenedBackend):
         return ModulationCache(condition, window=window_rows(net.modulations))
 
 
+@contextmanager
+def float32_arithmetic(*, tf32: bool) -> Iterator[None]:
+    """Lets GPUs multiply matrices and convolve in float32, or in TF32. By itself, torch multiplies in the one and convolves in
+    the other."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in _float32_switches(tf32)]
+    try:
+        for owner, name, value in _float32_switches(tf32):
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _float32_switches(tf32: bool) -> list[tuple[Any, str, str | bool]]:
+    """Torch's switches as (owner, attribute, value)."""
+    if not hasattr(torch.backends.cudnn, "conv"):  # before torch 2.9
+        return [(owner, "allow_tf32", tf32) for owner in (torch.backends.cudnn, torch.backends.cuda.matmul)]
+    owners = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul)
+    return [(owner, "fp32_precision", "tf32" if tf32 else "ieee") for owner in owners]
+
+
 def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[..., torch.Tensor]:
     if device == "cpu":
         return torch.compile(run)
@@ -133,8 +169,10 @@ def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[...,
     return lambda *args, **kwargs: graphs(*args, **kwargs).clone()  # the next run writes over what a CUDA graph gave
 
 
-def _in_precision(specs: tuple[TensorSpec, ...], precision: Precision) -> tuple[TensorSpec, ...]:
-    """The inputs or outputs of a network in float32 as they are in `precision`."""
+def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bool) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a network in float32 as they are in `precision`, and for latents of any size if `any_size`."""
+    if any_size:
+        specs = tuple(resized(spec) for spec in specs)
     dtype = PRECISION_TRAITS[precision].inputs
     return tuple(msgspec.structs.replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
 

@@ -1,4 +1,4 @@
-"""From any published checkpoint to the canonical one: float32, safetensors, the keys of the papers' own code."""
+"""Converts any published checkpoint to the canonical form: safetensors in float32 with the keys of the authors' own code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in a checkpoint: its layout, the entry that was taken ("" for the whole file), and the tensors that were
-    not float32."""
+    """The result of a conversion: the checkpoint's layout, the entry that was used, and the tensors that were not float32.
+
+    `entry` is "" if the network was the whole file.
+    """
 
     layout: Layout
     entry: str
@@ -40,13 +42,14 @@ def convert(
     cards: Iterable[Card] = (),
     pick: Pick | None = None,
 ) -> Converted:
-    """Writes the canonical form of the checkpoint at `path` to `out`, one tensor at a time: the file is mapped, not read whole.
+    """Writes the canonical form of the checkpoint at `path` to `out`. The file is mapped and converted one tensor at a time.
 
-    `decoder` is where the decoder of class `architecture` goes, if the checkpoint holds one; else it is left out. `pick` says
-    where in the file the network is. Raises CheckpointError, with everything that is wrong, by name and at once, unless both
-    are what they should be and every number is finite in float32; `cards` are those it may suggest instead. Numbers of less
-    precision become float32 unchanged, with a warning that names them. So do warnings say which entry was taken, and which
-    fixed tables were computed anew.
+    If the checkpoint holds a decoder of class `architecture`, it is written to `decoder`; it is left out if either is None.
+    `pick` selects the network among the tensors of the file. Tensors of another precision are converted to float32.
+
+    Raises CheckpointError, with all problems at once, if a tensor is missing, unexpected or misshapen, or if a number is not
+    finite in float32. If the network is another one, the message suggests those of `cards` that fit. Warnings name the entry
+    that was used, the tensors that were not float32, and the fixed tables that were computed again.
     """
     chosen = open_checkpoint(path, pick)
     layout = layouts.detect(chosen.entries)
@@ -62,7 +65,7 @@ def convert(
     for remark in (*chosen.remarks, *(f"{path.name}: {remark}" for remark in fixed.remarks)):
         log.warning("%s", remark)
     if unused := layouts.left_out(chosen.entries, layout):
-        log.warning("%s: left out, as only the training needs them: %s", path.name, listed(unused))
+        log.warning("%s: left out these tensors, which only the training needs: %s", path.name, listed(unused))
     if rounded:
         log.warning("%s is not float32 in %s tensors: %s", path.name, len(rounded), listed(rounded))
     write(fixed.entries, out)
@@ -72,15 +75,19 @@ def convert(
 
 
 def convert_decoder(path: Path, architecture: Architecture, out: Path, *, channels: int) -> None:
-    """Writes the decoder of the autoencoder at `path` to `out`, in float32, under the names of diffusers' class.
+    """Writes the decoder of the autoencoder at `path` to `out`, in float32, with the keys of diffusers' class.
 
-    Any layout that is known of its class will do. Errors as `convert`.
+    The checkpoint may have any known layout of that class. `channels` is the number of latent channels. Raises the errors of
+    `convert`.
     """
     write(read_decoder(path, architecture, channels=channels), out)
 
 
 def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> Entries:
-    """The decoder of the autoencoder at `path` under the names of diffusers' class, not loaded yet; errors as `convert`."""
+    """The decoder of the autoencoder at `path`, with the keys of diffusers' class. Its tensors are not kept in memory.
+
+    `channels` is the number of latent channels. Raises the errors of `convert`.
+    """
     autoencoder = autoencoders.decoder_entries(open_checkpoint(path).entries, architecture)
     _, broken = _examine(autoencoder)
     problems = [*autoencoders.misfits(autoencoder, architecture, channels=channels), *broken]
@@ -90,14 +97,17 @@ def read_decoder(path: Path, architecture: Architecture, *, channels: int) -> En
 
 
 def shapes_of(path: Path, pick: Pick | None = None) -> tuple[Layout, dict[str, Shape]]:
-    """The layout of a checkpoint, and the shapes of its network under their canonical names."""
+    """The layout of a checkpoint, and the shape of every tensor of its network, by canonical name.
+
+    Raises CheckpointError if the file cannot be read or has no known layout.
+    """
     entries = open_checkpoint(path, pick).entries
     layout = layouts.detect(entries)
     return layout, {key: entry.shape for key, entry in layouts.to_canonical(entries, layout, None).items()}
 
 
 def write(entries: Entries, out: Path) -> None:
-    """Writes a safetensors file in float32, one tensor at a time, keys in order: the same tensors give the same bytes."""
+    """Writes a safetensors file in float32, one tensor at a time. The keys are sorted, so equal tensors give equal bytes."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for key in sorted(entries):
@@ -112,7 +122,7 @@ def write(entries: Entries, out: Path) -> None:
 
 
 def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) -> list[str]:
-    """What in the shapes is not the network of `config`: hyperparameters where they can be told, else keys."""
+    """The differences between a network's shapes and those of `config`: hyperparameters if these differ, else keys."""
     seen = {key: entry.shape for key, entry in network.items()}
     different = shapes.differences(seen, config)
     if not different:
@@ -123,7 +133,10 @@ def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) ->
 
 
 def _examine(entries: Entries) -> tuple[list[str], list[str]]:
-    """The keys of tensors that are not float32, and what is wrong with the numbers once they are: NaN, Inf, or none at all."""
+    """The keys of the tensors that are not float32, and the problems of the numbers in float32.
+
+    The problems are NaN or Inf, numbers beyond the range of float32, and types that are not floating point.
+    """
     rounded: list[str] = []
     kinds: dict[str, list[str]] = {"NaN or Inf": [], "beyond the range of float32": [], "not floating point": []}
     for key, entry in entries.items():
@@ -140,7 +153,7 @@ def _examine(entries: Entries) -> tuple[list[str], list[str]]:
 
 
 def _is_convertible(dtype: torch.dtype) -> bool:
-    """Whether a tensor holds one number an element, floating point: not integers, nor two numbers of 4 bits in a byte."""
+    """Whether each element of a tensor is one floating-point number. A type that packs two 4-bit numbers in a byte is not."""
     return dtype.is_floating_point and dtype != torch.float4_e2m1fn_x2
 
 

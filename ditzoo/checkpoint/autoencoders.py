@@ -1,7 +1,7 @@
-"""From the published layouts of autoencoders to the decoders of diffusers' classes.
+"""Converts the published layouts of autoencoders to the decoders of diffusers' classes.
 
-The authors of DC-AE and of latent diffusion (LDM) name the layers of their autoencoders otherwise than diffusers does. Of each
-autoencoder the decoder alone is kept. Its sizes are read off the shapes, so that a card has to name the class only.
+The authors of DC-AE and of latent diffusion (LDM) use other names for the layers than diffusers does. Only the decoder of an
+autoencoder is kept. Its sizes are read off the shapes, so a card only has to name the class.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _COUNTER = ".num_batches_tracked"
 
 
 class AutoencoderLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the checkpoints of one class of autoencoders.
+    """How to read the checkpoints of one class of autoencoders.
 
-    `to_canonical` gives the decoder's tensors the names that diffusers' class has for them; those that have these names already
-    keep them. `config` reads the arguments of the class off the shapes; it raises LookupError where a tensor is missing.
+    `to_canonical` renames the decoder's tensors to the names of diffusers' class; tensors that already have these names keep
+    them. `config` reads the arguments of the class off the shapes. It raises LookupError if a tensor is missing.
     """
 
     to_canonical: Callable[[Entries], Entries]
@@ -41,16 +41,16 @@ LAYOUTS: dict[Architecture, AutoencoderLayout] = {
 
 
 def decoder_entries(entries: Entries, architecture: Architecture) -> Entries:
-    """The decoder among the tensors of an autoencoder, under the names of diffusers' class `architecture`.
+    """The decoder's tensors of an autoencoder, with the names of diffusers' class `architecture`.
 
-    A decoder's tensors without such a name keep theirs, so that they can be reported.
+    A tensor that has no name in that class keeps its own, so that it can be reported.
     """
     ours = {key: entry for key, entry in entries.items() if key.startswith(_DECODER) and not key.endswith(_COUNTER)}
     return LAYOUTS[architecture].to_canonical(ours)
 
 
 def diffusers_class(architecture: Architecture) -> Any:
-    """The class of that name; raises MissingPackageError, with what to install, without diffusers."""
+    """The diffusers class called `architecture`. Raises MissingPackageError if diffusers is not installed."""
     try:
         import diffusers
     except ModuleNotFoundError as error:
@@ -61,24 +61,24 @@ def diffusers_class(architecture: Architecture) -> Any:
 
 
 def build(architecture: Architecture, shapes: Shapes) -> nn.Module:
-    """diffusers' autoencoder of the sizes that `shapes` have, without its encoder, on torch's device "meta".
+    """The diffusers autoencoder with the sizes in `shapes`, without its encoder, on torch's device "meta".
 
-    Raises CheckpointError where a tensor that tells the sizes is missing, MissingPackageError without diffusers.
+    Raises CheckpointError if a tensor that determines a size is missing, and MissingPackageError if diffusers is not installed.
     """
     kind = diffusers_class(architecture)
     try:
         with torch.device("meta"):
             net: nn.Module = kind(**LAYOUTS[architecture].config(shapes))
     except (LookupError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"it is no decoder of {architecture}: {error}") from error
+        raise CheckpointError(f"it is not a decoder of {architecture}: {error}") from error
     net.encoder = nn.Identity()
     return net
 
 
 def misfits(entries: Entries, architecture: Architecture, *, channels: int) -> list[str]:
-    """Every tensor that is missing, unexpected or misshapen for a decoder of `channels` latent channels, by kind.
+    """The tensors that are missing, unexpected or misshapen for a decoder of `channels` latent channels, one message a kind.
 
-    Without diffusers nothing is known of its class: then the check has to wait until the decoder is loaded.
+    The result is empty if diffusers is not installed. In that case the decoder is checked when it is loaded.
     """
     if importlib.util.find_spec("diffusers") is None:
         return []

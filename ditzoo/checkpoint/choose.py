@@ -1,7 +1,7 @@
-"""Which tensors of a file are the network: the entry of a training checkpoint, behind the names that wrappers put before them.
+"""Chooses the network among the tensors of a file, and removes the prefixes that wrappers add to its keys.
 
-Training scripts save several networks in one file, and give the average of the weights many names: `ema`, `model_ema`,
-`state_dict_ema`. The published figures are the average's, so that is what is taken.
+Training scripts save several networks in one file. The average of the weights has many names: `ema`, `model_ema`,
+`state_dict_ema`. Published figures are computed with the average, so the average is chosen.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ditzoo.families.tensors import Entries, Entry, listed
 from ditzoo.records import Data
 
 Tree: TypeAlias = "dict[str, Entry | Tree]"
-"""The tensors of a file, nested as they are in it."""
+"""The tensors of a file, with the same nesting of dictionaries as in the file."""
 
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""The segments of a key that torch's wrappers add: DistributedDataParallel and AveragedModel, compile, FSDP, checkpointing."""
+"""The segments that torch's wrappers add to a key: DistributedDataParallel and AveragedModel, compile, FSDP, checkpointing."""
 
 _LIGHTNING = "model."
 _COUNTER = "n_averaged"
@@ -29,10 +29,10 @@ _AVERAGE = {"ema", "emas", "avg", "average", "averaged", "swa"}
 
 
 class Pick(Data, frozen=True, kw_only=True):
-    """Where in a file the network is, if the user says so.
+    """The user's choice of the network in a file. None: no choice.
 
-    `entry` is the name of a dictionary in the file, with dots between the names of nested ones. `prefix` is what the keys of
-    the network begin with; keys that do not begin with it are left out.
+    `entry` is the name of a dictionary in the file; the names of nested dictionaries are joined with dots. `prefix` is the
+    start of the network's keys. Tensors with other keys are left out.
     """
 
     entry: str | None = None
@@ -40,7 +40,7 @@ class Pick(Data, frozen=True, kw_only=True):
 
 
 class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """The tensors that were taken, the entry that they come from ("" for the whole file), and what there is to say about it."""
+    """The chosen tensors, the entry that they come from ("" for the whole file), and remarks for the user."""
 
     entries: Entries
     entry: str
@@ -48,10 +48,10 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(tree: Tree, pick: Pick, *, file: str) -> Chosen:
-    """The network of a file: the entry that `pick` names, else the only one, else the only average.
+    """The network in a file: the entry that `pick` names, else the only entry, else the only average.
 
-    Among several entries, only those count whose keys ditzoo knows. Raises CheckpointError, with the entries that there are,
-    where that does not decide.
+    If there are several entries, those of a known layout are preferred. `file` is the name of the file in messages. Raises
+    CheckpointError, with the names of the entries, if several remain or if there is no entry of the given name.
     """
     found = _entries(tree)
     networks = {name: entries for name, entries in found.items() if _is_network(entries)} or {"": found.get("", {})}
@@ -64,26 +64,26 @@ def choose(tree: Tree, pick: Pick, *, file: str) -> Chosen:
     entries, left_out = _behind(networks[name], pick.prefix, file=file)
     remarks = [_taken(file, name, networks)] if name else []
     if left_out:
-        remarks.append(f"{file}: left out what does not begin with {pick.prefix}: {listed(left_out)}")
+        remarks.append(f"{file}: left out the keys that do not begin with {pick.prefix}: {listed(left_out)}")
     return Chosen(entries=entries, entry=name, remarks=tuple(remarks))
 
 
 def is_average(name: str) -> bool:
-    """Whether an entry of that name holds an average of weights."""
+    """Whether `name` is a usual name for an average of weights."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     return any(word.lower() in _AVERAGE for word in words)
 
 
 def unwrapped(entries: Entries, *, file: str) -> Entries:
-    """The same without the segments that wrappers add to keys, wherever they stand, and without AveragedModel's counter.
+    """The tensors with the segments that wrappers add removed from their keys, and without the counter of AveragedModel.
 
-    Raises CheckpointError where two keys become the same.
+    `file` is the name of the file in messages. Raises CheckpointError if two keys become equal.
     """
     plain: Entries = {}
     for key, entry in entries.items():
         name = _plain(key)
         if name in plain:
-            raise CheckpointError(f"{file} has the tensor {name} twice, with and without a wrapper's prefix")
+            raise CheckpointError(f"{file} has the tensor {name} twice: with and without a wrapper's prefix")
         if name != _COUNTER:
             plain[name] = entry
     while plain and all(key.startswith(_LIGHTNING) for key in plain):
@@ -96,8 +96,10 @@ def _plain(key: str) -> str:
 
 
 def _entries(tree: Tree, path: tuple[str, ...] = ()) -> dict[str, Entries]:
-    """Every dictionary of tensors in a file, by its dotted name. One whose keys begin with the names of averages and of others,
-    such as `model.` and `model_ema.`, is several."""
+    """Every dictionary of tensors in a file, by its dotted name.
+
+    A dictionary that holds several networks, for example with the prefixes `model.` and `model_ema.`, counts as several.
+    """
     tensors = {key: value for key, value in tree.items() if isinstance(value, Entry)}
     found: dict[str, Entries] = {}
     for name, group in _groups(tensors).items():
@@ -119,12 +121,12 @@ def _groups(tensors: Entries) -> dict[str, Entries]:
 
 
 def _is_network(entries: Entries) -> bool:
-    """Whether tensors can be those of a network: a matrix with a dotted name. The state of an optimizer has none."""
+    """Whether tensors can be a network: one of them is a matrix with a dotted name. An optimizer's state has no such tensor."""
     return any("." in key and len(entry.shape) >= 2 for key, entry in entries.items())
 
 
 def _recognised(networks: Mapping[str, Entries], pick: Pick) -> list[str]:
-    """The networks of a layout that ditzoo knows; all where that is none."""
+    """The names of the networks with a layout that ditzoo knows. If there is none, the names of all."""
     known = []
     for name, entries in networks.items():
         try:
@@ -136,22 +138,22 @@ def _recognised(networks: Mapping[str, Entries], pick: Pick) -> list[str]:
 
 
 def _decided(tree: Tree, names: list[str], *, file: str) -> str:
-    """The only network, or the only average among several."""
+    """The name of the only network, or of the only average. Raises CheckpointError if several remain."""
     averages = [name for name in names if is_average(name)]
     if not averages and (nameless := _nameless_average(tree)):
         raise CheckpointError(
-            f"{file}: its average {nameless!r} holds tensors without names, so that nobody can tell which is which;"
-            f" save it with names, or take other weights with --entry: {_quoted(names)}"
+            f"{file}: the tensors of its average {nameless!r} have no names, so they cannot be assigned to layers;"
+            f" save them with names, or choose other weights with --entry: {_quoted(names)}"
         )
     best = averages or names
     if len(best) > 1:
         kind = "averages" if averages else "networks"
-        raise CheckpointError(f"{file} holds several {kind}: {_quoted(best)}; say with --entry which to take")
+        raise CheckpointError(f"{file} holds several {kind}: {_quoted(best)}; choose one with --entry")
     return best[0]
 
 
 def _nameless_average(tree: Tree) -> str:
-    """The name of an average that is a mere list of matrices; "" where there is none."""
+    """The name of an average whose matrices have no names; "" if there is none."""
     for key, value in tree.items():
         if not isinstance(value, Entry) and is_average(key) and not any(map(_is_network, _entries(value).values())):
             matrices = [entry for part in _entries(value).values() for entry in part.values() if len(entry.shape) >= 2]
@@ -161,7 +163,7 @@ def _nameless_average(tree: Tree) -> str:
 
 
 def _behind(entries: Entries, prefix: str | None, *, file: str) -> tuple[Entries, list[str]]:
-    """The tensors whose keys begin with `prefix`, without it, and the names of all others."""
+    """The tensors whose keys begin with `prefix`, with the prefix removed, and the names of all other tensors."""
     if prefix is None:
         return unwrapped(entries, file=file), []
     plain = {_plain(key): entry for key, entry in entries.items()}

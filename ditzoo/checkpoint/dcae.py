@@ -1,4 +1,4 @@
-"""The decoders of DC-AE (arXiv 2410.10733): from the names of the authors' code to those of diffusers' `AutoencoderDC`."""
+"""The decoders of DC-AE (arXiv 2410.10733): renames the tensors of the authors' code to those of diffusers' `AutoencoderDC`."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAMES = (
     (".main.conv2.norm.", ".norm."),
     (".main.conv.conv.", ".conv."),
 )
-"""Parts of the authors' keys, and what diffusers has in their place."""
+"""Parts of the authors' keys, each with the part that replaces it in diffusers' keys."""
 
 _QKV, _PARTS = ".context_module.main.qkv.conv.", (".attn.to_q.", ".attn.to_k.", ".attn.to_v.")
 _UP_BLOCK = re.compile(r"decoder\.up_blocks\.(\d+)\.(\d+)\.(.+)")
 
 
 def to_canonical(entries: Entries) -> Entries:
-    """A decoder under the names of diffusers; one that has these already is left as it is."""
+    """A decoder with the names of diffusers. Tensors that have these names already stay as they are."""
     return dict(renamed for key, entry in entries.items() for renamed in _renamed(key, entry))
 
 
@@ -55,9 +55,10 @@ def _rows(entry: Entry, start: int, count: int) -> Tensor:
 
 
 def config(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `AutoencoderDC`. What shapes cannot tell is as in every DC-AE that its authors published.
+    """The arguments of `AutoencoderDC`, read off the shapes. Raises LookupError if a tensor is missing.
 
-    That is: heads of 32 channels; ReLU in blocks with a batch norm, SiLU in those with an RMS norm.
+    Shapes do not show the width of the heads or the activations. These are as in all DC-AEs that the authors published: heads
+    of 32 channels, ReLU in blocks with batch norm, SiLU in blocks with RMS norm.
     """
     stages = _stages(shapes)
     depths = [sum(kind != "up" for kind in stage.values()) for stage in stages]
@@ -77,7 +78,7 @@ def config(shapes: Shapes) -> dict[str, Any]:
 
 
 def _both(name: str, values: list[Any]) -> dict[str, list[Any]]:
-    """An argument of the decoder, and the same of the encoder, which is built and thrown away."""
+    """An argument for the decoder, and the same one for the encoder, which is built and then removed."""
     return {f"decoder_{name}": values, f"encoder_{name}": values}
 
 
@@ -93,7 +94,7 @@ def _stages(shapes: Shapes) -> list[dict[int, str]]:
 
 
 def _width(shapes: Shapes, index: int, stage: dict[int, str]) -> int:
-    """The width of a stage; 0 for one without blocks."""
+    """The width of a stage; 0 if the stage has no blocks."""
     names = {"res": "conv1.weight", "vit": "attn.to_q.weight"}
     for block, kind in stage.items():
         if kind in names:

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint that are no weights, because the network computes them: the fixed positions of a DiT."""
+"""The fixed tables of a checkpoint, such as the positions of a DiT. The network computes them, so they are not weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from ditzoo.zoo.configs import BackboneConfig
 
 _COARSEST = torch.finfo(torch.bfloat16).eps
 _SLACK = 2.0**-12
-"""What a table may be off beside that: angles up to 63 in float32, rounded to 2^-24 of themselves, and one float16 rounding."""
+"""The error that a table may have beyond the rounding of its format. It covers two roundings: of angles up to 63 in float32,
+each by 2^-24 of its value, and one rounding to float16."""
 
 
 class Fixed(msgspec.Struct, frozen=True, kw_only=True):
-    """The entries with all computed tensors exact, what there is to say about them, and what is wrong."""
+    """The entries of a checkpoint with exact fixed tables, remarks for the user, and problems."""
 
     entries: Entries
     remarks: tuple[str, ...]
@@ -26,10 +27,10 @@ class Fixed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_fixed(entries: Entries, config: BackboneConfig) -> Fixed:
-    """Replaces the tensors that the network of `config` computes by their exact values, and adds those that are missing.
+    """Replaces the tensors that the network of `config` computes with their exact values, and adds missing ones.
 
-    A table that differs from the exact one by no more than rounding is replaced with a remark. One that differs by more was
-    learned, or follows another rule: that is a problem, and it is kept. One of another shape is kept too.
+    A table that differs from the exact one only by rounding is replaced, with a remark if the difference is large. A table that
+    differs by more was learned or follows another rule; it is kept and reported as a problem. A table of another shape is kept.
     """
     exact, remarks, problems = dict(entries), [], []
     for key, compute in family_of(config).computed.items():
@@ -46,17 +47,17 @@ def with_fixed(entries: Entries, config: BackboneConfig) -> Fixed:
                 )
                 continue
             if off > _SLACK:
-                remarks.append(f"{key} was rounded (by up to {off:.2g}); it is computed anew")
+                remarks.append(f"{key} was rounded (by up to {off:.2g}); it was replaced with the exact table")
         if key not in entries or entries[key].shape == tuple(table.shape):
             exact[key] = Entry(shape=tuple(table.shape), load=partial(_same, table))
     return Fixed(entries=exact, remarks=tuple(remarks), problems=tuple(problems))
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far rounding can move a sine or cosine that was kept in `dtype`, or in bfloat16 on its way there.
+    """The largest rounding error of a sine or cosine in a table of type `dtype`, which may have been bfloat16 before.
 
-    eps is the distance from 1 to the next number, so below 1 numbers are eps / 2 apart, and rounding moves one by eps / 4 at
-    most: 2^-9 in bfloat16.
+    eps is the distance from 1 to the next larger number. Below 1, numbers are at most eps / 2 apart, so rounding changes a
+    number by at most eps / 4. In bfloat16 that is 2^-9.
     """
     eps = max(torch.finfo(dtype).eps, _COARSEST)
     return eps / 4 + _SLACK

@@ -1,7 +1,7 @@
-"""From any published layout of keys to the canonical one: the names of the authors' own code.
+"""Converts any published layout of keys to the canonical one, the names of the authors' own code.
 
-Each family knows its own layouts. Beside those there is "dcae": `diffusion_model.*`, a network of any family, and
-`autoencoder.*`, its decoder, in one file.
+Each family knows its own layouts. There is one more layout, "dcae": a file with a network of any family, `diffusion_model.*`,
+and its autoencoder, `autoencoder.*`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _CONFIGS = {layout.name: family.config for family in FAMILIES for layout in fami
 
 
 def detect(entries: Entries) -> Layout:
-    """The layout, from the keys alone; raises CheckpointError if it is none that ditzoo knows."""
+    """The layout of a checkpoint, from its keys and shapes. Raises CheckpointError if ditzoo does not know the layout."""
     if any(key.startswith(_NETWORK) for key in entries):
         return "dcae"
     for layout in _LAYOUTS.values():
         if layout.matches(entries):
             return layout.name
-    seen = ", ".join(sorted(entries)[:3]) or "none at all"
+    seen = ", ".join(sorted(entries)[:3]) or "it has none"
     raise CheckpointError(
-        f"the keys of this checkpoint ({seen} ...) are of no layout that ditzoo knows: {', '.join(_LAYOUTS)}, dcae; where they"
-        f" have a prefix, {_prefix(entries)}"
+        f"ditzoo does not know the layout of this checkpoint (first keys: {seen}); it knows {', '.join(_LAYOUTS)}, dcae; if the"
+        f" keys have a prefix, {_prefix(entries)}"
     )
 
 
 def _prefix(entries: Entries) -> str:
-    """What to do about a prefix: the one behind which there is a known layout, if there is one."""
+    """The advice about a prefix. It names the prefix if the keys have a known layout without it."""
     for first in sorted({key.partition(".")[0] for key in entries if "." in key}):
         inner = {key.removeprefix(f"{first}."): entry for key, entry in entries.items() if key.startswith(f"{first}.")}
         if any(layout.matches(inner) for layout in _LAYOUTS.values()):
@@ -40,10 +40,10 @@ def _prefix(entries: Entries) -> str:
 
 
 def to_canonical(entries: Entries, layout: Layout, config: object) -> Entries:
-    """The network's entries under their canonical names. Those without a canonical name keep theirs, to be reported.
+    """The network's entries with their canonical names. Entries without a canonical name keep theirs, so they can be reported.
 
-    `config` is the configuration of the network, or None where none is known yet. One of another family than the checkpoint's
-    counts as none.
+    `config` is the configuration of the network, or None if it is not known yet. A configuration of another family than the
+    checkpoint's is ignored.
     """
     network, known = _network(entries, layout)
     kept = {key: entry for key, entry in network.items() if not key.startswith(known.training_only)}
@@ -57,18 +57,18 @@ def left_out(entries: Entries, layout: Layout) -> list[str]:
 
 
 def problems(entries: Entries, layout: Layout) -> list[str]:
-    """What is wrong with a checkpoint of a layout, beyond missing and unexpected keys."""
+    """The problems of a checkpoint of that layout other than missing and unexpected keys."""
     network, known = _network(entries, layout)
     return known.problems(network)
 
 
 def autoencoder(entries: Entries) -> Entries:
-    """The entries of the autoencoder that a checkpoint holds beside the network, without their prefix."""
+    """The entries of the autoencoder in a checkpoint, with their prefix removed; empty if there is none."""
     return {key.removeprefix(_AUTOENCODER): entry for key, entry in entries.items() if key.startswith(_AUTOENCODER)}
 
 
 def _network(entries: Entries, layout: Layout) -> tuple[Entries, KeyLayout]:
-    """The entries of the network alone, and their layout."""
+    """The entries of the network without the autoencoder, and their layout."""
     if layout != "dcae":
         return entries, _LAYOUTS[layout]
     inner = {key.removeprefix(_NETWORK): entry for key, entry in entries.items() if not key.startswith(_AUTOENCODER)}

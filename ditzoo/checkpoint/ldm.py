@@ -1,4 +1,4 @@
-"""The decoders of latent diffusion (arXiv 2112.10752): from LDM's names to those of diffusers' `AutoencoderKL`."""
+"""The decoders of latent diffusion (LDM, arXiv 2112.10752): renames LDM's tensors to those of diffusers' `AutoencoderKL`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _UP, _MID = re.compile(r"decoder\.up\.(\d+)\.(.+)"), "decoder.mid."
 
 
 def to_canonical(entries: Entries) -> Entries:
-    """A decoder under the names of diffusers; one that has these already is left as it is.
+    """A decoder with the names of diffusers. Tensors that have these names already stay as they are.
 
-    LDM counts the blocks from the image to the latents, diffusers from the latents to the image.
+    LDM numbers the blocks from the image to the latents, diffusers from the latents to the image.
     """
     blocks = count_numbered({key: entry.shape for key, entry in entries.items()}, r"decoder\.up")
     return dict(_renamed(key, entry, blocks) for key, entry in entries.items())
@@ -38,7 +38,10 @@ def _renamed(key: str, entry: Entry, blocks: int) -> tuple[str, Entry]:
 
 
 def config(shapes: Shapes) -> dict[str, Any]:
-    """The arguments of `AutoencoderKL`. What shapes cannot tell is LDM's: norms of 32 groups, attention of one head."""
+    """The arguments of `AutoencoderKL`, read off the shapes. Raises LookupError if a tensor is missing.
+
+    Shapes do not show the groups of norms and the heads of attention. These are as in LDM: 32 groups, one head.
+    """
     blocks = range(count_numbered(shapes, r"decoder\.up_blocks"))
     attentive = [f"decoder.up_blocks.{i}.attentions.0.to_q.weight" in shapes for i in blocks]
     widths = [shapes[f"decoder.up_blocks.{i}.resnets.0.conv1.weight"][0] for i in blocks]

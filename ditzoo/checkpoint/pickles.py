@@ -1,4 +1,4 @@
-"""torch's files (.pt, .pth, .bin): read without running anything that is in them."""
+"""Reads torch's files (.pt, .pth, .bin) without running any code in them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ ZIP = b"PK\x03\x04"
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS = (
     "argparse.Namespace",  # the arguments of a training script
-    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),  # paths among them
-    "numpy.dtype",  # numbers and arrays, such as the best score so far; numpy 1 and 2 call the module differently
+    *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in _PATHS),  # paths in these arguments
+    "numpy.dtype",  # numbers and arrays, such as the best score so far; numpy 1 and 2 have different names for the module
     "numpy.ndarray",
     *(f"numpy.{module}.multiarray.{name}" for module in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *(f"numpy.random._pickle.__{name}_ctor" for name in ("generator", "bit_generator", "randomstate")),  # random states
@@ -32,12 +32,14 @@ _HARMLESS = (
     "numpy.random.bit_generator.__pyx_unpickle_SeedSequence",
     "numpy.random.bit_generator.SeedSequence",
 )
-"""What training scripts keep beside the weights. Whatever a pickle asks of these, it gets `_LeftOut` in their place. So none of
-them is imported or called, and the file cannot make a path, an array or a generator: that is why the list is harmless."""
+"""The classes and functions of other objects that training scripts save with the weights. Each is replaced with `_LeftOut`.
+
+The list is harmless: none of these is imported or called, so a file cannot create a path, an array or a generator.
+"""
 
 
 class _LeftOut:
-    """Stands for an object of a checkpoint that is not read. It ignores all that it is made from, and keeps nothing."""
+    """Replaces an object of a checkpoint that is not read. It ignores its arguments and keeps nothing."""
 
     def __init__(self, *arguments: object) -> None:
         pass
@@ -47,14 +49,14 @@ class _LeftOut:
 
 
 def read_torch_file(path: Path) -> Tree:
-    """The tensors of a torch file, with the names and the nesting that they have in it.
+    """The tensors of a torch file, with their names and nesting.
 
-    The file is read with `weights_only`: no code of it runs. Raises CheckpointError, with the reason, for a file that asks for
-    anything but tensors, plain values and what `_HARMLESS` names, and for one that is damaged.
+    The file is read with `weights_only`, so no code in it runs. Raises CheckpointError, with the reason, if the file is damaged
+    or holds anything other than tensors, plain values and objects of the classes in `_HARMLESS`.
     """
     zipped = _is_zip(path)
     if zipped and not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is a damaged torch file: its end is missing, so it was cut off; fetch it again")
+        raise CheckpointError(f"{path} is a damaged torch file: its end is missing; download it again")
     with torch.serialization.safe_globals([(_LeftOut, name) for name in _HARMLESS]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on unusual pickles
         try:
@@ -62,14 +64,14 @@ def read_torch_file(path: Path) -> Tree:
         except pickle.UnpicklingError as error:
             raise CheckpointError(_refusal(path, error)) from error
         except Exception as error:  # a damaged pickle can raise anything
-            raise CheckpointError(f"{path} is no torch checkpoint, or a damaged one: {_first_line(error)}") from error
+            raise CheckpointError(f"{path} is not a torch checkpoint, or it is damaged: {_first_line(error)}") from error
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not the weights of a network")
     return _tree(content)
 
 
 def _tree(content: Any) -> Tree:
-    """The tensors inside of dictionaries and lists; all other values are left out, and so are states of torch's generators."""
+    """The tensors in nested dictionaries and lists. Other values and the states of random generators are left out."""
     items = content.items() if isinstance(content, Mapping) else enumerate(content)
     tree: Tree = {}
     for key, value in items:
@@ -81,12 +83,12 @@ def _tree(content: Any) -> Tree:
 
 
 def _is_bytes(tensor: Tensor) -> bool:
-    """Whether a tensor is a row of bytes, as torch keeps the state of a random generator."""
+    """Whether a tensor is a vector of bytes. torch saves the states of random generators in this form."""
     return tensor.dtype == torch.uint8 and tensor.dim() == 1
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file is of torch's newer format; the older one cannot be mapped into memory."""
+    """Whether the file has torch's newer format, a ZIP archive. The older format cannot be mapped into memory."""
     with path.open("rb") as file:
         return file.read(4) == ZIP
 
@@ -99,7 +101,7 @@ def _refusal(path: Path, error: Exception) -> str:
     culprit = re.search(r"(?:GLOBAL|global:?|type) ([\w.]+\.[\w.]+)", str(error))
     reason = f"it asks for {culprit[1]}" if culprit else _first_line(error)
     return (
-        f"{path} is a pickle that holds more than weights ({reason}), so it may run code, and was not loaded;"
+        f"{path} is a pickle that holds more than weights ({reason}); it was not loaded, because it may run code;"
         " ask its author for a safetensors file"
     )
 

@@ -1,4 +1,4 @@
-"""Checkpoint files, opened without running what is in them and without reading more than is asked for."""
+"""Opens checkpoint files. No code in them runs, and the values of a tensor are read only when it is loaded."""
 
 from __future__ import annotations
 
@@ -19,30 +19,33 @@ _PICKLE = b"\x80"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _PAGES = (b"<!doctype html", b"<html")
 _LONGEST_HEADER = 100_000_000
-"""The longest header of a safetensors file, in bytes, that its own library reads."""
+"""The longest header, in bytes, that the safetensors library reads."""
 _CUT_OFF = ("invalid header length", "incomplete metadata, file not fully covered")
-"""What that library says of a file that is shorter than its header."""
+"""The ends of that library's messages for a file that is shorter than its header announces."""
 
 
 def open_checkpoint(path: Path, pick: Pick | None = None) -> Chosen:
     """The network in a checkpoint: safetensors, a torch file (.pt, .pth, .bin), or the JSON index of shards of either.
 
-    What a file is, its first bytes say. No code of it runs. Of a training checkpoint the averaged weights are taken, unless
-    `pick` says otherwise: see `ditzoo.checkpoint.choose`. Raises CheckpointError, with the reason, for a file that is none of
-    these.
+    The first bytes of a file determine its type. No code in it runs. If it is a training checkpoint, the averaged weights are
+    chosen, unless `pick` names others: see `ditzoo.checkpoint.choose`. Raises CheckpointError, with the reason, if the file is
+    of another type or cannot be read, or if it is not clear which tensors are the network.
     """
     return choose(_read(path), pick or Pick(), file=path.name)
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that the index of a sharded checkpoint names; raises CheckpointError for one that leads out of its folder."""
+    """The file names of the shards in the index of a checkpoint.
+
+    Raises CheckpointError if the file is not an index, or if a name refers to a file outside the folder of the index.
+    """
     try:
         names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
     except msgspec.DecodeError as error:
-        raise CheckpointError(f"{index} is no checkpoint and no index of one: {error}") from error
+        raise CheckpointError(f"{index} is neither a checkpoint nor an index of shards: {error}") from error
     for name in names:
         if Path(name).name != name or name in (".", ".."):
-            raise CheckpointError(f"{index} names a file outside of its folder: {name!r}; do not use this checkpoint")
+            raise CheckpointError(f"{index} names a file outside its folder: {name!r}; do not use this checkpoint")
     return names
 
 
@@ -63,17 +66,17 @@ def _read(path: Path) -> Tree:
     if start.startswith(_POINTER):
         raise CheckpointError(_pointer(path, start))
     if start.lstrip().lower().startswith(_PAGES):
-        raise CheckpointError(f"{path} is a web page, not a checkpoint; fetch the file itself")
+        raise CheckpointError(f"{path} is a web page, not a checkpoint; download the file itself")
     if start.lstrip().startswith(b"{"):
         return _shards(path)
     return _safetensors(path)
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether a file begins as safetensors do: eight bytes with the length of the header, then the header's brace.
+    """Whether a file begins like a safetensors file: eight bytes with the length of the header, then the header's brace.
 
-    The first byte can be any, 0x80 of pickles too. A pickle never looks like this: behind 0x80 and its version, the next bytes
-    are opcodes, which make a length of gigabytes.
+    The first byte can have any value, even 0x80, the first byte of a pickle. But a pickle cannot be mistaken for safetensors:
+    its bytes after the first two are opcodes, which would mean a header of gigabytes.
     """
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
 
@@ -81,7 +84,9 @@ def _is_safetensors(start: bytes) -> bool:
 def _pointer(path: Path, start: bytes) -> str:
     size = re.search(rb"^size (\d+)", start, re.MULTILINE)
     whole = f" of {int(size[1]):,} bytes" if size else ""
-    return f"{path} is a pointer of Git LFS, not the checkpoint{whole}; `git lfs pull` in its folder fetches that"
+    return (
+        f"{path} is a Git LFS pointer, not the checkpoint{whole}; run `git lfs pull` in its folder to download the checkpoint"
+    )
 
 
 def _shards(index: Path) -> Tree:
@@ -99,6 +104,6 @@ def _safetensors(path: Path) -> Tree:
         with path.open("rb") as content:
             cut = _is_safetensors(content.read(9)) and str(error).endswith(_CUT_OFF)
         if cut:
-            raise CheckpointError(f"{path} is a safetensors file that was cut off; fetch it again ({error})") from error
-        raise CheckpointError(f"{path} is no safetensors file, no torch file and no index of shards: {error}") from error
+            raise CheckpointError(f"{path} is a safetensors file whose end is missing; download it again ({error})") from error
+        raise CheckpointError(f"{path} is not a safetensors file, a torch file or an index of shards: {error}") from error
     return {key: Entry(shape=shape, load=partial(file.get_tensor, key)) for key, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""What the shapes of a checkpoint say about its network, and which network they fit."""
+"""Reads hyperparameters off the shapes of a checkpoint, and compares the shapes with those of known networks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Facts: TypeAlias = dict[str, Fact]
 
 
 def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
-    """The shape of every tensor of the network of a configuration."""
+    """The shape of every tensor in the network of a configuration, by canonical name."""
     with torch.device("meta"):
         return {key: tuple(tensor.shape) for key, tensor in build(config).state_dict().items()}
 
 
 def facts(shapes: Shapes) -> Facts:
-    """The hyperparameters behind canonical `shapes`, as far as they can be seen there (not the number of heads)."""
+    """The hyperparameters that `shapes` of canonical tensors show, by name. A value is left out if its tensor is missing."""
     found: Facts = {}
     for name, read in recognise(shapes).facts.items():
         try:
@@ -35,13 +35,13 @@ def facts(shapes: Shapes) -> Facts:
 
 
 def differences(shapes: Shapes, config: BackboneConfig) -> list[str]:
-    """The hyperparameters in which a checkpoint is not the network of `config`, each as "depth 12 instead of 28"."""
+    """The hyperparameters of a checkpoint that differ from `config`, each in the form "depth 12 instead of 28"."""
     here, there = facts(shapes), facts(network_shapes(config))
     return [f"{name} {here[name]} instead of {there[name]}" for name in here if name in there and here[name] != there[name]]
 
 
 def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
-    """The cards whose network has exactly these shapes; tensors that the network computes may be missing."""
+    """The cards whose network has exactly these shapes. Tensors that the network computes may be missing."""
     chosen = list(cards)
     configs = {card.backbone for card in chosen}
     fits = {config: _may_fit(shapes, config) and _fits(shapes, config) for config in configs}
@@ -49,12 +49,12 @@ def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
 
 
 def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
-    """Every key that is missing, unexpected or misshapen for the network of `config`, by kind."""
+    """The keys that are missing, unexpected or misshapen for the network of `config`, one message a kind."""
     return compare(shapes, network_shapes(config))
 
 
 def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
-    """Whether the number of parameters that are learned is the right one, which is quick to tell."""
+    """Whether the number of learned parameters is that of `config`. This check is faster than `_fits`."""
     computed = family_of(config).computed
     count = sum(math.prod(shape) for key, shape in shapes.items() if key not in computed)
     return count == config.parameters - config.fixed_parameters

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Solver, Steps, Threads
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Solver, Steps, Threads
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.measure.bench import Bench
     from ditzoo.measure.machine import Ceilings
+
+PROMPT = "a photograph"
+"""What models of text draw as they are measured."""
 
 _COLUMNS = (
     "backend",
@@ -41,6 +44,7 @@ def bench(
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    resolution: Resolution = None,
     repeats: Annotated[int, typer.Option(help="Timed evaluations of each backend at each batch size.")] = 10,
     warmup: Annotated[int, typer.Option(help="Evaluations before those, not timed.")] = 2,
     device: Device = "cpu",
@@ -55,19 +59,24 @@ def bench(
     from ditzoo.measure.bench import count_multiply_adds, run
     from ditzoo.model.opening import open_model
     from ditzoo.model_names import find_model
-    from ditzoo.plan.make import make_plan
+    from ditzoo.pictures.text_encoder import prompt_condition
+    from ditzoo.plan.make import choose_plan
     from ditzoo.sampling.classes import parse_numbers
+    from ditzoo.sampling.sizes import choose_size
     from ditzoo.weights.catalogue import card_of
 
     found = find_model(model)
     card = card_of(found)
-    plan = make_plan(card, solver=solver, steps=steps, guidance=guidance)
+    plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance)
+    size = choose_size(found, resolution)
     batches = parse_numbers(batch, argument="--batch")
     if plot is not None:
         _check_plot(plot)
     openers = [
-        partial(open_model, found, spec, device=device, threads=threads, display=output) for spec in parse_specs(backends)
+        partial(open_model, found, spec, device=device, threads=threads, size=size, display=output)
+        for spec in parse_specs(backends)
     ]
+    text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)  # type: ignore[arg-type]  # `open_model` checks it
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
         result = run(
             openers,
@@ -75,7 +84,9 @@ def bench(
             batches=batches,
             repeats=repeats,
             warmup=warmup,
-            multiply_adds=count_multiply_adds(card),
+            size=size,
+            text=text,
+            multiply_adds=count_multiply_adds(card, size=size),
             advance=advance,
         )
     if plot is not None:

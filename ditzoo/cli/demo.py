@@ -19,7 +19,6 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
     from ditzoo.files import check_writable
     from ditzoo.model.comparing import parity
     from ditzoo.model.pulling import matching_cards
-    from ditzoo.pictures.decode import decode
     from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture
 
     check_writable(out.parent)
@@ -29,7 +28,7 @@ def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path
         (comparison,) = parity(card, threads=threads, display=output).comparisons
         report = comparison.report
         labels += [f"{card.name} on {backend.split()[0]}" for backend in (report.reference, report.candidate)]
-        pictures += [decode(card, latents) for latents in (comparison.reference, comparison.candidate)]
+        pictures += [pixels.astype(np.uint8) for pixels in (comparison.reference_pixels, comparison.candidate_pixels)]
         reports.append(report)
     save_picture(contact_sheet(np.concatenate(pictures), columns=len(pictures[0]), labels=labels), out)
     show(reports, json=False)

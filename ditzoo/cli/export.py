@@ -115,6 +115,7 @@ def tensorrt(
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Runs on newer TensorRTs (tensorrt).")
     ] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="fp32 is computed in TF32: faster, with limits of its own.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Build TensorRT engines, for each resolution and batch size, from a verified ONNX export."""
@@ -129,6 +130,7 @@ def tensorrt(
         "refittable": refittable,
         "hardware_compatible": hardware_compatible,
         "version_compatible": version_compatible,
+        "tf32": tf32,
     }
     with output.status(f"building engines of {name}, if they are not there"):
         bundle = export_tensorrt(

@@ -14,17 +14,8 @@ BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:sing
 """How a backend of a list is written."""
 
 _WHAT_TO_DRAW = (
-    "classes",
-    "num",
-    "prompt",
-    "prompts",
-    "solver",
-    "steps",
-    "guidance",
-    "guidance_interval",
-    "guidance_times",
-    "plan",
-    "seed",
+    *("classes", "num", "prompt", "prompts"),
+    *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "plan", "resolution", "seed"),
 )
 """The parameters that say what to draw."""
 
@@ -57,6 +48,13 @@ GuidanceTimes: TypeAlias = Annotated[
 ]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="On how many channels, from the first, guidance acts. [default: the model's]")
+]
+Resolution: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Of the images, in pixels: 256, or 256x384 (height x width). [default: the bundle's, or the model's]",
+    ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="Image i gets its noise from (seed, i) alone.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]

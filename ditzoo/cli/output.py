@@ -15,17 +15,18 @@ _PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 def plain(text: str) -> str:
-    r"""`text` as it may be shown: what would steer a terminal, or cannot be written, is spelled out, as in \u001b.
+    r"""`text` with each character that would control a terminal, or cannot be written, replaced by its escape, as in \u001b.
 
-    Text comes from files and servers. Line ends and tabs stay; so does all that JSON means, for it is spelled as JSON does.
+    Text comes from files and servers, so it is not trusted. Line ends and tabs stay. The escapes are those of JSON, so JSON
+    keeps its meaning.
     """
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and what turns the direction of writing
-    "\ud800-\udfff]"  # bytes of a file's name that are no text
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and marks of the direction of writing
+    "\ud800-\udfff]"  # bytes of a file's name that are not text
 )
 
 
@@ -114,7 +115,7 @@ def status(description: str) -> Iterator[None]:
 
 
 class _Warnings(logging.Handler):
-    """Writes to what stderr is at that time: above a spinner, if there is one."""
+    """Writes to the current stderr, which is above a spinner if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(f"{plain(self.format(record))}\n")
@@ -122,7 +123,7 @@ class _Warnings(logging.Handler):
 
 @contextmanager
 def warnings() -> Iterator[None]:
-    """Shows the warnings of the library as they come."""
+    """Shows the warnings of the library on stderr when they occur."""
     handler, loggers = _Warnings(), [logging.getLogger(name) for name in ("ditzoo", "ditzoo_export")]
     for logger in loggers:
         logger.addHandler(handler)

@@ -18,6 +18,7 @@ from ditzoo.cli.options import (
     Model,
     Prompt,
     Prompts,
+    Resolution,
     Seed,
     Solver,
     Steps,
@@ -62,6 +63,7 @@ def parity(
     plan: Annotated[
         Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the three above.")
     ] = None,
+    resolution: Resolution = None,
     seed: Seed = 0,
     times: Annotated[int, typer.Option(help="At how many timesteps to compare single evaluations.")] = 5,
     device: Device = "cpu",
@@ -100,6 +102,7 @@ def parity(
         steps=steps,
         guidance=guidance,
         plan=plan,
+        resolution=resolution,
         seed=seed,
         times=times,
         device=device,

@@ -19,6 +19,7 @@ from ditzoo.cli.options import (
     Json,
     Prompt,
     Prompts,
+    Resolution,
     Seed,
     Solver,
     Steps,
@@ -32,6 +33,7 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.backends.base import Backend
     from ditzoo.bundle import Bundle
+    from ditzoo.pictures.decode import Decoder
     from ditzoo.sampling.condition import Condition
     from ditzoo.sampling.loop import Step
     from ditzoo.sampling.request import SampleRequest
@@ -61,17 +63,21 @@ def sample(
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
     plan: Annotated[Path | None, typer.Option(help="A plan that `ditzoo plan save` wrote, in place of the five above.")] = None,
+    resolution: Resolution = None,
     seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Repeat what made this PNG file of ours.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images at a time; changes no image. [default: all at once]")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="A picture file for a contact sheet, or a folder for single pictures. [default: NAME.png]"),
+        typer.Option(
+            help="A picture file for a contact sheet, or a folder for single pictures."
+            " [default: NAME.png; with --save-latents, no pictures]"
+        ),
     ] = None,
     save_latents: Annotated[
         Path | None,
         typer.Option(
-            help="Also save the latents [N, C, H, W] as this .npy file, or .npz: with what made them, for `parity --against`."
+            help="Save the latents [N, C, H, W] as this .npy file, or .npz: with what made them, for `parity --against`."
         ),
     ] = None,
     preview: Annotated[int | None, typer.Option(help="Also save the first batch after every so many steps.")] = None,
@@ -88,11 +94,13 @@ def sample(
     from ditzoo.files import file_name
     from ditzoo.model.opening import default_backend, open_model
     from ditzoo.model_names import find_model
+    from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
     from ditzoo.pictures.png_metadata import read_request
     from ditzoo.plan.make import choose_plan
     from ditzoo.sampling.loop import check_request
     from ditzoo.sampling.request import make_request
+    from ditzoo.sampling.sizes import check_model_size, choose_size
     from ditzoo.weights.catalogue import card_of
 
     if like is not None:
@@ -101,6 +109,7 @@ def sample(
         found = find_model(model or request.model)
         if card_of(found).name != request.model:
             raise UsageError(f"{like} shows {request.model}, not {card_of(found).name}")
+        check_model_size(found, request.latent_size(card_of(found)))
     else:
         if model is None:
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
@@ -117,26 +126,41 @@ def sample(
             guidance_times=times,
         )
         texts = read_prompts(prompt, prompts)
-        request = make_request(card_of(found), chosen, classes=classes, prompts=texts, num=num, seed=seed, argument="--classes")
-    with output.status("encoding the prompts") if request.prompts else nullcontext():
-        condition = condition_of(found, request)
-    check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
-    target = Path(f"{file_name(request.model)}.png") if out is None else out
-    _check_targets(target, latents=save_latents, preview=preview, animate=animate)
-    spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
-    with open_model(found, spec, device=device, threads=threads, display=output) as opened:
-        started = time.perf_counter()
-        written = _draw(
-            opened,
-            found,
-            request,
-            condition,
-            batch=batch,
-            target=target,
-            latents=save_latents,
-            preview=preview,
-            animate=animate,
+        request = make_request(
+            card_of(found),
+            chosen,
+            classes=classes,
+            prompts=texts,
+            num=num,
+            seed=seed,
+            size=choose_size(found, resolution),
+            argument="--classes",
         )
+    with output.status("encoding the prompts") if request.prompts else nullcontext():
+        condition = condition_of(found, request, device=device)  # type: ignore[arg-type]  # `open_model` checks it
+    check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
+    no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
+    target = Path(f"{file_name(request.model)}.png") if out is None else out
+    _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
+    spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
+    size = request.latent_size(card_of(found))
+    with open_model(found, spec, device=device, threads=threads, size=size, display=output) as opened:
+        started = time.perf_counter()
+        if save_latents is not None and no_pictures:
+            written = _draw_latents(opened, found, request, condition, batch=batch, path=save_latents)
+        else:
+            written = _draw(
+                opened,
+                found,
+                request,
+                condition,
+                batch=batch,
+                target=target,
+                latents=save_latents,
+                preview=preview,
+                animate=animate,
+                decoder=open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` has checked it
+            )
         seconds = time.perf_counter() - started
         name = opened.name
     _tell(request, name, written, seconds, json=json)
@@ -153,20 +177,19 @@ def _draw(
     latents: Path | None,
     preview: int | None,
     animate: Path | None,
+    decoder: Decoder,
 ) -> list[Path]:
     """Samples, decodes and writes, batch by batch; returns what was written."""
     import numpy as np
 
     from ditzoo.measure.recording import save_latents
-    from ditzoo.pictures.decode import decode, open_decoder
+    from ditzoo.pictures.decode import decode
     from ditzoo.pictures.draw import draw
     from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
 
-    steps, decoder = len(request.plan.rows), open_decoder(model)
     pictures = PictureWriter(target, request)
-    trajectory = TrajectoryWriter(target, steps=steps, preview=preview, animate=animate)
-    batches = -(-request.count // (batch or request.count))
-    with output.progress(f"{backend.card.name} on {backend.name}", batches * steps) as advance:
+    trajectory = TrajectoryWriter(target, steps=len(request.plan.rows), preview=preview, animate=animate)
+    with output.progress(f"{backend.card.name} on {backend.name}", _steps(request, batch)) as advance:
 
         def on_state(state: Step) -> None:
             if state.done:
@@ -177,7 +200,8 @@ def _draw(
         finished = []
         for drawn in draw(model, backend, request, condition=condition, batch=batch, decoder=decoder, callback=on_state):
             finished.append(drawn.latents)
-            pictures.take(drawn.pictures)
+            if drawn.pictures is not None:
+                pictures.take(drawn.pictures)
     pictures.finish()
     trajectory.finish()
     if latents is None:
@@ -186,15 +210,47 @@ def _draw(
     return [*pictures.written, *trajectory.written, latents]
 
 
-def _check_targets(target: Path, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
+def _draw_latents(
+    backend: Backend,
+    model: Card | Bundle,
+    request: SampleRequest,
+    condition: Condition | None,
+    *,
+    batch: int | None,
+    path: Path,
+) -> list[Path]:
+    """Samples and writes the latents alone, which takes no decoder; returns what was written."""
+    import numpy as np
+
+    from ditzoo.measure.recording import save_latents
+    from ditzoo.pictures.draw import draw
+
+    with output.progress(f"{backend.card.name} on {backend.name}", _steps(request, batch)) as advance:
+
+        def on_state(state: Step) -> None:
+            if state.done:
+                advance()
+
+        drawn = list(draw(model, backend, request, condition=condition, batch=batch, decoder=None, callback=on_state))
+    save_latents(path, request, np.concatenate([part.latents for part in drawn]), precision=backend.precision)
+    return [path]
+
+
+def _steps(request: SampleRequest, batch: int | None) -> int:
+    """How many steps there are in all batches of a request."""
+    return -(-request.count // (batch or request.count)) * len(request.plan.rows)
+
+
+def _check_targets(target: Path | None, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
     """Raises UsageError for a file that cannot be written, before any work is done."""
     from ditzoo.files import check_writable
     from ditzoo.pictures.sheets import check_picture_path
     from ditzoo.pictures.writers import is_folder
 
-    check_writable(target if target.is_dir() else target.parent)
-    if not is_folder(target):
-        check_picture_path(target)
+    if target is not None:
+        check_writable(target if target.is_dir() else target.parent)
+        if not is_folder(target):
+            check_picture_path(target)
     if latents is not None:
         check_writable(latents.parent, "--save-latents")
         if latents.suffix not in (".npy", ".npz") or latents.is_dir():

@@ -1,4 +1,4 @@
-"""The families of networks, one object each. Nothing outside of this package asks which family a network is of."""
+"""The families of networks, one object each. Only code in `families`, `nets` and `zoo` depends on the family of a network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ditzoo.nets.precision import in_dtype
 from ditzoo.zoo.configs import BackboneConfig
 
 FAMILIES: tuple[Family, ...] = (LIGHTNINGDIT, DIT, UVIT)
-"""In the order in which a checkpoint is looked at: what is a special case of another stands before it."""
+"""The families in the order in which `recognise` tries them. A family that is a special case of another comes before it."""
 
 
 def recognise(shapes: Shapes) -> Family:
-    """The family of a network, from the shapes of its canonical tensors; DiT where it is none that is known."""
+    """The family of a network, from the shapes of its canonical tensors. DiT if no family recognises them."""
     return next((family for family in FAMILIES if family.recognises(shapes)), DIT)
 
 
@@ -33,7 +33,7 @@ def build(config: BackboneConfig) -> Network:
 
 
 def in_precision(net: Network, config: BackboneConfig, dtype: torch.dtype) -> Network:
-    """The network of a configuration in another dtype: see `ditzoo.nets.precision.in_dtype`."""
+    """`net`, the network of `config`, in the precision `dtype`: see `ditzoo.nets.precision.in_dtype`."""
     return in_dtype(net, dtype, modules=family_of(config).half_precision)
 
 

@@ -1,8 +1,8 @@
 """DiT (arXiv 2212.09748), and SiT (arXiv 2401.08740), which has the same networks.
 
-Published layouts: "dit", the names of the authors' code, which are the canonical ones; and "diffusers", those of
-`DiTTransformer2DModel`, which keeps q, k and v apart and a copy of the embedders in every block. The checkpoints of REPA (arXiv
-2410.06940) are in the first; their projectors, to the features that the training aligns with, are no part of the network.
+There are two published layouts. "dit" has the names of the authors' code, which are the canonical names. "diffusers" has the
+names of `DiTTransformer2DModel`, which has separate tensors for q, k and v, and a copy of the embedders in every block. The
+checkpoints of REPA (arXiv 2410.06940) have the layout "dit". Their projectors are used by the training only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ IN_EVERY_BLOCK = {
     "t_embedder.mlp.2": "norm1.emb.timestep_embedder.linear_2",
     "y_embedder.embedding_table": "norm1.emb.class_embedder.embedding_table",
 }
-"""From the canonical names of layers to those of diffusers."""
+"""These four tables map canonical names of layers to the names of diffusers."""
 
 
 def _is_canonical(entries: Entries) -> bool:
@@ -77,7 +77,7 @@ def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
             yield f"{shared[name]}.{suffix}", entries.get(f"{_BLOCKS}0.{name}.{suffix}", entry)
         elif block and name in QKV:
             yield f"blocks.{block[1]}.attn.qkv.{suffix}", _joined(entries, f"{_BLOCKS}{block[1]}", suffix)
-        else:  # files of old versions have the fixed positions
+        else:  # files of old diffusers versions hold the fixed positions
             yield "pos_embed" if key == "pos_embed.pos_embed" else key, entry
 
 
@@ -92,7 +92,7 @@ def _concatenated(parts: list[Entry]) -> Tensor:
 
 
 def _differing_copies(entries: Entries) -> list[str]:
-    """One sentence where a tensor that diffusers keeps in every block is not the same in all of them."""
+    """A message if an embedder, which diffusers copies into every block, is not equal in all blocks; else an empty list."""
     different = []
     for name in IN_EVERY_BLOCK.values():
         for suffix in ("weight", "bias"):
@@ -105,7 +105,7 @@ def _differing_copies(entries: Entries) -> list[str]:
 
 
 def to_diffusers(weights: dict[str, Tensor], config: DiTConfig) -> Iterator[tuple[str, Tensor]]:
-    """Canonical weights of a DiT under the names that `DiTTransformer2DModel` gives them."""
+    """The canonical weights of a DiT with the names of `DiTTransformer2DModel`."""
     for suffix in ("weight", "bias"):
         for ours, theirs in OUTER.items():
             yield f"{theirs}.{suffix}", weights[f"{ours}.{suffix}"]
@@ -120,7 +120,7 @@ def to_diffusers(weights: dict[str, Tensor], config: DiTConfig) -> Iterator[tupl
 
 
 def transformer_config(config: DiTConfig) -> dict[str, Any]:
-    """The configuration of diffusers' `DiTTransformer2DModel` for a DiT, with the paper's eps in every norm."""
+    """The configuration of diffusers' `DiTTransformer2DModel` for a DiT. The eps of every norm is that of the paper."""
     return {
         "_class_name": "DiTTransformer2DModel",
         "activation_fn": "gelu-approximate",
@@ -140,17 +140,17 @@ def transformer_config(config: DiTConfig) -> dict[str, Any]:
 
 
 def fixed_positions(config: AdaLNConfig) -> Tensor:
-    """The fixed positions of a DiT or one of its kin."""
+    """The fixed positions of a DiT or LightningDiT: one row for each patch, as wide as the network."""
     rows = config.input_size // config.patch_size
     return sincos_positions(rows, rows, config.hidden_size)
 
 
 def fields_from(shapes: Shapes, like: AdaLNConfig, known: Known) -> dict[str, Any]:
-    """The fields of `Family.config_from` that DiT and its kin share. The table of positions shows the size of the latents."""
+    """The fields of `Family.config_from` that DiT and LightningDiT share. The position table shows the size of the latents."""
     width, channels, patch, _ = shapes["x_embedder.proj.weight"]
     outputs = _output_channels(shapes) / channels
     if outputs not in (1, 2):
-        raise ValueError(f"{_output_channels(shapes)} output channels are neither {channels} nor twice as many")
+        raise ValueError(f"{_output_channels(shapes)} output channels, but there must be {channels} or {2 * channels}")
     return {
         "input_size": side(shapes["pos_embed"][1]) * patch if "pos_embed" in shapes else known.side or like.input_size,
         "patch_size": patch,

@@ -1,4 +1,4 @@
-"""What a family of networks is: all that is particular to one architecture, in one object."""
+"""The definition of a family of networks: one object with everything that is specific to an architecture."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from ditzoo.zoo.card import Layout
 Fact: TypeAlias = float | str
 
 ALL, NO_MODULE = "all products", r"$^"
-"""The first extent of every family, and its pattern, which leaves out no module."""
+"""The first extent of every family, and its pattern. The pattern matches no module, so every matrix multiplication is
+quantized."""
 
 
 class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
-    """A published way to name the tensors of a network.
+    """A published layout: the names that a kind of checkpoint uses for the tensors of a network.
 
-    `matches` tells it from all other layouts by the keys. `to_canonical` gives the tensors their canonical names, those of the
-    authors' code; its second argument is the configuration, or None where none is known yet. Tensors without a canonical name
-    keep theirs, so that they can be reported. `problems` says what else is wrong with such a checkpoint. Tensors whose names
-    start with one of `training_only` are needed by the training alone, and left out.
+    `matches` says whether a checkpoint has this layout, and no other. `to_canonical` renames the tensors to their canonical
+    names, those of the authors' code. Its second argument is the configuration, or None if it is not known yet. Tensors without
+    a canonical name keep theirs, so that they can be reported. `problems` lists other defects of a checkpoint. Tensors whose
+    names start with one of `training_only` are left out, because only the training needs them.
     """
 
     name: Layout
@@ -36,10 +37,11 @@ class KeyLayout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiffusersForm(msgspec.Struct, frozen=True, kw_only=True):
-    """The transformer of diffusers that computes almost what a network of the family does.
+    """The transformer of diffusers with the same architecture as a network of the family.
 
-    `config` gives its configuration, and `state` its weights, from the canonical ones. `refusal` says why there is none for a
-    configuration, in the words that follow "diffusers"; it is empty where there is one.
+    `model` is the name of its class. `config` gives its configuration, and `state` its weights, from the canonical ones.
+    `refusal` is the reason why diffusers has no such transformer for a configuration, as the rest of a sentence that begins
+    with "diffusers"; it is empty if there is one.
     """
 
     model: str
@@ -49,11 +51,11 @@ class DiffusersForm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """What the shapes of a network do not say about it.
+    """The hyperparameters of a network that its shapes do not show.
 
-    `null_row`: whether the last row of its table of labels is the null label's; False where there is no table. `heads`: the
-    number of heads, None: as in a network that is equally wide. `side`: the height and width of the latents, which only counts
-    where no tensor shows it; None: as in a network like it.
+    `null_row` says whether the last row of the label table is the null label; it is False if there is no table. `heads` is the
+    number of heads. `side` is the height and width of the latents; it is used only if no tensor shows them. If `heads` or
+    `side` is None, the value of a similar network is used.
     """
 
     null_row: bool
@@ -61,37 +63,37 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     side: int | None = None
 
     def heads_like(self, *, width: int, like: tuple[int, int]) -> int:
-        """The number of heads of a network of that `width`, given the width and the heads of one `like` it.
+        """The number of heads of a network of width `width`. `like` is the width and the number of heads of a similar network.
 
-        Raises UsageError where neither says it.
+        Raises UsageError if the number is not known and the similar network has another width.
         """
         if self.heads is not None:
             return self.heads
         if width != like[0]:
             raise UsageError(
-                f"shapes do not show how many heads a network {width} wide has, and the one that it is like is {like[0]} wide;"
-                " say --heads N"
+                f"the number of heads is unknown: shapes do not show it, the width is {width}, and the card given with --like"
+                f" has a network of width {like[0]}; add --heads N"
             )
         return like[1]
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is particular to one architecture.
+    """Everything that is specific to one architecture.
 
-    `build` makes the network of a configuration, with fresh weights. `recognises` tells from the shapes of canonical tensors
-    whether they belong to the family, and `facts` reads the hyperparameters off them, each by its name. `computed` are the
-    tensors that are no weights, because the network computes them from its configuration: a checkpoint may lack them, and what
-    it has instead must be the same up to rounding. None: a network of that configuration has no such tensor.
+    `build` makes the network of a configuration, with new weights. `recognises` says whether the shapes of canonical tensors
+    belong to the family. `facts` reads the hyperparameters off such shapes, each by its name. `computed` has the tensors that
+    the network computes from its configuration, by name; the value is None if a network of that configuration has no such
+    tensor. A checkpoint may lack these tensors. If it has them, they must be equal up to rounding.
 
-    `config_from(shapes, like, known)` is the configuration of the network whose canonical tensors have these `shapes`. What
-    they do not say is in `known`, else as in `like`, a configuration of the family: see `Known`. Raises UsageError where the
-    number of heads is nowhere said, and KeyError, IndexError or ValueError for shapes that are no network of the family.
-    `label_table` is the canonical name of the table of labels.
+    `config_from(shapes, like, known)` is the configuration of the network whose canonical tensors have these `shapes`.
+    Hyperparameters that shapes do not show come from `known`, else from `like`, a configuration of the family: see `Known`. It
+    raises UsageError if the number of heads is unknown, and KeyError, IndexError or ValueError if the shapes are not those of
+    a network of the family. `label_table` is the canonical name of the label table.
 
-    `half_precision` are the names of the modules that compute in half precision, see `ditzoo.nets.precision`. `conditioning`
-    makes a module of the part that depends on time and label alone, and `any_size` makes a network for latents of any size up
-    to a multiple of those of training; both are None where the family has no such thing. `extents` says which layers are
-    quantized: a pattern of the modules to leave out, by the name of the extent. The exporter tries them in this order.
+    `half_precision` are the names of the modules that compute in half precision: see `ditzoo.nets.precision`. `conditioning`
+    makes a module of the part that depends on time and label only. `any_size` makes a network for latents of any size up to a
+    multiple of the size in training. Both are None if the family does not support this. `extents` are the choices of quantized
+    layers: each has a name, and a pattern of the modules that are not quantized. The exporter tries them in this order.
     """
 
     name: str

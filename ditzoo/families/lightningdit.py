@@ -1,6 +1,6 @@
-"""LightningDiT (arXiv 2501.01423): DiT with RMSNorm, SwiGLU and rotary positions, each of them an option.
+"""LightningDiT (arXiv 2501.01423): DiT with the options RMSNorm, SwiGLU, QK norm, rotary positions and no shift.
 
-The published layout "lightningdit" has the names of the authors' code, which are the canonical ones.
+The published layout "lightningdit" has the names of the authors' code, which are the canonical names.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ditzoo.nets.lightningdit import LightningDiT
 from ditzoo.zoo.configs import LightningDiTConfig
 
 ROTARY = ("feat_rope.freqs_cos", "feat_rope.freqs_sin")
-"""The rotary positions of a checkpoint: cosines and sines."""
+"""The names of the rotary positions in a checkpoint: cosines and sines."""
 
 _WIDTH, _GATED, _MODULATION = "x_embedder.proj.weight", "blocks.0.mlp.w3.weight", "blocks.0.adaLN_modulation.1.weight"
 _QK_NORM, _RMS_NORM = "blocks.0.attn.q_norm.weight", "blocks.0.norm1.weight"
 
 
 def _recognises(shapes: Shapes) -> bool:
-    """A DiT with one of the options or more; one without any is a DiT."""
+    """Whether the shapes show a DiT with at least one of the options. A network without options is a DiT."""
     marked = any(key in shapes for key in (_GATED, _QK_NORM, _RMS_NORM, *ROTARY))
     return _WIDTH in shapes and (marked or _without_shift(shapes))
 
@@ -69,7 +69,10 @@ def _config_from(shapes: Shapes, like: LightningDiTConfig, known: Known) -> Ligh
 
 
 def _mlp_ratio(shapes: Shapes, like: float) -> float:
-    """The ratio of widths of an MLP; a gated one is two thirds as wide, rounded down. `like` where that is one."""
+    """The mlp_ratio of a network: `like` if it gives the same width, else one computed from the width.
+
+    The hidden layer of a gated MLP has two thirds of the width that the ratio gives, rounded down.
+    """
     if _GATED not in shapes:
         hidden, width = shapes["blocks.0.mlp.fc1.weight"]
         return mlp_ratio(width, hidden, like)

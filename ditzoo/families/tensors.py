@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: their shapes are known, their values are read when they are asked for."""
+"""The tensors of a checkpoint. Their shapes are known, and their values are read only when they are loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor of a checkpoint, not read yet."""
+    """A tensor of a checkpoint: its shape, and a function that reads its values."""
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
@@ -26,22 +26,22 @@ Shapes: TypeAlias = Mapping[str, Shape]
 """The shape of every tensor, by its canonical name."""
 
 SHOWN = 5
-"""How many names of a kind an error lists."""
+"""The largest number of names that `listed` shows."""
 
 
 def count_numbered(shapes: Shapes, name: str) -> int:
-    """How many numbered modules `name`.0, `name`.1, ... there are."""
+    """The number of modules with a number after `name`, such as `name`.0 and `name`.1. `name` is a regular expression."""
     return len({match[1] for match in (re.match(rf"{name}\.(\d+)\.", key) for key in shapes) if match})
 
 
 def listed(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few of `names`, joined with commas, and the number of the others."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def compare(shapes: Shapes, expected: Shapes) -> list[str]:
-    """Every name that is missing, unexpected or misshapen in `shapes`, which should be the `expected` ones, by kind."""
+    """The differences of `shapes` from `expected`: one message each for missing, unexpected and misshapen tensors."""
     misshapen = [
         f"{key} {list(shapes[key])} instead of {list(shape)}"
         for key, shape in expected.items()
@@ -56,7 +56,7 @@ def compare(shapes: Shapes, expected: Shapes) -> list[str]:
 
 
 def without_kernel(entry: Entry) -> Entry:
-    """The matrix of a linear map in place of the 1x1 convolution that computes the same; what is neither stays as it is."""
+    """The kernel of a 1x1 convolution as the matrix of a linear layer. Any other tensor is returned as it is."""
     if entry.shape[2:] != (1, 1):
         return entry
     return Entry(shape=entry.shape[:2], load=partial(_without_kernel, entry))
@@ -67,15 +67,15 @@ def _without_kernel(entry: Entry) -> Tensor:
 
 
 def side(places: int) -> int:
-    """The side of a square grid of `places`; raises ValueError where no square has so many."""
+    """The side of a square grid with `places` positions. Raises ValueError if `places` is not a square number."""
     root = math.isqrt(places)
     if root * root != places:
-        raise ValueError(f"{places} positions are no square grid")
+        raise ValueError(f"{places} positions do not form a square grid")
     return root
 
 
 def mlp_ratio(width: int, hidden: int, like: float) -> float:
-    """The ratio for which int(width · ratio) is `hidden`; `like` where that is one."""
+    """A ratio with int(width · ratio) = `hidden`. It is `like` if that fulfils the equation."""
     if int(width * like) == hidden:
         return like
     ratio = hidden / width

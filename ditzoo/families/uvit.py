@@ -1,7 +1,7 @@
-"""U-ViT (arXiv 2209.12152), and the U-ViTs on DC-AE latents (arXiv 2410.10733), with noise or velocity as the prediction.
+"""U-ViT (arXiv 2209.12152), and the U-ViTs on DC-AE latents (arXiv 2410.10733), which predict noise or velocity.
 
-The published layout "uvit" has the names of the authors' code, which are the canonical ones, but that the DC-AE models call the
-label table otherwise.
+The published layout "uvit" has the names of the authors' code, which are the canonical names. Only the DC-AE models have
+another name for the label table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _to_canonical(entries: Entries, config: object) -> Entries:
 
 
 def _extra_tokens(shapes: Shapes) -> int:
-    """How many tokens stand before the patches: such that a square grid of them remains."""
+    """The number of tokens before the patches. It is chosen so that the patches form a square grid."""
     tokens = shapes["pos_embed"][1]
     return 2 if "label_emb.weight" in shapes and math.isqrt(tokens - 2) ** 2 == tokens - 2 else 1
 
@@ -36,7 +36,7 @@ def _size(shapes: Shapes) -> str | int:
 
 
 def _config_from(shapes: Shapes, like: UViTConfig, known: Known) -> UViTConfig:
-    """See `Family.config_from`. The positions are of the label or the text, the time, and the patches."""
+    """See `Family.config_from`. The position table has rows for the time, the label or the text, and the patches."""
     width, channels, patch, _ = shapes["patch_embed.proj.weight"]
     rows = shapes[_LABEL_TABLE][0] if _LABEL_TABLE in shapes else 0
     text = shapes["context_embed.weight"][1] if "context_embed.weight" in shapes else None

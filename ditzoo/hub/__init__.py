@@ -1,1 +1,1 @@
-"""Downloads from the Hugging Face Hub: the client, what earlier downloads are held to, and verified files."""
+"""Downloads from the Hugging Face Hub: the client, the pinned revisions and checksums, and verified files."""

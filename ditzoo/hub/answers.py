@@ -1,4 +1,4 @@
-"""What a server says becomes names of files in the Hub's cache. Every answer is checked before the Hub's client sees it."""
+"""Checks every answer of a server before the Hub's client reads it, because the client makes file names of its headers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def is_commit(text: str) -> bool:
 
 
 def checked_commit(text: str, server: str) -> str:
-    """`text` itself; raises HubError unless it is a commit."""
+    """Returns `text`. Raises HubError if it is not a commit."""
     if not is_commit(text):
-        raise HubError(f"{server} names a commit that is none: {text[:80]!r}; do not use this server, check HF_ENDPOINT")
+        raise HubError(f"{server} names a commit that is not valid: {text[:80]!r}; do not use this server, check HF_ENDPOINT")
     return text
 
 
 def check_answers() -> None:
-    """From now on the Hub's client, each time that it makes a session, makes one that raises HubError for a false answer.
+    """Makes the Hub's client check answers: every session that it makes from now on raises HubError for a false answer.
 
     A session that the program has configured (`huggingface_hub.set_client_factory`) keeps its configuration.
     """
@@ -48,8 +48,10 @@ def _make_checked(make: Callable[[], Any]) -> Any:
 
 
 def _check(response: Any) -> None:
-    """Raises HubError where the commit is none, or where the tag of a file could be a path. The client reads tags from answers
-    to HEAD alone, without W/ and quotes, and calls the file so."""
+    """Raises HubError if the commit is not valid, or if the tag of a file could be a path.
+
+    The client reads tags only from answers to HEAD. It removes W/ and quotes, and uses the rest as the name of a file.
+    """
     server = f"{response.request.url.scheme}://{response.request.url.netloc.decode(errors='replace').rpartition('@')[2]}"
     commit = response.headers.get(_COMMIT)
     if commit is not None:
@@ -59,4 +61,4 @@ def _check(response: Any) -> None:
     for header in (_LINKED, _TAG):
         tag = response.headers.get(header)
         if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", tag.lstrip("W/").strip('"')):
-            raise HubError(f"{server} gives a file the {header} {tag[:80]!r}, which is no plain name; do not use this server")
+            raise HubError(f"{server} gives a file the {header} {tag[:80]!r}, not a plain name; do not use this server")

@@ -1,6 +1,6 @@
-"""The one place that talks to the Hub, through `huggingface_hub`: its cache, its environment variables, its tokens.
+"""All requests to the Hub. They go through `huggingface_hub`, and use its cache, its environment variables and its tokens.
 
-What is added to it: a bound on the time that a silent server can take, and one sentence for each way to fail.
+This module adds two things: a limit on the time that a silent server can take, and one clear message for each kind of failure.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ditzoo.hub.names import is_resolvable, is_unresolved
 from ditzoo.records import Data
 
 PATIENCE = 30.0
-"""Seconds without a new byte after which a server counts as gone, unless the caller says otherwise."""
+"""The default time, in seconds, after which a server that sends no new byte counts as unreachable."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
-_REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what is there)"
+_REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what takes space)"
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 _T = TypeVar("_T")
 
 
 Advance: TypeAlias = Callable[[str, int, int], None]
-"""Told how far a download is: the file, its bytes so far, and its size in bytes (0: not known)."""
+"""A function that is called with the progress of a download: the file, the bytes so far, and its size in bytes (0: unknown)."""
 
 
 def silent(path: str, done: int, total: int) -> None:
@@ -39,11 +39,11 @@ def silent(path: str, done: int, total: int) -> None:
 
 
 class UnreachableError(HubError):
-    """No server could be asked: requests are forbidden, or nothing came from it."""
+    """No server could be reached: requests are forbidden, or the server sent nothing."""
 
 
 class Remote(Data, frozen=True, kw_only=True):
-    """What the server says of a file: the commit it is in, its size, and its SHA-256 where the server knows it."""
+    """The server's data on a file: its commit, its size in bytes, and its SHA-256. None: the server did not send it."""
 
     commit: str
     size: int | None
@@ -51,7 +51,7 @@ class Remote(Data, frozen=True, kw_only=True):
 
 
 def look_up(repo: str, path: str, *, revision: str | None, patience: float = PATIENCE) -> Remote:
-    """What the server says of `path` in `repo` at `revision` (None: the newest). Raises HubError."""
+    """The server's data on the file `path` of `repo` at `revision` (None: the newest). Raises HubError if the request fails."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     def ask(pulse: _Pulse) -> Remote:
@@ -65,7 +65,10 @@ def look_up(repo: str, path: str, *, revision: str | None, patience: float = PAT
 
 
 def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -> tuple[str, list[str]]:
-    """The commit that `revision` (None: the newest) of `repo` is, and the paths of its files. Raises HubError."""
+    """The commit of `revision` (None: the newest) in `repo`, and the paths of its files.
+
+    Raises HubError if the request fails.
+    """
     from huggingface_hub import HfApi
 
     def ask(pulse: _Pulse) -> tuple[str, list[str]]:
@@ -78,7 +81,10 @@ def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -
 def download(
     repo: str, path: str, *, commit: str, again: bool = False, patience: float = PATIENCE, advance: Advance = silent
 ) -> Path:
-    """The local path of a file in the Hub's own cache, downloaded where it is not there, or `again`. Raises HubError."""
+    """The local path of a file in the Hub's own cache. It is downloaded if it is not there, or if `again` is True.
+
+    Raises HubError if the download fails.
+    """
     from huggingface_hub import hf_hub_download
 
     def get(pulse: _Pulse) -> Path:
@@ -89,7 +95,10 @@ def download(
 
 
 def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
-    """Commits `files` (a local path or bytes for each path there) to `repo`; returns the commit. Raises HubError."""
+    """Commits `files` to `repo`, and returns the commit. Raises HubError if the upload fails.
+
+    The keys are paths in the repository, the values local paths or bytes.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
@@ -97,12 +106,12 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
     try:
         HfApi().create_repo(repo, private=private, exist_ok=True)
         return str(HfApi().create_commit(repo, operations, commit_message=message).oid)
-    except Exception as error:  # whatever it is becomes one sentence
+    except Exception as error:  # every failure becomes one clear message
         raise _translated(error, repo, PATIENCE) from error
 
 
 def cached(repo: str, path: str, *, commit: str) -> Path | None:
-    """The local path of a file that the Hub's cache already holds."""
+    """The local path of a file in the Hub's cache; None if the cache does not have it."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, path, revision=commit)
@@ -110,13 +119,13 @@ def cached(repo: str, path: str, *, commit: str) -> Path | None:
 
 
 def named_sha256(path: Path) -> str | None:
-    """The SHA-256 that a large file in the Hub's cache must have: the cache names its content by it."""
+    """The SHA-256 that the cache uses as the name of a large file's content; None for a small file."""
     name = path.resolve().name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def cache_folder() -> Path:
-    """The Hub's own cache."""
+    """The folder of the Hub's own cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -130,21 +139,26 @@ def repository_folder(repo: str) -> Path:
 
 
 def is_inside(path: Path) -> bool:
-    """Whether the file at `path`, links followed, is in the Hub's cache. The folder of a repository, and those of its snapshots
-    and contents, may be links: that is how people move them to another disk."""
+    """Whether the file at `path`, with links followed, is in the Hub's cache.
+
+    The folders of a repository, of its snapshots and of its contents may be links, because users move them to other disks.
+    """
     repository = cache_folder() / path.relative_to(cache_folder()).parts[0]
     return is_within(path, (cache_folder(), repository, repository / "blobs", repository / "snapshots"))
 
 
 def check_inside(path: Path) -> None:
-    """Raises HubError where the file at `path` is not inside the Hub's cache: see `is_inside`."""
+    """Raises HubError if the file at `path`, with links followed, is outside the Hub's cache: see `is_inside`."""
     if not is_inside(path):
-        raise HubError(f"{path} is a link to {path.resolve()}, outside of the Hub's cache; remove it, and pull again")
+        raise HubError(f"{path} is a link to {path.resolve()}, outside the Hub's cache; remove it, and pull again")
 
 
 def remove(path: Path) -> None:
-    """Deletes a file of a snapshot, and its content unless another revision has it too. Nothing outside of the Hub's cache is
-    deleted: of a link that leads out, the link alone. Raises HubError for a file whose folder is outside."""
+    """Deletes a file of a snapshot. Its content is deleted too, unless another revision links to it.
+
+    Nothing outside the Hub's cache is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of
+    the file is outside.
+    """
     check_inside(path.parent)
     target = path.parent / path.readlink() if path.is_symlink() else None
     path.unlink(missing_ok=True)
@@ -170,12 +184,15 @@ def is_offline() -> bool:
 
 
 class _AbandonedError(Exception):
-    """Ends a download that nobody waits for any more."""
+    """Raised inside a download to end it when the caller has given up waiting."""
 
 
 class _Pulse:
-    """When a call last got further. Only bytes beyond the furthest point count, so that a server that dies again and again at
-    the same place is as good as silent."""
+    """The time of the last progress of a call.
+
+    Only bytes beyond the furthest point so far count as progress. So a server that fails at the same byte each time counts as
+    silent.
+    """
 
     def __init__(self, patience: float) -> None:
         self.patience, self.deadline = patience, time.monotonic() + patience
@@ -192,14 +209,14 @@ class _Pulse:
 
 
 def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
-    """Runs `call`, again and again while it fails for want of a server, until nothing has moved for `patience` seconds.
+    """Runs `call`, and repeats it after temporary failures, until there is no progress for `patience` seconds.
 
-    It runs in a thread of its own, which is left behind when it hangs: neither a name look-up nor the client's own retries can
-    hold up the caller.
+    The call runs in a thread of its own. If it hangs, the thread is abandoned. So neither a look-up of a name nor the client's
+    own retries can block the caller.
     """
     if is_offline():
         raise UnreachableError(
-            f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids to fetch it; unset it and try again"
+            f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids downloads; unset it and try again"
         )
     if not is_resolvable(_endpoint(), patience=patience):
         raise UnreachableError(_unresolved(what))
@@ -227,7 +244,7 @@ def _attempts(
         try:
             outcome.put((call(pulse), None))
             return
-        except Exception as error:  # handed to the caller
+        except Exception as error:  # passed on to the caller
             if not _is_transient(error) or pulse.left() <= delay:
                 outcome.put((None, error))
                 return
@@ -236,7 +253,7 @@ def _attempts(
 
 
 def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
-    """A progress bar, as the client wants one, that shows nothing and passes everything on."""
+    """A class with the interface of the client's progress bar. It only reports the progress to `pulse` and `advance`."""
     from huggingface_hub.utils.tqdm import tqdm
 
     class Meter(tqdm):
@@ -253,7 +270,7 @@ def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What lies behind the errors that the client wraps around a failed request."""
+    """The original error of a failed request, without the errors that the client wraps around it."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     while isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
@@ -262,7 +279,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether the same request may succeed a moment later."""
+    """Whether the same request may succeed if it is repeated."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -275,7 +292,7 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _translated(error: BaseException, what: str, patience: float) -> Exception:
-    """The one sentence for an exception of the client, with what to do about it."""
+    """The error of ditzoo for an exception of the client. Its message says what failed and what to do."""
     from huggingface_hub import errors
 
     error = _root(error)
@@ -288,14 +305,14 @@ def _translated(error: BaseException, what: str, patience: float) -> Exception:
     if isinstance(error, errors.HfHubHTTPError):
         return HubError(_refusal(error, what))
     if isinstance(error, errors.FileMetadataError):
-        return HubError(f"{_endpoint()} does not answer like a Hub for {what}; check HF_ENDPOINT, a proxy, or a firewall")
+        return HubError(f"{_endpoint()} does not answer like a Hub for {what}; check HF_ENDPOINT, proxies and firewalls")
     if isinstance(error, OSError) and (problem := disk_problem(error, cache_folder(), remedy=_REMEDY)):
         return HubError(problem)
     return HubError(f"cannot fetch {what}: {error}")
 
 
 def _refusal(error: Any, what: str) -> str:
-    """What a server's refusal of a request means."""
+    """The message for a request that the server refused."""
     from huggingface_hub import errors
 
     status = error.response.status_code
@@ -305,16 +322,16 @@ def _refusal(error: Any, what: str) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"{_endpoint()} has no repository {what}, or it is private: check the name, or set HF_TOKEN"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{what}: the repository no longer has that revision, or never had it; name another as hf:OWNER/REPO@REVISION"
+        return f"{what}: the repository does not have that revision; name another one: hf:OWNER/REPO@REVISION"
     if isinstance(error, errors.EntryNotFoundError):
-        return f"{what}: the repository has no such file; see what it has at {_endpoint()}"
+        return f"{what}: the repository has no such file; {_endpoint()} lists its files"
     return f"{what}: {_endpoint()} refuses with HTTP status {status}; check HF_TOKEN and HF_ENDPOINT"
 
 
 def _unresolved(what: str) -> str:
     return (
         f"cannot fetch {what}: the name of {_endpoint()} cannot be looked up; check the network, DNS and HF_ENDPOINT,"
-        " or wait longer with --timeout SECONDS (a twelfth of it is for the name, and at least 2.5 s)"
+        " or wait longer with --timeout SECONDS (the look-up gets a twelfth of it, and at least 2.5 s)"
     )
 
 

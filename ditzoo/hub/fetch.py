@@ -1,4 +1,4 @@
-"""From a source on the Hub to a local folder of verified files."""
+"""Downloads the files of a source on the Hub, and verifies them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ log = logging.getLogger(__name__)
 
 
 def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> Path:
-    """The local folder that holds the files of `source`, each at its path, downloaded where need be, and verified.
+    """The local folder with the files of `source`, each at its path. Missing files are downloaded, and every file is verified.
 
-    A file is held to the size and the SHA-256 of the source, else to those of the first time it was fetched. Raises HubError,
-    with what to do, where that cannot be; `patience` bounds, in seconds, how long a server may be silent.
+    A file must have the size and the SHA-256 that `source` states. If `source` states none, it must have those of its first
+    download. `patience` is how many seconds a server may be silent. Raises HubError if a file cannot be downloaded or is
+    damaged; the message says what to do.
     """
     with disk_errors(cache_dir(), raises=HubError):
         return _root(resolve(source, patience=patience, advance=advance)[1])
 
 
 def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> tuple[OnHub, dict[str, Path]]:
-    """`fetch`, but returns the source with its commit, sizes and checksums filled in, and the local path of each file.
+    """Like `fetch`, but returns the source with its commit, sizes and checksums, and the local path of each file.
 
-    Where no server can be asked, the newest revision is the one that the Hub's cache has: see `ditzoo.hub.offline`.
+    If no server can be reached, the newest revision is taken from the Hub's cache: see `ditzoo.hub.offline`.
     """
     known = source.revision or pins.read(source.repo).newest
     commit, is_newest = (known, source.revision is None) if known else _newest(source, patience=patience)
@@ -43,8 +44,11 @@ def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = sil
 
 
 def _newest(source: OnHub, *, patience: float) -> tuple[str, bool]:
-    """The newest commit of a source's repository, and True, as the server says; without one, what the Hub's cache has, and
-    False, so that a later pull asks again."""
+    """The newest commit of a source's repository, and whether it comes from the server.
+
+    If no server can be reached, the commit comes from the Hub's cache. Such a commit is not recorded as the newest, so a later
+    pull asks the server again.
+    """
     paths = [file.path for file in source.files]
     try:
         return client.look_up(source.repo, paths[0], revision=None, patience=patience).commit, True
@@ -52,39 +56,39 @@ def _newest(source: OnHub, *, patience: float) -> tuple[str, bool]:
         commit = offline.find_revision(source.repo, None, paths)
         if commit is None:
             raise
-    log.warning("%s: no server can be asked; took the revision %s, which is in the Hub's cache", source.repo, commit)
+    log.warning("%s: no server can be reached; using revision %s from the Hub's cache", source.repo, commit)
     return commit, False
 
 
 def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:
-    """The path of a file, and what is known of it then. Damaged: fetched again once."""
+    """The local path of a verified file, and its record with size and checksum. A damaged file is downloaded again once."""
     expected = _expected(source, file, commit)
     path = client.cached(source.repo, file.path, commit=commit)
-    if path is not None and expected.sha256 is None:  # somebody else's download
+    if path is not None and expected.sha256 is None:  # another program downloaded it
         expected = msgspec.structs.replace(expected, sha256=client.named_sha256(path))
-    if path is None and expected.sha256 is not None and len(source.files) == 1:  # the same content of another revision
+    if path is None and expected.sha256 is not None and len(source.files) == 1:  # another revision may have the same content
         path = offline.same_content(source.repo, file.path, expected.sha256)
     if path is None:
         expected = _announced(source, expected, commit, patience=patience)
         path = client.download(source.repo, file.path, commit=commit, patience=patience, advance=advance)
     problem, found = _check(path, expected)
     if problem:
-        log.warning("%s of %s is damaged: %s; fetching it again", file.path, source.repo, problem)
+        log.warning("%s of %s is damaged: %s; downloading it again", file.path, source.repo, problem)
         path = client.download(source.repo, file.path, commit=commit, again=True, patience=patience, advance=advance)
         problem, found = _check(path, expected)
     if problem:
-        raise HubError(f"{file.path} of {source.repo} came damaged twice: {problem}; {_remedy(source, commit)}")
+        raise HubError(f"{file.path} of {source.repo} was damaged in both downloads: {problem}; {_remedy(source, commit)}")
     return path, found
 
 
 def _expected(source: OnHub, file: File, commit: str) -> File:
-    """What the card says of a file, filled up with what was recorded when it was first fetched."""
+    """The size and checksum that the card states for a file. What the card does not state comes from the first download."""
     recorded = pins.read(source.repo).file(commit, file.path)
     return File(path=file.path, size=file.size or recorded.size, sha256=file.sha256 or recorded.sha256)
 
 
 def _announced(source: OnHub, expected: File, commit: str, *, patience: float) -> File:
-    """`expected`, filled up with what the server says; raises HubError, before any download, where the two differ."""
+    """`expected`, with its unknown fields taken from the server. Raises HubError, before any download, if the two differ."""
     try:
         remote = client.look_up(source.repo, expected.path, revision=commit, patience=patience)
     except client.UnreachableError as error:
@@ -92,18 +96,18 @@ def _announced(source: OnHub, expected: File, commit: str, *, patience: float) -
         if not here:
             raise
         others = ", ".join(f"`ditzoo pull hf:{source.repo}@{each}`" for each in here)
-        raise client.UnreachableError(f"{error}; what the Hub's cache has is of another revision: {others}") from error
+        raise client.UnreachableError(f"{error}; the Hub's cache has the file of another revision: {others}") from error
     for name, want, offer in (("size", expected.size, remote.size), ("sha256", expected.sha256, remote.sha256)):
         if None not in (want, offer) and want != offer:
             raise HubError(
-                f"the server's {expected.path} of {source.repo} is not the one expected: its {name} is {offer}, not {want};"
+                f"{expected.path} of {source.repo} on the server is not the expected file: its {name} is {offer}, not {want};"
                 f" {_remedy(source, commit)}"
             )
     return File(path=expected.path, size=expected.size or remote.size, sha256=expected.sha256 or remote.sha256)
 
 
 def _check(path: Path, expected: File) -> tuple[str, File]:
-    """What is wrong with a file, "" if nothing; and its true size and checksum."""
+    """What is wrong with a file ("" if nothing is), and the record of its actual size and checksum."""
     client.check_inside(path)
     size = path.stat().st_size
     if expected.size not in (None, size):
@@ -118,12 +122,12 @@ def _remedy(source: OnHub, commit: str) -> str:
     if source.verified:
         return "do not use it; try another mirror (HF_ENDPOINT)"
     return (
-        "what the card expects is stated by third parties and may be wrong: if you trust this server,"
-        f" `ditzoo pull hf:{source.repo}@{commit}` takes what it has"
+        "the card's value comes from a third party and may be wrong; if you trust this server,"
+        f" `ditzoo pull hf:{source.repo}@{commit}` takes the file as it is"
     )
 
 
 def _root(paths: dict[str, Path]) -> Path:
-    """The folder below which every file lies at its path."""
+    """The folder that the files' paths are relative to."""
     path, local = next(iter(paths.items()))
     return local.parents[path.count("/")]

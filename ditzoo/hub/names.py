@@ -1,4 +1,4 @@
-"""Whether the server's name can be looked up at all: without that, waiting and trying again helps nobody."""
+"""Checks whether the server's name can be looked up. If it cannot, repeating a request does not help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 _SHARE, _LEAST = 12, 2.5
-"""The part of the patience with a server that a look-up of its name gets, and the least that it gets, in seconds."""
+"""A look-up of a name may take one twelfth of the patience with a server, and at least 2.5 seconds."""
 
 
 def is_unresolved(error: BaseException | None) -> bool:
@@ -23,9 +23,9 @@ def is_unresolved(error: BaseException | None) -> bool:
 
 
 def is_resolvable(url: str, *, patience: float) -> bool:
-    """Whether the name of the server at `url` can be looked up in a twelfth of `patience`, or in 2.5 seconds.
+    """Whether the name of the server at `url` can be looked up within a twelfth of `patience`, or within 2.5 seconds if longer.
 
-    A proxy looks names up itself, so behind one every name counts as resolvable; so do addresses.
+    IP addresses count as resolvable. So does every name if there is a proxy, because a proxy looks names up itself.
     """
     host = urlsplit(url).hostname or ""
     with suppress(ValueError):
@@ -41,6 +41,6 @@ def is_resolvable(url: str, *, patience: float) -> bool:
             found.set()
         ended.set()
 
-    threading.Thread(target=look_up, daemon=True).start()  # left behind where it hangs
+    threading.Thread(target=look_up, daemon=True).start()  # abandoned if it hangs
     ended.wait(max(_LEAST, patience / _SHARE))
     return found.is_set()

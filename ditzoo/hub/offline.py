@@ -1,4 +1,4 @@
-"""What the Hub's cache on this disk holds, for when no server can be asked: the revisions of a repository, and their files."""
+"""The revisions and files in the Hub's cache on this disk. They are used if no server can be reached."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MAIN = "main"
 
 
 def find_revision(repo: str, revision: str | None, paths: Iterable[str] = ()) -> str | None:
-    """The commit of `revision` in the Hub's cache that has all those files, or None.
+    """The commit of `revision` if the Hub's cache has all files `paths` of it, else None.
 
-    `revision` is a commit, or a branch as it was when it was downloaded last. Without one it is main, else the only commit that
-    is there. Raises HubError, with the commits, where there are several and none is main.
+    `revision` is a commit, or a branch at the time of its last download. If it is None, the branch main is used, else the only
+    commit in the cache. Raises HubError, with the commits, if there are several and none is main.
     """
     wanted = list(paths)
     if revision is not None:
@@ -27,23 +27,25 @@ def find_revision(repo: str, revision: str | None, paths: Iterable[str] = ()) ->
     commits = [commit for commit in commits_of(repo) if _has(repo, commit, wanted)]
     if len(commits) > 1:
         references = ", ".join(f"hf:{repo}@{commit}" for commit in commits)
-        raise HubError(f"the Hub's cache has several revisions of {repo}, and does not say which is the newest: {references}")
+        raise HubError(
+            f"the Hub's cache has several revisions of {repo}, and the newest is unknown; name one of them: {references}"
+        )
     return commits[0] if commits else None
 
 
 def commits_of(repo: str) -> list[str]:
-    """The commits of a repository that the Hub's cache has files of."""
+    """The commits of a repository in the Hub's cache."""
     return sorted(path.name for path in (client.repository_folder(repo) / "snapshots").glob("*") if is_commit(path.name))
 
 
 def files_of(repo: str, commit: str) -> list[str]:
-    """The paths of the files that the Hub's cache has of a commit."""
+    """The paths of a commit's files in the Hub's cache."""
     snapshot = _snapshot(repo, commit)
     return sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file())
 
 
 def same_content(repo: str, path: str, digest: str) -> Path | None:
-    """The file at that path, of any commit, whose content the Hub's cache names by that SHA-256; None where there is none."""
+    """The local file at `path` of any commit whose content has the SHA-256 `digest`; None if the cache has no such file."""
     for commit in commits_of(repo):
         found = client.cached(repo, path, commit=commit)
         if found is not None and client.named_sha256(found) == digest:
@@ -61,7 +63,7 @@ def _has(repo: str, commit: str, paths: list[str]) -> bool:
 
 
 def _named(repo: str, branch: str) -> str | None:
-    """The commit that a branch was when something of it was downloaded last."""
+    """The commit of a branch at the time of its last download; None if the cache does not know the branch."""
     reference = client.repository_folder(repo) / "refs" / branch
     return reference.read_text().strip() if reference.is_file() else None
 

@@ -1,6 +1,6 @@
-"""Pins: the revisions and checksums that the first pull found and no card states. Every later pull is held to them.
+"""Pins: the revisions and checksums of the first pull, for what no card states. Every later pull must find the same.
 
-One JSON file for each repository, in ditzoo's cache.
+There is one JSON file for each repository, in ditzoo's cache.
 """
 
 from __future__ import annotations
@@ -17,34 +17,38 @@ from ditzoo.zoo.card import File
 
 
 class Pins(Data, frozen=True, kw_only=True):
-    """The commit that "the newest revision" was on the first pull, and the files that were seen, by commit and path."""
+    """The pins of one repository.
+
+    `newest` is the commit that was the newest revision at the first pull. `files` are the files that were downloaded, by commit
+    and path.
+    """
 
     newest: str | None = None
     files: dict[str, dict[str, File]] = msgspec.field(default_factory=dict)
 
     def file(self, commit: str, path: str) -> File:
-        """What is recorded of a file; only its path, if nothing is."""
+        """The record of a file. If there is none, the result has the path only."""
         return self.files.get(commit, {}).get(path, File(path=path))
 
     def adding(self, commit: str, file: File, *, newest: bool) -> Pins:
-        """These pins and one more file; `newest` says that its commit is what the newest revision was found to be."""
+        """These pins and one more file. With `newest`, the commit of the file becomes the newest revision."""
         files = {**self.files, commit: {**self.files.get(commit, {}), file.path: file}}
         return Pins(newest=commit if newest else self.newest, files=files)
 
 
 def read(repo: str) -> Pins:
-    """The pins of a repository; raises HubError where their file is damaged."""
+    """The pins of a repository. Raises HubError if their file is damaged."""
     path = _path(repo)
     try:
         return from_json(path.read_bytes(), Pins)
     except FileNotFoundError:
         return Pins()
     except ValueError as error:
-        raise HubError(f"{path} is damaged: {error}; delete it, and the next pull writes it anew") from error
+        raise HubError(f"{path} is damaged: {error}; delete it, and the next pull writes it again") from error
 
 
 def write(repo: str, pins: Pins) -> None:
-    """Writes the pins of a repository, whole or not at all."""
+    """Writes the pins of a repository. The file is replaced in one step."""
     path = _path(repo)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as scratch:
@@ -52,7 +56,7 @@ def write(repo: str, pins: Pins) -> None:
 
 
 def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
-    """Records a file that was verified. If it is recorded already, nothing is written: the cache may be read-only."""
+    """Records a verified file. Nothing is written if it is recorded already, because the cache may be read-only."""
     pins = read(repo)
     if pins.adding(commit, file, newest=newest) == pins:
         return
@@ -61,7 +65,7 @@ def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
 
 
 def forget_newest(repo: str) -> None:
-    """Makes the next pull resolve the newest revision again."""
+    """Forgets the newest revision, so that the next pull asks the server for it."""
     with lock_named(f"pins {repo}"):
         write(repo, msgspec.structs.replace(read(repo), newest=None))
 

@@ -1,1 +1,1 @@
-"""TODO ditzoo.measure."""
+"""Measurements: image metrics, parity between backends, bisection of differences, benchmarks, and the reports of them."""

@@ -22,13 +22,13 @@ from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
-from ditzoo.sampling.condition import class_condition
+from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
+from ditzoo.sampling.sizes import common_shape, latent_shape
 from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card
-
-"""Of a weight, in the precisions of `Ceilings`."""
+from ditzoo.zoo.sizes import Size
 
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -97,13 +97,16 @@ class Bench(Data, frozen=True, kw_only=True):
         return work, read
 
 
-def count_multiply_adds(card: Card) -> int | None:
-    """The multiply-adds of one evaluation of a card's network on one image; None without torch, which counts them."""
+def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
+    """The multiply-adds of one evaluation of a card's network on one image; None without torch, which counts them.
+
+    `size` is the height and width of the latents, by default those of training.
+    """
     try:
         from ditzoo.measure.operations import multiply_adds
     except ModuleNotFoundError:
         return None
-    return multiply_adds(card.backbone)
+    return multiply_adds(card.backbone, size=size)
 
 
 def run(
@@ -113,24 +116,30 @@ def run(
     batches: Sequence[int],
     repeats: int = 10,
     warmup: int = 2,
+    size: Size | None = None,
+    text: Condition | None = None,
     multiply_adds: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Bench:
     """Measures every backend at every batch size; `advance` is called after each round of one evaluation a backend.
 
-    `multiply_adds` is what one image's evaluation takes (`count_multiply_adds`). Raises UsageError for no backend, a batch or a
-    number of repeats below 1, or backends of different models.
+    `size` is the height and width of the latents, by default those of training, or of a backend that takes no others. `text` is
+    the condition of one prompt, for models that take text. `multiply_adds` is what one image's evaluation takes
+    (`count_multiply_adds`). Raises UsageError for no backend, a batch or a number of repeats below 1, backends of different
+    models, or a size that a backend does not take.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
-        loaded = [_load(stack, opener, plan) for opener in openers]
+        loaded = [_load(stack, opener, plan, size, text) for opener in openers]
         backends = [entry[0] for entry in loaded]
         if any(backend.card != backends[0].card for backend in backends):
             raise UsageError("these backends run different models; compare one model with itself")
         halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
         measurements = []
+        height, width = (latent_shape(backends[0], size) if size else common_shape(*backends))[1:]
         for batch in batches:
-            spreads, outputs = _take_turns(backends, plan, batch=batch, repeats=repeats, warmup=warmup, advance=advance)
+            inputs = [_inputs(backend, plan, batch, (height, width), text) for backend in backends]
+            spreads, outputs = _take_turns(backends, inputs, repeats=repeats, warmup=warmup, advance=advance)
             work = None if multiply_adds is None else multiply_adds * batch * halves
             for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
                 error = relative_l2(output, outputs[0])
@@ -155,16 +164,16 @@ class _Costs(msgspec.Struct, frozen=True, kw_only=True):
     device_memory: int | None
 
 
-def _load(stack: ExitStack, opener: Opener, plan: Plan) -> tuple[Backend, _Costs]:
+def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text: Condition | None) -> tuple[Backend, _Costs]:
     """Opens a backend and draws one image, with what that took."""
     before = _reset_peak()
     started = time.perf_counter()
     backend = stack.enter_context(opener())
     load = time.perf_counter() - started
-    classes = [0] if backend.card.number_of_classes else None
-    condition = class_condition(backend.card, classes) if classes else None
-    timed = TimedBackend(backend)
-    first = seconds(lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition)])
+    timed, condition = TimedBackend(backend), _condition(backend.card, 1, text)
+    first = seconds(
+        lambda: [timed.numpy(step.x) for step in sample_steps(timed, plan, count=1, condition=condition, size=size)]
+    )
     peak = _peak()
     used = None if before is None or peak is None else peak - before
     overhead = 1 - timed.seconds / first
@@ -173,15 +182,13 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan) -> tuple[Backend, _Costs
 
 def _take_turns(
     backends: Sequence[Backend],
-    plan: Plan,
+    inputs: Sequence[Mapping[str, Array]],
     *,
-    batch: int,
     repeats: int,
     warmup: int,
     advance: Callable[[], object],
 ) -> tuple[list[Spread], list[Floats]]:
-    """A, B, A, B ...: the seconds of one evaluation in the middle of the plan, for each backend, and what it gives."""
-    inputs = [_inputs(backend, plan, batch) for backend in backends]
+    """A, B, A, B ...: the seconds of one evaluation, for each backend with its inputs, and what it gives."""
     outputs: list[Floats] = [np.empty(0)] * len(backends)
     timings: list[list[float]] = [[] for _ in backends]
     for turn in range(warmup + repeats):
@@ -195,15 +202,22 @@ def _take_turns(
     return [_spread(values) for values in timings], outputs
 
 
-def _inputs(backend: Backend, plan: Plan, batch: int) -> Mapping[str, Array]:
+def _inputs(backend: Backend, plan: Plan, batch: int, size: Size, text: Condition | None) -> Mapping[str, Array]:
     """The inputs of the evaluation in the middle of the plan, on the backend's device."""
-    card = backend.card
-    x = np.stack([gaussian(0, image, 0, card.backbone.latent_shape) for image in range(batch)])
-    count, row = card.number_of_classes, plan.rows[len(plan.rows) // 2]
-    condition = class_condition(card, [i % count for i in range(batch)]) if count else None
+    shape, row = latent_shape(backend, size), plan.rows[len(plan.rows) // 2]
+    x = np.stack([gaussian(0, image, 0, shape) for image in range(batch)])
+    condition = _condition(backend.card, batch, text)
     if condition is not None and row.guidance == 1:
         condition = msgspec.structs.replace(condition, null=None)
     return fitted(backend, evaluation_inputs(x, row, condition))
+
+
+def _condition(card: Card, batch: int, text: Condition | None) -> Condition | None:
+    """What a batch of images shows: the classes in turn, or the text in all of them."""
+    if text is not None:
+        return msgspec.structs.replace(text, values=np.repeat(text.values[:1], batch, axis=0))
+    count = card.number_of_classes
+    return class_condition(card, [i % count for i in range(batch)]) if count else None
 
 
 def _measurement(

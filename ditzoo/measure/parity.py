@@ -10,14 +10,15 @@ import numpy as np
 from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, UsageError, check_type
 from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
-from ditzoo.pictures.decode import pixel_values
+from ditzoo.pictures.decode import open_decoder, pixel_values
 from ditzoo.plan.table import Plan, Row
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import check_backend, check_request, evaluation_inputs, fitted, predictor, states_of
 from ditzoo.sampling.noise import Floats, Noise, noise_of
-from ditzoo.specs import PRECISION_TRAITS, Precision, Tolerance
+from ditzoo.sampling.sizes import common_shape
+from ditzoo.specs import PRECISION_TRAITS, TF32_TOLERANCE, Arithmetic, Precision, Tolerance
 from ditzoo.zoo.card import Card
 
 TIMES, LATENTS = 5, 4
@@ -25,7 +26,11 @@ TIMES, LATENTS = 5, 4
 was asked for is tried on all of them."""
 
 
-TOLERANCES: dict[Precision, Tolerance] = {name: traits.tolerance for name, traits in PRECISION_TRAITS.items()}
+TOLERANCES: dict[Arithmetic, Tolerance] = {
+    **{name: traits.tolerance for name, traits in PRECISION_TRAITS.items()},
+    "tf32": TF32_TOLERANCE,
+}
+"""What passes as parity with fp32, for each precision, and for fp32 on a GPU that computes it in TF32."""
 
 
 class LabelError(Data, frozen=True, kw_only=True):
@@ -99,11 +104,13 @@ class Report(Data, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A report, and the final latents [N, C, H, W] that it is about."""
+    """A report, the final latents [N, C, h, w] that it is about, and their pixel values [N, H, W, channels] from 0 to 255."""
 
     report: Report
     reference: Floats
     candidate: Floats
+    reference_pixels: Floats
+    candidate_pixels: Floats
 
 
 class SamplingTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +144,9 @@ def compare(
 ) -> Comparison:
     """Samples the same images on both backends, and evaluates both networks on latents of the reference's trajectory.
 
-    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. `advance`
-    is called after each step. Raises UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
+    The images are one for each of `classes`, or for each value of `condition`, or `count` of an unconditional model. Their size
+    is the one that both backends take, and that of training if both take any. `advance` is called after each step. Raises
+    UsageError for fewer than 1 times or backends that cannot be compared; see also `follow`.
     """
     check_backend("reference", reference)
     check_backend("candidate", candidate)
@@ -149,11 +157,18 @@ def compare(
     check_request(count=count, batch=count, seed=seed)
     check_comparable(reference, candidate)
     rows = compared_rows(plan, times)
-    noise = noise_of(seed, range(count), reference.card.backbone.latent_shape)
+    noise = noise_of(seed, range(count), common_shape(reference, candidate))
     work = SamplingTask(plan=plan, condition=condition, noise=noise)
     ours, theirs = (follow(backend, work, advance=advance) for backend in (reference, candidate))
     forward = forward_errors(reference, candidate, work, ours, rows=rows)
-    return measure(reference.card, ours, theirs, work, forward=forward, tolerance=tolerance)
+    decoder = open_decoder(reference.card)
+    pixels = [pixel_values(reference.card, drawn.states[-1], decoder=decoder) for drawn in (ours, theirs)]
+    return measure(reference.card, ours, theirs, work, pixels=pixels, forward=forward, tolerance=tolerance)
+
+
+def arithmetic(backend: Backend) -> Arithmetic:
+    """What a backend computes in, by the names of `TOLERANCES`."""
+    return "tf32" if backend.tf32 else backend.precision
 
 
 def check_comparable(reference: Backend, candidate: Backend) -> None:
@@ -205,14 +220,17 @@ def measure(
     candidate: SampledStates,
     work: SamplingTask,
     *,
+    pixels: Sequence[Floats],
     forward: tuple[ForwardError, ...] = (),
     tolerance: Tolerance,
 ) -> Comparison:
-    """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture."""
+    """Holds what was drawn against the reference, state by state as far as they are known, and picture by picture.
+
+    `pixels` are the pixel values of the final latents, the reference's first.
+    """
     known = min(len(candidate.states), len(work.plan.rows))
-    last = [drawn.states[-1] for drawn in (reference, candidate)]
-    pixels = [pixel_values(card, latents) for latents in reversed(last)]
-    distance, why = lpips_or_why_not(*pixels)
+    ours, theirs = pixels
+    distance, why = lpips_or_why_not(theirs, ours)
     report = Report(
         model=card.name,
         reference=reference.name,
@@ -220,16 +238,22 @@ def measure(
         precision=candidate.precision,
         solver=work.plan.solver,
         steps=len(work.plan.rows),
-        images=len(last[0]),
+        images=len(ours),
         forward=forward,
         drift=tuple(relative_l2(b, a) for a, b in zip(reference.states[-known:], candidate.states[-known:], strict=True)),
-        psnr=psnr(*pixels),
-        ssim=ssim(*pixels),
+        psnr=psnr(theirs, ours),
+        ssim=ssim(theirs, ours),
         lpips=distance,
         no_lpips=why,
         tolerance=tolerance,
     )
-    return Comparison(report=report, reference=last[0], candidate=last[1])
+    return Comparison(
+        report=report,
+        reference=reference.states[-1],
+        candidate=candidate.states[-1],
+        reference_pixels=ours,
+        candidate_pixels=theirs,
+    )
 
 
 def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Row, x: Floats) -> ForwardError:

@@ -14,15 +14,19 @@ from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import (
     TOLERANCES,
     Comparison,
+    ForwardError,
     SampledStates,
     SamplingTask,
+    arithmetic,
     check_comparable,
     follow,
     forward_errors,
     measure,
 )
+from ditzoo.pictures.decode import Decoder, pixel_values
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import Precision, Tolerance
+from ditzoo.sampling.sizes import latent_shape
+from ditzoo.specs import Arithmetic, Tolerance
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Backend]]
 """What opens a backend."""
@@ -61,16 +65,18 @@ def run_parity(
     task: SamplingTask,
     *,
     rows: Sequence[int],
+    decoder: Decoder,
     recorded: SampledStates | None = None,
-    tolerances: Mapping[Precision, Tolerance] = TOLERANCES,
+    tolerances: Mapping[Arithmetic, Tolerance] = TOLERANCES,
     bisect: Bisect | None = None,
     display: Display = SILENT,
 ) -> ParityRun:
     """Compares every backend but the first with the first, and what was `recorded` elsewhere too. All are open at once.
 
-    The reference draws its images once; single evaluations are compared at `rows` of the plan. `bisect` also finds where each
-    backend departs from the reference by more than its forward tolerance. Raises UsageError for no backend and for backends
-    that cannot be compared, and BackendError for a number that is not finite.
+    The reference draws its images once; single evaluations are compared at `rows` of the plan. `decoder` makes the images of
+    all latents. `bisect` also finds where each backend departs from the reference by more than its forward tolerance. Raises
+    UsageError for no backend, for backends that cannot be compared, and for one that does not take latents of the size of the
+    task's noise; and BackendError for a number that is not finite.
     """
     if not openers:
         raise UsageError("say at least one backend: the reference")
@@ -78,25 +84,37 @@ def run_parity(
         reference, *candidates = [stack.enter_context(opener()) for opener in openers]
         for candidate in candidates:
             check_comparable(reference, candidate)
+        _check_size(task, reference, *candidates)
         ours = _follow(reference, task, display)
+        images = pixel_values(reference.card, ours.states[-1], decoder=decoder)
+
+        def compared(theirs: SampledStates, limits: Tolerance, forward: tuple[ForwardError, ...] = ()) -> Comparison:
+            pixels = images, pixel_values(reference.card, theirs.states[-1], decoder=decoder)
+            return measure(reference.card, ours, theirs, task, pixels=pixels, forward=forward, tolerance=limits)
+
         bisections = []
         for candidate in candidates:
             if bisect is not None:
-                limit = tolerances[candidate.precision].forward
+                limit = tolerances[arithmetic(candidate)].forward
                 bisections.append(_bisect(bisect, reference, candidate, task, ours, rows, limit, display))
         comparisons = []
         for candidate in candidates:
             theirs = _follow(candidate, task, display)
             forward = forward_errors(reference, candidate, task, ours, rows=rows)
-            limits = tolerances[candidate.precision]
-            comparisons.append(measure(reference.card, ours, theirs, task, forward=forward, tolerance=limits))
+            comparisons.append(compared(theirs, tolerances[arithmetic(candidate)], forward))
         if recorded is not None:
-            limits = tolerances[recorded.precision]
-            comparisons.append(measure(reference.card, ours, recorded, task, tolerance=limits))
+            comparisons.append(compared(recorded, tolerances[recorded.precision]))
     return ParityRun(comparisons=tuple(comparisons), bisections=tuple(bisections))
 
 
-def limits_of(limits: str | Mapping[str, float] | None) -> dict[Precision, Tolerance]:
+def _check_size(task: SamplingTask, *backends: Backend) -> None:
+    """Raises UsageError for a backend that does not take latents of the size of the task's noise."""
+    height, width = task.noise(0).shape[2:]
+    for backend in backends:
+        latent_shape(backend, (height, width))
+
+
+def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tolerance]:
     """The tolerances of every precision, with other `limits`: a text such as "forward=1e-4,psnr=50", or numbers by name.
 
     Raises UsageError for a limit that does not exist, and for a value that is not a number.

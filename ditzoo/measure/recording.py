@@ -26,6 +26,7 @@ from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
 from ditzoo.sampling.request import SampleRequest
 from ditzoo.specs import PRECISIONS, Precision
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, check_size, own_size
 
 NAMES = ("latents", "states", "noise", "draws", "seed", "first", "classes", "prompts", "plan", "model", "precision")
 
@@ -103,6 +104,11 @@ class _Entries:
             raise _EntryError(f"{name} has NaN or infinity, first at {place} of [{', '.join(map(str, shape))}]")
         return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
 
+    def size(self, name: str) -> Size | None:
+        """The last two axes of an array of latents, if it has them."""
+        shape = self._arrays[name].shape
+        return (shape[-2], shape[-1]) if len(shape) > 3 else None
+
     def integers(self, name: str, shape: tuple[int, ...]) -> list[int]:
         array = self._arrays[name]
         if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
@@ -146,7 +152,7 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
     check_plan(card, plan)
     if ("latents" in entries) == ("states" in entries):
         raise _EntryError("it must have either latents [N, C, H, W] or states [S + 1, N, C, H, W]")
-    latent, steps = card.backbone.latent_shape, len(plan.rows)
+    latent, steps = (card.backbone.latent_shape[0], *_size(entries, card)), len(plan.rows)
     if "latents" in entries:
         states = entries.floats("latents", ("N", *latent))[None]
     else:
@@ -157,9 +163,28 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
         raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the plan's initial")
     return Recording(
         drawn=SampledStates(name=path.name, precision=_precision(entries), states=tuple(states)),
-        request=SampleRequest(model=card.name, plan=plan, seed=0, count=count, **_shown(entries, card, count)),
+        request=SampleRequest(
+            model=card.name,
+            plan=plan,
+            seed=0,
+            count=count,
+            size=msgspec.UNSET if latent[1:] == own_size(card) else latent[1:],
+            **_shown(entries, card, count),
+        ),
         noise=noise,
     )
+
+
+def _size(entries: _Entries, card: Card) -> Size:
+    """Height and width of the latents: for a network that takes other sizes than that of training, those of the file."""
+    size = entries.size("latents" if "latents" in entries else "states")
+    if size is None or not card.backbone.resizable:
+        return own_size(card)
+    try:
+        check_size(card, size)
+    except UsageError as error:
+        raise _EntryError(str(error)) from error
+    return size
 
 
 def _plan(entries: _Entries, given: Plan | None) -> Plan:

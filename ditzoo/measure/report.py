@@ -14,7 +14,6 @@ from PIL import Image
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import Comparison, ForwardError, Report
 from ditzoo.measure.plots import block_chart, heat_map, histogram, line_chart, svg
-from ditzoo.pictures.decode import decode, pixel_values
 from ditzoo.pictures.sheets import contact_sheet
 from ditzoo.zoo.card import Card
 
@@ -49,7 +48,7 @@ def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bis
         svg(_drift(reports)),
         svg(_forward(reports)) if any(report.forward for report in reports) else "",
         "</div>",
-        *(_section(card, comparison) for comparison in comparisons),
+        *map(_section, comparisons),
         *map(_block_by_block, bisections),
     ]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
@@ -83,10 +82,10 @@ def _table(reports: Sequence[Report]) -> str:
     return f"<table>{''.join(rows)}</table>{''.join(f'<p>No LPIPS: {escape(why)}.</p>' for why in absent)}"
 
 
-def _section(card: Card, comparison: Comparison) -> str:
+def _section(comparison: Comparison) -> str:
     """One comparison: what its numbers mean, the pictures, and where they differ."""
     report = comparison.report
-    first, second = (pixel_values(card, latents) for latents in (comparison.reference, comparison.candidate))
+    first, second = comparison.reference_pixels, comparison.candidate_pixels
     difference = np.abs(second - first)
     largest = float(difference.max())
     gain = 255 / largest if largest else 1.0
@@ -94,8 +93,8 @@ def _section(card: Card, comparison: Comparison) -> str:
     return "".join(
         [
             f"<h2>{escape(report.candidate)}</h2><p>{escape(_meaning(report, largest))}</p>",
-            _figure(decode(card, comparison.reference), f"{report.reference} (the reference)"),
-            _figure(decode(card, comparison.candidate), report.candidate),
+            _figure(first.astype(np.uint8), f"{report.reference} (the reference)"),
+            _figure(second.astype(np.uint8), report.candidate),
             _figure(amplified, f"their difference, {gain:.3g} times as bright as it is"),
             '<div class="plots">',
             svg(histogram(difference.ravel(), title="Differences of pixels", x_label="of 255")),

@@ -19,6 +19,7 @@ from ditzoo.measure.recording import read_recording
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model.opening import open_model
 from ditzoo.model_names import ModelLike, find_model
+from ditzoo.pictures.decode import open_decoder
 from ditzoo.pictures.draw import condition_of
 from ditzoo.plan.make import choose_plan
 from ditzoo.plan.table import Plan
@@ -27,6 +28,7 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.noise import noise_of
 from ditzoo.sampling.request import SampleRequest, make_request
+from ditzoo.sampling.sizes import check_model_size, choose_size
 from ditzoo.specs import Device
 from ditzoo.weights.catalogue import card_of
 from ditzoo.zoo.card import Card
@@ -47,6 +49,7 @@ def parity(
     steps: int | None = None,
     guidance: float | None = None,
     plan: Plan | str | os.PathLike[str] | None = None,
+    resolution: str | int | None = None,
     seed: int = 0,
     times: int = TIMES,
     device: Device | str = "cpu",
@@ -59,28 +62,33 @@ def parity(
 
     `backends` has the reference first, as "torch,onnxruntime:int8" or as a list. `exact` puts torch in float64 before them.
     `against` also compares diffusers' own network ("diffusers", with options as any backend), or the latents in an .npz file
-    that another system drew, which then says what was drawn. `classes`, `prompts`, `solver`, `steps`, `guidance`, `plan` and
-    `seed` are those of `Model.sample`; `times` is at how many timesteps single evaluations are compared. `tolerance` sets other
-    limits, as "forward=1e-4,psnr=50" or by name. `bisect` also finds the first block and operation beyond the tolerance.
-    Raises UsageError for what cannot be compared, and BackendError for a number that is not finite.
+    that another system drew, which then says what was drawn. `classes`, `prompts`, `solver`, `steps`, `guidance`, `plan`,
+    `resolution` and `seed` are those of `Model.sample`; `times` is at how many timesteps single evaluations are compared.
+    `tolerance` sets other limits, as "forward=1e-4,psnr=50" or by name. `bisect` also finds the first block and operation
+    beyond the tolerance. Raises UsageError for what cannot be compared, and BackendError for a number that is not finite.
     """
     found = find_model(model)
     card = card_of(found)
     specs, file = contestants(backends, against, exact=exact, bisect=bisect)
     recording = None
     if file is None:
-        chosen = choose_plan(card, plan, solver=solver, steps=steps, guidance=guidance)
-        request = make_request(card, chosen, classes=classes, prompts=prompts, seed=seed)
-        noise = noise_of(request.seed, range(request.count), card.backbone.latent_shape)
+        chosen = choose_plan(found, plan, solver=solver, steps=steps, guidance=guidance)
+        size = choose_size(found, resolution)
+        request = make_request(card, chosen, classes=classes, prompts=prompts, seed=seed, size=size)
+        noise = noise_of(request.seed, range(request.count), (card.backbone.latent_shape[0], *size))
     else:
-        _check_alone(file, {"classes": classes, "prompts": prompts, "solver": solver, "steps": steps, "guidance": guidance})
+        given = {"classes": classes, "prompts": prompts, "solver": solver, "steps": steps, "guidance": guidance}
+        _check_alone(file, {**given, "resolution": resolution})
         recording = read_recording(file, card, plan=None if plan is None else choose_plan(card, plan))
         request, noise = recording.request, recording.noise
+        size = request.latent_size(card)
+        check_model_size(found, size)
     rows, tolerances = compared_rows(request.plan, times), limits_of(tolerance)
     return run_parity(
-        [partial(open_model, found, spec, device=device, threads=threads, display=display) for spec in specs],
-        SamplingTask(plan=request.plan, condition=_condition(found, request, display), noise=noise),
+        [partial(open_model, found, spec, device=device, threads=threads, size=size, display=display) for spec in specs],
+        SamplingTask(plan=request.plan, condition=_condition(found, request, device, display), noise=noise),
         rows=rows,
+        decoder=open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` checks it
         recorded=None if recording is None else recording.drawn,
         tolerances=tolerances,
         bisect=bisect_with_exporter if bisect else None,
@@ -140,9 +148,9 @@ def bisect_with_exporter(
     return bisect(reference, candidate, evaluations(drawn, task, rows=rows), tolerance=tolerance)
 
 
-def _condition(model: Card | Bundle, request: SampleRequest, display: Display) -> Condition | None:
+def _condition(model: Card | Bundle, request: SampleRequest, device: Device | str, display: Display) -> Condition | None:
     with display.status("encoding the prompts") if request.prompts else nullcontext():
-        return condition_of(model, request)
+        return condition_of(model, request, device=device)  # type: ignore[arg-type]  # `open_model` checks it
 
 
 def _check_alone(file: Path, given: Mapping[str, object]) -> None:

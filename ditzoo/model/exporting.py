@@ -72,7 +72,7 @@ def export_tensorrt(
     `flavour` is tensorrt or tensorrt-rtx; `gpu` is "current", the GPU of this machine, or a list such as "sm89,sm120".
     `resolution` (pixels) and `batch` (rows of the network; guidance takes two an image) may be lists such as "256,512" and
     "1,4,8-16". Each combination has an engine of its own, or all share one where they are `merged`. `options` are "stripped",
-    "refittable", "hardware_compatible" and "version_compatible". Raises as `export_onnx`.
+    "refittable", "hardware_compatible", "version_compatible" and "tf32". Raises as `export_onnx`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)

@@ -22,6 +22,7 @@ from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.loop import Step, check_request
 from ditzoo.sampling.request import make_request
+from ditzoo.sampling.sizes import choose_size, latent_shape
 from ditzoo.specs import Device
 from ditzoo.weights.catalogue import HUB, card_of, cards
 from ditzoo.weights.local import weights_state
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 class Model:
     """A model on a backend. `ditzoo.load` makes one; as a context manager, it is closed at the end of the block.
 
-    `source` is the card or the bundle that it was loaded from, `card` its card, and `backend` what runs its network.
+    `source` is the card or the bundle that it was loaded from, `card` its card, `backend` what runs its network, and `device`
+    where that, the decoder and the text encoder run.
     """
 
-    def __init__(self, source: Card | Bundle, backend: Backend) -> None:
-        self.source, self.card, self.backend = source, card_of(source), backend
+    def __init__(self, source: Card | Bundle, backend: Backend, *, device: Device = "cpu") -> None:
+        self.source, self.card, self.backend, self.device = source, card_of(source), backend, device
         self._decoder: Decoder | None = None
         self._closed = False
 
@@ -72,6 +74,7 @@ class Model:
         guidance_interval: tuple[float, float] | None = None,
         guidance_times: tuple[float, float] | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
+        resolution: str | int | None = None,
         batch: int | None = None,
         callback: Callable[[Step], object] | None = None,
     ) -> list[Image.Image]:
@@ -79,14 +82,16 @@ class Model:
 
         `classes` are numbers and names, as in [3, "seven"]; by default the first ten. Models of text take `prompts`. `num`
         images take turns at them; by default there is one image for each. `solver`, `steps`, `guidance`, `guidance_interval`
-        and `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. `batch` is how
-        many images are sampled at a time; by default all. `callback` is called after each step of each batch with a `Step`: the
-        range of its `images`, the number of steps `done`, and the latents `x`. Raises UsageError for arguments that the model
-        does not take. If the memory is not enough, it raises BackendError, which says what batch fits.
+        and `guidance_times` are those of `make_plan`. A `plan`, or the path of a saved one, takes their place. A bundle has a
+        plan of its own. `resolution` is in pixels: 256, or "256x384" (height x width), for networks and bundles that take other
+        sizes than that of training. `batch` is how many images are sampled at a time; by default all. `callback` is called
+        after each step of each batch with a `Step`: the range of its `images`, the number of steps `done`, and the latents
+        `x`. Raises UsageError for arguments that the model does not take. If the memory is not enough, it raises BackendError,
+        which says what batch fits.
         """
         self._check_open()
         chosen = choose_plan(
-            self.card,
+            self.source,
             plan,
             solver=solver,
             steps=steps,
@@ -94,10 +99,12 @@ class Model:
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
         )
-        request = make_request(self.card, chosen, classes=classes, prompts=prompts, num=num, seed=seed)
+        size = choose_size(self.source, resolution)
+        request = make_request(self.card, chosen, classes=classes, prompts=prompts, num=num, seed=seed, size=size)
         check_request(count=request.count, batch=request.count if batch is None else batch, seed=seed)
-        condition = condition_of(self.source, request)
-        self._decoder = self._decoder or open_decoder(self.source)
+        latent_shape(self.backend, size)
+        condition = condition_of(self.source, request, device=self.device)
+        self._decoder = self._decoder or open_decoder(self.source, device=self.device)
         batches = draw(
             self.source,
             self.backend,
@@ -107,7 +114,7 @@ class Model:
             decoder=self._decoder,
             callback=_after_steps(callback),
         )
-        return [to_image(picture) for drawn in batches for picture in drawn.pictures]
+        return [to_image(picture) for drawn in batches if drawn.pictures is not None for picture in drawn.pictures]
 
     def close(self) -> None:
         """Frees what the model holds. A closed model cannot be used again; closing it again does nothing."""
@@ -150,7 +157,8 @@ def load(
         check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
     found = _with_weights(model)
     spec = BackendSpec(name=default_backend(found)) if backend is None else parse_spec(backend)
-    return Model(found, open_model(found, spec, device=device, threads=threads, display=display))
+    opened = open_model(found, spec, device=device, threads=threads, display=display)
+    return Model(found, opened, device=spec.device or device)  # type: ignore[arg-type]  # `open_model` checks it
 
 
 def _with_weights(model: ModelLike) -> Card | Bundle:

@@ -12,6 +12,7 @@ from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
 from ditzoo.specs import Device
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, in_pixels
 
 
 def default_backend(model: Card | Bundle) -> str:
@@ -31,16 +32,18 @@ def open_model(
     *,
     device: Device | str = "cpu",
     threads: int | None = None,
+    size: Size | None = None,
     display: Display = SILENT,
 ) -> Backend:
     """Opens a model on the backend of `spec`, on `device` unless the spec names one.
 
     Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). They
-    are taken from ditzoo's cache, or made there first. Raises MissingPackageError if the packages for that are not installed,
-    ExportError if an export fails its verification, and all that `find_model` and `open_backend` raise.
+    are taken from ditzoo's cache, or made there first, for latents of `size` (height, width); by default that of training.
+    Raises MissingPackageError if the packages for that are not installed, ExportError if an export fails its verification, and
+    all that `find_model` and `open_backend` raise.
     """
     load_module(spec.name)
-    found = _prepared(find_model(model), spec, device=device, display=display)
+    found = _prepared(find_model(model), spec, device=device, size=size, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
         return open_backend(
@@ -50,11 +53,12 @@ def open_model(
             precision=spec.precision,
             form=spec.form,
             compiled=spec.compiled,
+            tf32=spec.tf32,
             threads=threads,
         )
 
 
-def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, display: Display) -> Card | Bundle:
+def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, display: Display) -> Card | Bundle:
     """What the backend of `spec` runs: the model itself, or the bundle that is exported from its card."""
     row = row_of(spec.name)
     if isinstance(model, Bundle) or row.runs == "weights":
@@ -63,11 +67,19 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, display: 
     from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
+    resolution = None if size is None else in_pixels(model, size)
     if row.runs == "graphs":
         target = row.target(precision=precision, device=spec.device or device)  # type: ignore[arg-type]
-        settings = make_settings(model, precision=precision, target=target, split=split)
+        settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
         with display.status(f"exporting {model.name} to ONNX, if it is not in the cache"):
             return cached_bundle(model, settings=settings)
-    engines = make_engine_settings(model, flavour=spec.name, precision=precision, split=split)
+    engines = make_engine_settings(
+        model,
+        flavour=spec.name,
+        precision=precision,
+        resolution=resolution,
+        split=split,
+        options=("tf32",) if spec.tf32 else (),
+    )
     with display.status(f"building engines of {model.name}, if they are not in the cache"):
         return cached_engines(model, settings=engines)

@@ -40,6 +40,17 @@ def copied(module: Module, dtype: torch.dtype | None = None) -> Module:
     return copy.deepcopy(module, own)
 
 
+def placed(module: Module, device: torch.device) -> Module:
+    """A copy of a module on a device, without gradients. `module` stays as and where it is; on its own device, both share the
+    weights."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): _like(tensor, tensor.detach().to(device)) for tensor in tensors})
+
+
 def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    converted = tensor.detach().to(dtype)
-    return nn.Parameter(converted, requires_grad=False) if isinstance(tensor, nn.Parameter) else converted
+    return _like(tensor, tensor.detach().to(dtype))
+
+
+def _like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A value in place of a tensor of a module: a parameter without gradient if that is a parameter."""
+    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value

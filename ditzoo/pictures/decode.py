@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
-from ditzoo.errors import check_type
+from ditzoo.errors import InputError, UsageError, check_type
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.sampling.noise import Floats
-from ditzoo.specs import Device
+from ditzoo.specs import Device, check_inputs
 from ditzoo.zoo.card import Autoencoder, Card, Pixels
 
 Pictures: TypeAlias = npt.NDArray[np.uint8]
@@ -30,15 +30,15 @@ class Decoder(Protocol):
 def open_decoder(model: ModelLike, *, device: Device = "cpu") -> Decoder:
     """The decoder of a model: ONNX Runtime's where a bundle brings one, torch's for any other; none for models of pixels.
 
-    Few latents at a time are decoded, so that the memory that it takes does not grow with their number.
+    It runs on the GPU if `device`, which is that of the network, is not the CPU, and the library of the decoder has a GPU. Few
+    latents at a time are decoded, so that the memory that it takes does not grow with their number.
     """
     model = find_model(model)
     card = model.card if isinstance(model, Bundle) else model
     if isinstance(card.decoder, Pixels):
         return lambda latents: latents
     if isinstance(model, Bundle) and "decoder" in model.manifest.graphs:
-        run = load_graph(model, "decoder", device=device)
-        return _sliced(lambda latents: run({"latents": latents}), card.decoder)
+        return _sliced(_graph_decoder(model, device), card.decoder)
     return _sliced(_torch_decoder(card, device), card.decoder)
 
 
@@ -58,16 +58,34 @@ def decode(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None)
     return pixel_values(model, latents, decoder=decoder).astype(np.uint8)
 
 
+def _graph_decoder(bundle: Bundle, device: Device) -> Decoder:
+    """The decoder in a bundle. Raises UsageError for latents of another size than it was exported for."""
+    run, specs = load_graph(bundle, "decoder", device=device), bundle.manifest.graphs["decoder"].inputs
+
+    def decode(latents: Floats) -> Floats:
+        try:
+            check_inputs(specs, {"latents": latents})
+        except InputError as error:
+            raise UsageError(
+                f"the decoder of the bundle {bundle.path} does not take these latents: {error}; export a bundle for their"
+                " resolution, or decode them with the model's name in place of the bundle"
+            ) from error
+        return run({"latents": latents})
+
+    return decode
+
+
 def _torch_decoder(card: Card, device: Device) -> Decoder:
     import torch
 
     from ditzoo.pictures import autoencoders
 
-    net = autoencoders.load(card).to(device)
+    place = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+    net = autoencoders.load(card).to(place)
 
     def run(latents: Floats) -> Floats:
         with torch.inference_mode():
-            images: Floats = net(torch.from_numpy(np.ascontiguousarray(latents)).to(device)).cpu().numpy()
+            images: Floats = net(torch.from_numpy(np.ascontiguousarray(latents)).to(place)).cpu().numpy()
         return images
 
     return run

@@ -18,15 +18,17 @@ from ditzoo.files import cache_dir, replacing
 from ditzoo.hub.fetch import fetch
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.noise import Floats
+from ditzoo.specs import Device
 from ditzoo.zoo.card import Card, TextEncoder
 
 TOKENIZER = "tokenizer.json"
 
 
-def prompt_condition(model: Card | Bundle, prompts: Sequence[str]) -> Condition:
+def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: Device = "cpu") -> Condition:
     """The condition for one image a prompt; the null condition is the empty prompt. Embeddings are kept in ditzoo's cache.
 
-    Raises UsageError for a model that takes no text. A bundle with a text encoder needs no torch.
+    The text encoder runs where `open_encoder` says. Raises UsageError for a model that takes no text. A bundle with a text
+    encoder needs no torch.
     """
     card = model.card if isinstance(model, Bundle) else model
     if card.text is None:
@@ -37,23 +39,26 @@ def prompt_condition(model: Card | Bundle, prompts: Sequence[str]) -> Condition:
     known = {prompt: _cached(model, card.text, prompt) for prompt in wanted}
     missing = [prompt for prompt, path in known.items() if not path.is_file()]
     if missing:
-        encode = open_encoder(model)
+        encode = open_encoder(model, device=device)
         for prompt in missing:
             _save(known[prompt], encode([prompt])[0])
     embeddings = {prompt: np.load(path) for prompt, path in known.items()}
     return Condition(name="context", values=np.stack([embeddings[prompt] for prompt in prompts]), null=embeddings[""])
 
 
-def open_encoder(model: Card | Bundle) -> Callable[[Sequence[str]], Floats]:
-    """The text encoder of a model, from prompts to [N, tokens, width]: that of a bundle which brings one, else torch's."""
+def open_encoder(model: Card | Bundle, *, device: Device = "cpu") -> Callable[[Sequence[str]], Floats]:
+    """The text encoder of a model, from prompts to [N, tokens, width]: that of a bundle which brings one, else torch's.
+
+    It runs on the GPU if `device`, which is that of the network, is not the CPU, and the library of the encoder has a GPU.
+    """
     card = model.card if isinstance(model, Bundle) else model
     if card.text is None:
         raise UsageError(f"{card.name} takes no prompt")
     text = card.text
     if isinstance(model, Bundle) and "text_encoder" in model.manifest.graphs:
-        run, folder = load_graph(model, "text_encoder"), model.path
+        run, folder = load_graph(model, "text_encoder", device=device), model.path
         return lambda prompts: run({"tokens": tokenize(folder / TOKENIZER, text, prompts)})
-    return _torch_encoder(card, text)
+    return _torch_encoder(card, text, device)
 
 
 def tokenize(path: Path, text: TextEncoder, prompts: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -89,14 +94,17 @@ def load_torch(card: Card, text: TextEncoder) -> tuple[Any, Path]:
     return net.eval().requires_grad_(False), folder / TOKENIZER
 
 
-def _torch_encoder(card: Card, text: TextEncoder) -> Callable[[Sequence[str]], Floats]:
+def _torch_encoder(card: Card, text: TextEncoder, device: Device) -> Callable[[Sequence[str]], Floats]:
     import torch
 
     net, tokenizer = load_torch(card, text)
+    place = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+    net = net.to(place)
 
     def encode(prompts: Sequence[str]) -> Floats:
         with torch.inference_mode():
-            hidden: Floats = net(torch.from_numpy(tokenize(tokenizer, text, prompts))).last_hidden_state.numpy()
+            tokens = torch.from_numpy(tokenize(tokenizer, text, prompts)).to(place)
+            hidden: Floats = net(tokens).last_hidden_state.cpu().numpy()
         return hidden
 
     return encode

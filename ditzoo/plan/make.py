@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -22,6 +22,15 @@ DIFFUSERS = "diffusers:"
 
 _EVERYWHERE = (-math.inf, math.inf)
 _ROUNDING = 1e-9
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """A model that brings its plan: an opened bundle."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the model is sampled with unless something else is asked for."""
 
 
 def make_plan(
@@ -91,8 +100,12 @@ def choose_plan(
 ) -> Plan:
     """`plan` itself, or that in the file at this path; without it, the plan that `make_plan` makes of the other arguments.
 
+    Where no argument is given, the plan is the model's own: a bundle has one in its plan.json, and a card says how to make it.
     Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
     """
+    given = (solver, steps, guidance, guidance_interval, guidance_times) != (None,) * 5
+    if plan is None and not given and isinstance(model, HasPlan):
+        return model.plan
     if plan is None:
         return make_plan(
             model,
@@ -102,7 +115,7 @@ def choose_plan(
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
         )
-    if (solver, steps, guidance, guidance_interval, guidance_times) != (None,) * 5:
+    if given:
         raise UsageError(
             "--plan says it all: leave out --solver, --steps, --guidance, --guidance-interval and --guidance-times"
         )

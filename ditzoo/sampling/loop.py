@@ -17,7 +17,9 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.condition import Condition, class_condition, condition_inputs, has_null
 from ditzoo.sampling.noise import Floats, Noise, noise_of
 from ditzoo.sampling.request import check_count, check_seed
+from ditzoo.sampling.sizes import latent_shape
 from ditzoo.specs import Array
+from ditzoo.zoo.sizes import Size
 
 
 def trajectory(plan: Plan, predict: Callable[[Array, Row], Array], noise: Callable[[int], Array]) -> Iterator[Array]:
@@ -133,15 +135,18 @@ def sample_steps(
     seed: int = 0,
     batch: int | None = None,
     first: int = 0,
+    size: Size | None = None,
 ) -> Iterator[Step]:
     """Samples `count` images, `batch` at a time (default: all at once), and yields every state of every batch.
 
-    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it.
-    Raises UsageError for a count or batch below 1, or a seed that is none, and BackendError as `states_of`.
+    Image i gets its noise from (seed, `first` + i) alone: neither the batch size nor the backend changes it. `size` is the
+    height and width of the latents, by default those that the backend takes, or those of training if it takes any. Raises
+    UsageError for a count or batch below 1, a seed out of range, or a size that the backend does not take, and BackendError as
+    `states_of`.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)
-    shape = backend.card.backbone.latent_shape
+    shape = latent_shape(backend, size)
     for start in range(0, count, batch):
         images = range(start, min(start + batch, count))
         part = condition and msgspec.structs.replace(condition, values=condition.values[images.start : images.stop])
@@ -159,12 +164,14 @@ def sample(
     count: int | None = None,
     seed: int = 0,
     batch: int | None = None,
+    size: Size | None = None,
 ) -> Floats:
     """The latents of one image for each of `classes`, or of `count` images of an unconditional model: [N, C, H, W].
 
     Classes are numbers or names, as in [3, "seven"]. `batch` is how many images are sampled at a time (default: all at once).
-    `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch or
-    seed out of range, and for an argument of another type.
+    `size` is the height and width of the latents (default: what the backend takes, or the size of training if it takes any).
+    `ditzoo.decode` makes pictures of latents. Raises UsageError for a class that the model does not have, for a count, batch,
+    seed or size out of range, and for an argument of another type.
     """
     check_backend("backend", backend)
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
@@ -172,7 +179,7 @@ def sample(
     total = count if condition is None else len(condition.values)
     if total is None:
         raise UsageError("say which classes to sample, or how many images")
-    steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch)
+    steps = sample_steps(backend, plan, count=total, condition=condition, seed=seed, batch=batch, size=size)
     return np.concatenate([backend.numpy(step.x) for step in steps if step.done == len(plan.rows)])
 
 

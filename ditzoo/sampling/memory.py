@@ -10,22 +10,33 @@ from ditzoo.errors import BackendError
 from ditzoo.plan.table import Plan
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import sample_steps
+from ditzoo.zoo.sizes import Size
 
-_SIGNS = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad allocation", "bad_alloc")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "cudaerrormemoryallocation",
+    "did not give an execution context",  # the context takes the memory of all layers, and TensorRT says no more than that
+)
 
 
 @contextmanager
-def explaining_memory(backend: Backend, plan: Plan, *, batch: int, condition: Condition | None) -> Iterator[None]:
+def explaining_memory(
+    backend: Backend, plan: Plan, *, batch: int, condition: Condition | None, size: Size | None = None
+) -> Iterator[None]:
     """Turns an error of any library for memory that runs out in the block into a BackendError, which says what batch fits.
 
-    `batch` is how many images the block samples at a time.
+    `batch` is how many images the block samples at a time, and `size` the height and width of their latents.
     """
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        fits = batch_that_fits(backend, plan, batch=batch, condition=condition)
+        fits = batch_that_fits(backend, plan, batch=batch, condition=condition, size=size)
         remedy = f"a batch of {fits} fits" if fits else "not even one image fits; use another device or precision"
         raise BackendError(f"out of memory with {batch} images at a time on {backend.name}: {remedy}") from error
 
@@ -35,12 +46,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in _SIGNS)
 
 
-def batch_that_fits(backend: Backend, plan: Plan, *, batch: int, condition: Condition | None) -> int | None:
+def batch_that_fits(
+    backend: Backend, plan: Plan, *, batch: int, condition: Condition | None, size: Size | None = None
+) -> int | None:
     """The largest of batch / 2, batch / 4 ... 1 whose first step runs, or None where not even one image does."""
     while batch > 1:
         batch //= 2
         try:
-            steps = sample_steps(backend, plan, count=batch, condition=condition)
+            steps = sample_steps(backend, plan, count=batch, condition=condition, size=size)
             next(step for step in steps if step.done == 1)
         except Exception as error:  # backends raise all sorts
             if not is_out_of_memory(error):

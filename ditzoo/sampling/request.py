@@ -15,6 +15,7 @@ from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes, choose_classes
 from ditzoo.sampling.noise import MAX_SEED
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, own_size
 
 DEFAULT_IMAGES = 10
 """How many classes are drawn, from the first, or how many images of an unconditional model, where nothing is chosen."""
@@ -25,7 +26,10 @@ _PROMPTS = "a text or a list of texts"
 
 class SampleRequest(Data, frozen=True, kw_only=True):
     """Images number `first` to `first` + `count` − 1 under `seed`, by a model and a plan, of classes or prompts where it takes
-    them, one each."""
+    them, one each.
+
+    `size` is the height and width of the latents. It is left out if it is that of the model's training.
+    """
 
     format: Literal["ditzoo-drawing/1"] = "ditzoo-drawing/1"
     model: str
@@ -35,11 +39,16 @@ class SampleRequest(Data, frozen=True, kw_only=True):
     count: int
     classes: tuple[int, ...] | None = None
     prompts: tuple[str, ...] | None = None
+    size: Size | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         for shown in (self.classes, self.prompts):
             if shown is not None and len(shown) != self.count:
                 raise ValueError(f"{self.count} images, but {len(shown)} of what they show")
+
+    def latent_size(self, card: Card) -> Size:
+        """Height and width of the latents; `card` is that of the model."""
+        return own_size(card) if isinstance(self.size, msgspec.UnsetType) else self.size
 
     def only(self, i: int) -> SampleRequest:
         """The request for the image at place `i` alone."""
@@ -60,12 +69,14 @@ def make_request(
     prompts: str | Iterable[str] | None = None,
     num: int | None = None,
     seed: int = 0,
+    size: Size | None = None,
     argument: str = "classes",
 ) -> SampleRequest:
     """The request for `num` images of a model, which take turns at the `classes` or the `prompts`.
 
     Without `num` there is one image for each class or prompt. Without `classes`, a model of classes draws its first ten; a
-    model of neither classes nor prompts draws ten images. Errors about classes name the `argument`.
+    model of neither classes nor prompts draws ten images. `size` is the height and width of the latents; by default that of
+    training. Errors about classes name the `argument`.
 
     Raises UsageError for a plan that is not for the model, for classes or prompts that the model does not take, and for a
     number of images or a seed out of range.
@@ -94,6 +105,7 @@ def make_request(
         count=int(count),
         classes=tuple(islice(cycle(numbers), count)) if numbers else None,
         prompts=tuple(islice(cycle(texts), count)) if texts else None,
+        size=msgspec.UNSET if size in (None, own_size(card)) else size,
     )
 
 

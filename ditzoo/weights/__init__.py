@@ -1,1 +1,1 @@
-"""Weights: pulled from the Hub or imported from a file, converted, stored, found, loaded, and given to others."""
+"""Weights: pull them from the Hub or import them from a file, convert, store, find, load and share them."""

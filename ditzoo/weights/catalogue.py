@@ -1,4 +1,4 @@
-"""Every card that this machine knows: the zoo, the user's own file, and what was pulled or imported."""
+"""Every card on this machine: those of the zoo, of the user's own file, and of pulled or imported models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ditzoo.zoo import CARDS, toml
 from ditzoo.zoo.card import Card
 
 HUB = "hf:"
-"""What stands before OWNER/REPO in the name of a model that is not in the zoo but on the Hub."""
+"""The prefix of a model's name that refers to a repository of the Hub: hf:OWNER/REPO."""
 
 _CARD_FILE = "card.json"
 
 
 class HasCard(Protocol):
-    """What runs a model, and so has its card: a bundle, a backend, a loaded model."""
+    """An object with a model's card: a bundle, a backend, or a loaded model."""
 
     @property
     def card(self) -> Card:
@@ -28,24 +28,26 @@ class HasCard(Protocol):
 
 
 CardLike: TypeAlias = Card | HasCard | str | os.PathLike[str]
-"""All that says which card is meant: a card, what has one, a model's name, or a bundle's folder."""
+"""Everything that identifies a card: the card itself, an object that has it, a model's name, or a bundle's folder."""
 
 
 def written() -> dict[str, Card]:
-    """Every card that somebody wrote, by name: the table, and what the user's own file (`DITZOO_ZOO`) adds or overrides."""
+    """The cards that were written by hand, by name: those of the zoo, and those of the user's own file (`DITZOO_ZOO`).
+
+    A card of the user's file overrides the card of the same name in the zoo.
+    """
     return {**CARDS, **toml.cards_of_environment(CARDS)}
 
 
 def cards() -> dict[str, Card]:
-    """Every card by name: the zoo's, those that the user's own file (`DITZOO_ZOO`) adds or overrides, and those of models that
-    were pulled or imported under another name."""
+    """Every card by name: those of `written`, and those of models that were pulled or imported under a name of their own."""
     damaged = {folder.card.name: folder.card for folder in store.unreadable() if folder.card}
     own = {stored.card.name: stored.card for stored in store.everything()}
     return {**damaged, **own, **written()}
 
 
 def card(name: str) -> Card:
-    """The card called `name`; raises UsageError, with near matches, if there is none."""
+    """The card called `name`. Raises UsageError, with near matches, if there is no such card."""
     check_type("name", name, str, "a model's name, such as 'dit-digits'")
     known = cards()
     if name in known:
@@ -59,9 +61,10 @@ def card(name: str) -> Card:
 
 
 def card_of(model: CardLike, *, argument: str = "model") -> Card:
-    """The card that `model` means. Raises UsageError for an unknown name, a folder without a card, and any other type.
+    """The card that `model` identifies.
 
-    The errors of a type name the `argument`.
+    Raises UsageError if the name is unknown, if the folder has no readable card, or if `model` has a wrong type. `argument` is
+    what the error messages call the argument.
     """
     found = model if isinstance(model, Card) else getattr(model, "card", None)
     if isinstance(found, Card):
@@ -78,7 +81,10 @@ def card_of(model: CardLike, *, argument: str = "model") -> Card:
 
 
 def folder_of(model: str | os.PathLike[str]) -> Path | None:
-    """The folder that `model` means, or None where it is a name: names of known models come first, then paths that exist."""
+    """The folder that `model` refers to, or None if `model` is a model's name.
+
+    A text that is both a known name and a path counts as the name.
+    """
     text, path = os.fspath(model), Path(model)
     if not isinstance(model, str):
         return path

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 def convert_into_store(
     card: Card, checkpoint: Path, source: OnHub | ByHand, *, decoder: Path | None = None, pick: Pick | None = None
 ) -> store.Stored:
-    """Converts a checkpoint to canonical weights and stores them as those of `card`, together with its decoder.
+    """Converts a checkpoint to canonical weights and stores them as the weights of `card`, together with the decoder.
 
-    `pick` says where in the checkpoint the network is. The decoder is inside the checkpoint, or it is the canonical file
-    `decoder`. The caller holds the model's lock.
+    `pick` selects the network among the tensors of the checkpoint. The decoder is inside the checkpoint, unless `decoder` is
+    the file of a decoder in canonical form. The caller must hold the model's lock.
     """
     import ditzoo
     from ditzoo.checkpoint import convert, convert_decoder
@@ -53,6 +53,6 @@ def convert_into_store(
 
 
 def _architecture(card: Card) -> Architecture | None:
-    """The class of the decoder that comes with the card's own checkpoint; None where it comes from elsewhere."""
+    """The class of the decoder inside the card's own checkpoint; None if the decoder has another source or there is none."""
     decoder = card.decoder
     return decoder.architecture if isinstance(decoder, Autoencoder) and decoder.source is None else None

@@ -1,4 +1,7 @@
-"""`hf:OWNER/REPO[@REVISION][:PATH]`: pulls from any repository of the Hub whose checkpoint has a layout that ditzoo knows."""
+"""References `hf:OWNER/REPO[@REVISION][:PATH]`: they pull from any repository of the Hub.
+
+The checkpoint must have a layout that ditzoo knows.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
 class Reference(Data, frozen=True, kw_only=True):
-    """A parsed reference."""
+    """A parsed reference. `revision` and `path` are None if the reference does not have them."""
 
     repo: str
     revision: str | None
@@ -52,11 +55,11 @@ class Reference(Data, frozen=True, kw_only=True):
 
 
 def parse(text: str) -> Reference:
-    """The parts of a reference; raises UsageError where it is none."""
+    """The parts of a reference. Raises UsageError if `text` is not a reference."""
     parts = split_reference(text)
     if parts is None:
         raise UsageError(
-            f"{text!r} is no reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
+            f"{text!r} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
     return Reference(repo=parts[0], revision=parts[1], path=parts[2])
 
@@ -69,11 +72,12 @@ def pull_reference(
     patience: float = PATIENCE,
     advance: Advance = silent,
 ) -> Pulled:
-    """Pulls the checkpoint behind a reference; from then on the reference is the model's name.
+    """Pulls the checkpoint that a reference names. From then on the reference is the model's name.
 
-    Its conventions are those of the card that it is `like`, else of the card.json in the repository, else of the card of that
-    repository, else of the only card whose network the checkpoint fits. `pick` says where in the checkpoint the network is.
-    Raises UsageError where that is not decided, HubError and CheckpointError as `pull`.
+    The conventions (schedule, prediction, decoder) come from the first of these that exists: the card in `like`, the card.json
+    of the repository, the zoo's card of that repository, the only card whose network fits the checkpoint. `pick` selects the
+    network among the tensors of the checkpoint. Raises UsageError if no card or several cards remain, and HubError or
+    CheckpointError for the same reasons as `pull`.
     """
     reference = parse(text)
     with disk_errors(cache_dir(), raises=HubError), lock_named(text):
@@ -95,14 +99,17 @@ def pull_reference(
 
 
 def _listed(reference: Reference, *, patience: float) -> tuple[str, list[str], bool]:
-    """The commit of a reference, its files, and whether a server said so; without one, those that the Hub's cache has."""
+    """The commit of a reference, its files, and whether they come from the server.
+
+    If no server can be reached, they come from the Hub's cache.
+    """
     try:
         return *client.list_files(reference.repo, revision=reference.revision, patience=patience), True
     except client.UnreachableError:
         commit = offline.find_revision(reference.repo, reference.revision, [reference.path] if reference.path else ())
         if commit is None:
             raise
-    log.warning("%s: no server can be asked; took the revision %s, which is in the Hub's cache", reference.repo, commit)
+    log.warning("%s: no server can be reached; using revision %s from the Hub's cache", reference.repo, commit)
     return commit, offline.files_of(reference.repo, commit), False
 
 
@@ -110,11 +117,11 @@ def _source(text: str, repo: str, commit: str, paths: Sequence[str]) -> OnHub:
     try:
         return OnHub(repo=repo, revision=commit, files=tuple(File(path=path) for path in paths))
     except ValueError as error:
-        raise UsageError(f"{text}: the server names what cannot be: {error}; do not use this repository") from error
+        raise UsageError(f"{text}: the server sent an invalid commit or path: {error}; do not use this repository") from error
 
 
 def _choose(text: str, files: Sequence[str]) -> str:
-    """The checkpoint of a repository: the usual name if it has one, else its only candidate."""
+    """The path of the checkpoint in a repository: a file with a usual name if there is one, else the only candidate."""
     for folder in _FOLDERS:
         for name in _PREFERRED:
             if folder + name in files:
@@ -134,7 +141,10 @@ def _checkpoints(files: Sequence[str]) -> list[str]:
 
 
 def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> Card | None:
-    """The card that the repository holds, as `ditzoo push` leaves it, or ditzoo's own card of that repository and file."""
+    """The card.json of the repository, which `ditzoo push` writes, else the zoo's card of that repository and file.
+
+    None if there is neither.
+    """
     from ditzoo.zoo import CARDS
 
     if _CARD in files:
@@ -143,7 +153,8 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
             return from_json(text, Card)
         except ValueError as error:
             raise CheckpointError(
-                f"the card.json of {source.repo} is no card: {error}; say with --like which card's conventions it has"
+                f"the card.json of {source.repo} is not a valid card: {error};"
+                " name a card with the same conventions: --like CARD"
             ) from error
     for card in CARDS.values():
         known = card.weights
@@ -155,7 +166,7 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
 def _derived(
     text: str, source: OnHub, checkpoint: Path, files: Sequence[str], *, like: Like | None, pick: Pick | None, patience: float
 ) -> Card:
-    """The card that the shapes of the checkpoint make, and what the user says that it is like."""
+    """The card derived from the shapes of the checkpoint, and from the card that the user names in `like`."""
     from ditzoo.checkpoint import shapes_of
     from ditzoo.weights.likeness import Like, derive
 
@@ -167,7 +178,10 @@ def _derived(
 
 
 def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patience: float) -> int | None:
-    """The side of the latents, from the config.json beside a checkpoint in diffusers' layout, whose keys do not show it."""
+    """The height and width of the latents, from the config.json beside a checkpoint in diffusers' layout; None if unknown.
+
+    The tensors of that layout do not show the size.
+    """
     config = source.files[0].path.rpartition("/")[0] + "/config.json"
     config = config.lstrip("/")
     if layout != "diffusers" or config not in files:
@@ -175,7 +189,7 @@ def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patienc
     try:
         content: dict[str, Any] = from_json(_small_file(source, config, patience=patience), dict[str, Any])
     except ValueError as error:
-        raise CheckpointError(f"the {config} of {source.repo} is no JSON: {error}") from error
+        raise CheckpointError(f"the {config} of {source.repo} is not valid JSON: {error}") from error
     side = content.get("sample_size")
     return side if isinstance(side, int) else None
 

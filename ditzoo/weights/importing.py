@@ -1,4 +1,4 @@
-"""`import`: a checkpoint file on this machine becomes the weights of a card, or a model of one's own."""
+"""`import`: a checkpoint file on this machine becomes the weights of a card, or a new model of the user."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick | None = None) -> store.Stored:
-    """Takes a checkpoint on the disk in as the weights of `card`; the file stays as it is. `pick` says where in it they are.
+    """Stores the weights of a checkpoint file as those of `card`. The file itself is not changed.
 
-    Raises CheckpointError where it does not fit or is not the file that the card knows, UsageError where the card has weights
-    already and `overwrite` is not set.
+    `pick` selects the network among the tensors of the file. Raises CheckpointError if the tensors do not fit the card, or if
+    the size or checksum is not the one in the card. Raises UsageError if the card's weights ship with ditzoo, or if they are
+    stored already and `overwrite` is False.
     """
     if isinstance(card.weights, Embedded):
         raise UsageError(f"{card.name} ships with ditzoo; import your weights under another name: --like {card.name}")
@@ -54,15 +55,16 @@ def _check_size(card: Card, file: Path) -> None:
 def import_own(
     name: str, file: Path, *, like: Like | None = None, pick: Pick | None = None, overwrite: bool = False
 ) -> store.Stored:
-    """Takes a checkpoint on the disk in as a model of one's own, called `name`, whose card `derive` makes.
+    """Stores the weights of a checkpoint file as a new model called `name`, with a card made by `derive`.
 
-    Raises UsageError for a bad name, and as `derive` and `import_file`. With `overwrite`, what had the name before goes.
+    With `overwrite`, older weights of the same name are deleted. Raises UsageError if the name is not valid, and the errors of
+    `derive` and `import_file`.
     """
     from ditzoo.checkpoint import shapes_of
     from ditzoo.weights.likeness import Like, derive
 
     if not is_name(name):
-        raise UsageError(f"{name!r} is no name for a model; {NAMES}")
+        raise UsageError(f"{name!r} is not a valid name for a model; use {NAMES}")
     _check_file(file)
     _, shapes = shapes_of(file, pick)
     derived = derive(name, shapes, like or Like())
@@ -81,4 +83,4 @@ def import_own(
 
 def _check_file(file: Path) -> None:
     if not file.is_file():
-        raise UsageError(f"there is no file {file}; give the checkpoint that you fetched")
+        raise UsageError(f"there is no file {file}; give the path of the checkpoint that you downloaded")

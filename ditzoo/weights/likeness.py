@@ -1,4 +1,4 @@
-"""The card of a model that nobody wrote one for: its network from the shapes in its file, its conventions from another card."""
+"""The card of a model that has none: its network is read off the shapes in its file, its conventions come from another card."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from ditzoo.zoo.card import Card
 
 
 class Like(Data, frozen=True, kw_only=True):
-    """What the user says of a model that its shapes do not: the card whose conventions it has (schedule, prediction, decoder),
-    the number of its heads, and of its classes, the null label not counted. None: not said."""
+    """What the user states about a model because shapes cannot show it. A field that is None is not stated.
+
+    `card` is a card with the same conventions (schedule, prediction, decoder). `heads` is the number of attention heads, and
+    `classes` the number of classes without the null label.
+    """
 
     card: Card | None = None
     heads: int | None = None
@@ -23,7 +26,7 @@ class Like(Data, frozen=True, kw_only=True):
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True):
-    """A card whose name and weights are still those of the one that it is like, and what there is to say about it."""
+    """A derived card, and remarks for the user. Its name and weights are still those of the card it was derived from."""
 
     card: Card
     remarks: tuple[str, ...] = ()
@@ -32,9 +35,10 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True):
 def derive(name: str, shapes: Shapes, like: Like, *, side: int | None = None) -> Derived:
     """The card of the network whose canonical tensors have these `shapes`.
 
-    Without a card that it is like, it is the only card of the zoo whose network it fits; cards of the same conventions count as
-    one. `side` is the height and width of its latents, if that is known, for networks whose tensors do not show it. Raises
-    UsageError, with what to say, where anything is not decided, and where that card cannot be.
+    If `like` names no card, this is the only card of the zoo whose network has these shapes; cards with the same conventions
+    count as one. `side` is the height and width of the latents, or None if unknown; it matters for networks whose tensors do
+    not show it. Raises UsageError, with the option to add, if no card or several cards remain, or if the shapes and `like`
+    contradict each other.
     """
     if like.card is None:
         return Derived(card=_fitting(name, shapes, side=side))
@@ -43,7 +47,7 @@ def derive(name: str, shapes: Shapes, like: Like, *, side: int | None = None) ->
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
     except (KeyError, IndexError) as error:
-        raise UsageError(f"{name}: its tensors are no network like {like.card.name}: {_described(shapes)}") from error
+        raise UsageError(f"{name}: its tensors do not form a network like {like.card.name}: {_described(shapes)}") from error
     except ValueError as error:
         raise UsageError(f"{name} cannot be like {like.card.name}: {error}") from error
 
@@ -51,15 +55,15 @@ def derive(name: str, shapes: Shapes, like: Like, *, side: int | None = None) ->
 def _derived(name: str, shapes: Shapes, like: Like, base: Card, *, side: int | None) -> Derived:
     family, other = recognise(shapes), family_of(base.backbone)
     if family is not other:
-        raise UsageError(f"its network is a {family.name}, and {base.name} is a {other.name}; say --like another card")
+        raise UsageError(f"its network is a {family.name}, but {base.name} is a {other.name}; name another card with --like")
     rows = shapes[family.label_table][0] if family.label_table in shapes else 0
     null, remarks = _null_label(name, rows, like, base)
     backbone = family.config_from(shapes, base.backbone, Known(null_row=null is not None, heads=like.heads, side=side))
     channels = base.backbone.latent_shape[0]
     if backbone.latent_shape[0] != channels:
         raise UsageError(
-            f"its latents have {backbone.latent_shape[0]} channels, and the decoder of {base.name} takes {channels};"
-            " say --like a card with its decoder"
+            f"its latents have {backbone.latent_shape[0]} channels, but the decoder of {base.name} takes {channels};"
+            " name a card with the same decoder: --like CARD"
         )
     guidance = 1.0 if null is None and base.text is None else base.sampling.guidance
     card = msgspec.structs.replace(
@@ -75,10 +79,11 @@ def _derived(name: str, shapes: Shapes, like: Like, base: Card, *, side: int | N
 
 
 def _null_label(name: str, rows: int, like: Like, base: Card) -> tuple[int | None, tuple[str, ...]]:
-    """The null label of a network whose table of labels has so many rows, and what there is to say about it.
+    """The null label of a network whose label table has `rows` rows, and remarks for the user.
 
-    The table has one row more than there are classes, and the last is the null label's, or it has as many, and there is none.
-    Where the number of classes is neither said nor that of `base`, the table is as that of `base`.
+    If the table has one row more than there are classes, the last row is the null label. If it has as many rows as classes,
+    there is no null label. If `like` does not state the number of classes, and it is not that of `base`, then there is a null
+    label if and only if `base` has one.
     """
     if not rows:
         return None, ()
@@ -87,14 +92,16 @@ def _null_label(name: str, rows: int, like: Like, base: Card) -> tuple[int | Non
     if rows == classes:
         return None, (f"{name} has {rows} classes and no row for a null label, so it cannot be guided: its guidance is 1",)
     if rows != classes + 1:
-        raise UsageError(f"its table of labels has {rows} rows, which is neither {classes} classes nor those and a null label")
+        raise UsageError(
+            f"its label table has {rows} rows; {classes} classes need {classes} rows, or {classes + 1} with a null label"
+        )
     said = like.classes is not None or classes == base.number_of_classes
-    remark = f"{name}: took the {rows} rows of its table of labels for {classes} classes and the null label {classes}"
-    return classes, () if said else (f"{remark}; if all are classes, say --classes {rows}",)
+    remark = f"{name}: assumed that the {rows} rows of its label table are {classes} classes and the null label {classes}"
+    return classes, () if said else (f"{remark}; if every row is a class, add --classes {rows}",)
 
 
 def _fitting(name: str, shapes: Shapes, *, side: int | None) -> Card:
-    """The only card of the zoo whose network has these shapes; cards of the same conventions count as one."""
+    """The only card of the zoo whose network has these shapes; cards with the same conventions count as one."""
     fits = [card for card in seen.fitting(shapes, CARDS.values()) if side in (None, card.backbone.latent_shape[1])]
     kinds = {msgspec.json.encode((card.backbone, _conventions(card))): card for card in reversed(fits)}
     if len(kinds) == 1:
@@ -102,10 +109,10 @@ def _fitting(name: str, shapes: Shapes, *, side: int | None) -> Card:
     if kinds:
         names = ", ".join(card.name for card in fits)
         raise UsageError(
-            f"{name}: its network is that of several models with different conventions: {names}; say which with --like"
+            f"{name}: several cards with different conventions have its network: {names}; name one of them with --like"
         )
     raise UsageError(
-        f"{name}: its network ({_described(shapes)}) is that of no card; say with --like CARD whose conventions it has,"
+        f"{name}: no card has its network ({_described(shapes)}); name a card with the same conventions: --like CARD,"
         f" such as {', '.join(_relatives(shapes))}, or write a card (docs/models.md)"
     )
 
@@ -118,7 +125,7 @@ def _relatives(shapes: Shapes) -> list[str]:
 
 
 def _conventions(card: Card) -> bytes:
-    """All that makes two cards of one network sample differently."""
+    """The fields that make two cards of the same network sample differently, as JSON."""
     return msgspec.json.encode((card.schedule, card.time, card.prediction, card.decoder))
 
 

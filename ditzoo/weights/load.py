@@ -1,4 +1,4 @@
-"""From a card to its network in PyTorch, with the stored weights."""
+"""Loading the network of a card in PyTorch, with the stored weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the weights of a card are on this machine: inside the package, or in the store once pulled or imported.
+"""Where the weights of a card are on this machine: inside the package, or in the store after a pull or an import.
 
 Importing this needs neither `huggingface_hub` nor torch.
 """
@@ -20,7 +20,7 @@ STATES: tuple[State, ...] = get_args(State)
 
 
 def weights_file(card: Card) -> Path:
-    """The card's canonical safetensors file, its checksum verified.
+    """The canonical safetensors file of the card's weights. Its checksum is verified.
 
     Raises CheckpointError, naming the next command, if it is missing or damaged.
     """
@@ -30,9 +30,10 @@ def weights_file(card: Card) -> Path:
 
 
 def decoder_file(card: Card) -> Path:
-    """The safetensors file of the decoder that came inside the card's own checkpoint; errors as `weights_file`.
+    """The safetensors file of the decoder that came inside the card's own checkpoint.
 
-    Its keys are those that diffusers' class has for the card's decoder.
+    Its keys are those of diffusers' class of the decoder. Raises the errors of `weights_file`, and CheckpointError if the
+    checkpoint held no decoder.
     """
     path = _stored(card).path / store.DECODER
     if not has_decoder(card):
@@ -41,15 +42,15 @@ def decoder_file(card: Card) -> Path:
 
 
 def has_decoder(card: Card) -> bool:
-    """Whether a checkpoint of the card that is here brought a decoder."""
+    """Whether the weights of the card are stored here together with a decoder."""
     stored = store.find(card)
     return stored is not None and (stored.path / store.DECODER).is_file()
 
 
 def weights_state(card: Card) -> State:
-    """Where the card's weights are now: in the package, in ditzoo's cache, or else where they would have to come from.
+    """Where the card's weights are: in the package or in ditzoo's cache. If they are in neither, where they come from.
 
-    They are damaged where the cache has them and their manifest or card cannot be read; no checksum is computed.
+    The state is "damaged" if they are in the cache, but their manifest or card cannot be read. No checksum is computed.
     """
     if isinstance(card.weights, Embedded):
         return "embedded"
@@ -61,19 +62,19 @@ def weights_state(card: Card) -> State:
 
 
 def how_to_get(card: Card) -> str:
-    """Why the card's weights are not here, and the command that changes that."""
+    """Why the card's weights are not on this machine, and the command that gets them."""
     source = card.weights
     if isinstance(source, OnHub):
         return f"the weights of {card.name} are not on this machine; `ditzoo pull {card.name}` fetches them"
     if isinstance(source, ByHand):
         size = f", {source.file.size:,} bytes" if source.file.size else f", about {4 * card.backbone.parameters / 1e9:.2f} GB"
         return (
-            f"the weights of {card.name} are on no Hub: fetch {source.file.path}{size} from {source.where},"
+            f"the weights of {card.name} are not on the Hub: download {source.file.path}{size} from {source.where},"
             f" then `ditzoo import {card.name} {source.file.path}`"
         )
     return (
         f"{card.name} is an architecture whose weights were never released;"
-        f" `ditzoo import {card.name} FILE` takes in a checkpoint of your own"
+        f" `ditzoo import {card.name} FILE` imports a checkpoint of your own"
     )
 
 
@@ -88,7 +89,7 @@ def _stored(card: Card) -> store.Stored:
 def _embedded(name: str, source: Embedded) -> Path:
     path = ASSETS / source.file
     if not path.is_file():
-        raise CheckpointError(f"the weights of {name} are missing: no {path}; reinstall ditzoo")
+        raise CheckpointError(f"the weights of {name} are missing: there is no {path}; reinstall ditzoo")
     if sha256(path) != source.sha256:
         raise CheckpointError(f"the weights of {name} are damaged: {path} has the wrong sha256; reinstall ditzoo")
     return path

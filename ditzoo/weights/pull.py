@@ -1,4 +1,4 @@
-"""`pull`: a checkpoint on the Hub becomes the stored weights of its card."""
+"""`pull`: download the checkpoint of a card from the Hub, and store its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class Pulled(Data, frozen=True, kw_only=True):
-    """A model on this machine: its canonical file and, if this call fetched it, its source with commit, sizes and checksums."""
+    """A model on this machine.
+
+    `path` is its canonical file. If this call downloaded it, `source` has the commit, sizes and checksums; else it is None.
+    `resolved_now` says that this call chose the newest revision, because neither the card nor an earlier pull fixed one.
+    """
 
     card: Card
     path: Path
@@ -34,11 +38,11 @@ class Pulled(Data, frozen=True, kw_only=True):
 def pull(
     card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent, pick: Pick | None = None
 ) -> Pulled:
-    """Downloads, verifies and converts the weights of `card`. If they are here already, no request is made.
+    """Downloads, verifies and converts the weights of `card`. If they are stored already, no request is made.
 
-    `update` resolves the newest revision anew, for a card that pins none. `patience` is how many seconds the server may be
-    silent, and `pick` says where in the checkpoint the network is. Raises HubError or CheckpointError, with what to do;
-    whatever happens, no damaged or partial model is left behind.
+    With `update`, a card that pins no revision gets the newest one again. `patience` is how many seconds the server may be
+    silent. `pick` selects the network among the tensors of the checkpoint. Raises HubError if the download fails, and
+    CheckpointError if the checkpoint cannot be used; the message says what to do. No damaged or partial model is left behind.
     """
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
@@ -56,7 +60,10 @@ def pull(
 
 
 class Fetched(Data, frozen=True, kw_only=True):
-    """A downloaded checkpoint: its source with commit, sizes and checksums, its file, and the file of its decoder, if apart."""
+    """A downloaded checkpoint. `source` has its commit, sizes and checksums.
+
+    `decoder` is the file of the decoder if that is a file of its own, else None.
+    """
 
     source: OnHub
     checkpoint: Path
@@ -64,7 +71,7 @@ class Fetched(Data, frozen=True, kw_only=True):
 
 
 def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fetched:
-    """`resolve` for weights: also the files that an index of shards names. Errors as `fetch`."""
+    """Downloads the files of `source`, and the shards if the first file is an index. Raises the errors of `fetch`."""
     found, paths = resolve(source, patience=patience, advance=advance)
     first = source.files[0].path
     if first.endswith(".json"):

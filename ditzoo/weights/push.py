@@ -1,4 +1,4 @@
-"""`push`: stored weights are uploaded to a repository of one's own on the Hub, from which others can pull them."""
+"""`push`: upload stored weights to the user's repository on the Hub, from which others can pull them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-NC-4.0": "cc-by-nc
 
 
 def push(card: Card, repo: str, *, private: bool = False) -> str:
-    """Uploads the card's canonical weights, its card and a README to `repo` (OWNER/NAME), made if it is not there.
+    """Uploads the canonical weights, the card and a README to `repo` (OWNER/NAME), and creates the repository if necessary.
 
-    Returns the reference that pulls exactly this: hf:OWNER/NAME@COMMIT. Raises UsageError for a name that is none,
-    CheckpointError where the weights are not here, HubError where the server refuses.
+    Returns the reference of this upload, hf:OWNER/NAME@COMMIT. Raises UsageError if `repo` is not OWNER/NAME, CheckpointError
+    if the weights are missing or damaged, and HubError if the upload fails or HF_HUB_OFFLINE is set.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UsageError(f"{repo!r} is no repository; write OWNER/NAME")
+        raise UsageError(f"{repo!r} is not the name of a repository; write OWNER/NAME")
     if client.is_offline():
         raise HubError(f"cannot push to {repo}: HF_HUB_OFFLINE forbids it; unset it and try again")
     files: dict[str, object] = {
@@ -37,7 +37,7 @@ def push(card: Card, repo: str, *, private: bool = False) -> str:
 
 
 def readme(card: Card, repo: str) -> str:
-    """What the repository's page says: licence, origin, how to use it."""
+    """The README of the repository, in Markdown: licence, origin, and how to use the model."""
     figure = f"\nPublished FID: {card.published.fid} ({card.published.settings}).\n" if card.published else ""
     return f"""---
 license: {_LICENCES.get(card.licence, "other")}

@@ -1,6 +1,6 @@
-"""The store of weights in ditzoo's cache: one folder for each model, in the canonical form.
+"""The store of weights in ditzoo's cache: one folder for each model, in canonical form.
 
-model.safetensors   decoder.safetensors (where the checkpoint held one)   card.json   manifest.json
+A folder holds model.safetensors, card.json and manifest.json, and decoder.safetensors if the checkpoint held a decoder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODEL, DECODER, CARD, MANIFEST = "model.safetensors", "decoder.safetensors", "ca
 
 
 class Manifest(Data, frozen=True, kw_only=True):
-    """What a folder of weights holds, and what they were made from: the source with its commit, sizes and checksums."""
+    """The files in a folder of weights, and the source they were made from, with its commit, sizes and checksums."""
 
     format: Literal["ditzoo-weights/1"] = "ditzoo-weights/1"
     model: str
@@ -52,18 +52,21 @@ class Stored(Data, frozen=True, kw_only=True):
 
 
 def folder(card: Card) -> Path:
-    """The folder for the weights of `card`. Its name hashes the network and the source: another source has another folder."""
+    """The folder for the weights of `card`. Its name has a hash of the network and the source, so each source has its own."""
     made_of = hashlib.sha256(msgspec.json.encode((card.backbone, card.weights))).hexdigest()
     return cache_dir() / "weights" / f"{files.file_name(card.name)}-{made_of[:12]}"
 
 
 def find(card: Card) -> Stored | None:
-    """The stored weights of `card`, not verified; None where there are none."""
+    """The stored weights of `card`, not verified; None if there are none."""
     return open_folder(folder(card)) if exists(card) else None
 
 
 def find_sound(card: Card) -> Stored | None:
-    """The stored weights of `card`, every file verified; None, with a warning, where one is damaged."""
+    """The stored weights of `card`, with every file verified.
+
+    None if there are none, or, with a warning, if one is damaged.
+    """
     try:
         stored = find(card)
         if stored is not None:
@@ -75,7 +78,7 @@ def find_sound(card: Card) -> Stored | None:
 
 
 def exists(card: Card) -> bool:
-    """Whether there are stored weights of `card`, damaged ones too."""
+    """Whether weights of `card` are stored, damaged or not."""
     return folder(card).is_dir()
 
 
@@ -85,7 +88,7 @@ def is_readable(card: Card) -> bool:
 
 
 class Unreadable(Data, frozen=True, kw_only=True):
-    """A folder of weights that cannot be read, why, and its card if that can be read."""
+    """A folder of weights that cannot be read: its path, its problem, and its card. None: the card cannot be read either."""
 
     path: Path
     problem: str
@@ -93,12 +96,12 @@ class Unreadable(Data, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The model's name, as far as it is known."""
+        """The model's name, from the card. Without a card, the name is taken from the folder's, where it may be changed."""
         return self.card.name if self.card else self.path.name.rpartition("-")[0] or self.path.name
 
 
 def everything() -> list[Stored]:
-    """All stored weights, sorted by name; folders that cannot be read are left out: see `unreadable`."""
+    """All stored weights, sorted by the model's name. Folders that cannot be read are left out: see `unreadable`."""
     found = [opened for opened in _folders() if isinstance(opened, Stored)]
     return sorted(found, key=lambda stored: stored.card.name)
 
@@ -127,9 +130,9 @@ def _card_in(path: Path) -> Card | None:
 
 
 def verify(stored: Stored, *, again: bool = False) -> None:
-    """Raises CheckpointError, saying what to do, unless every file is as it was written.
+    """Raises CheckpointError if a file is not as it was written. The message names the command that replaces it.
 
-    A file that has not changed since it was last read is read only if it has to be `again`: see `ditzoo.files.digest`.
+    A file that has not changed since its last verification is not read, unless `again` is True: see `ditzoo.files.digest`.
     """
     for file in stored.manifest.files:
         problem = _problem(stored.path / file.path, file, again=again)
@@ -141,7 +144,7 @@ def verify(stored: Stored, *, again: bool = False) -> None:
 
 @contextmanager
 def locked(card: Card) -> Iterator[None]:
-    """Holds the lock of the weights of `card`, and first undoes what a process that was killed at them left."""
+    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.files.recover`."""
     with lock_named(folder(card).name):
         files.recover(folder(card))
         yield
@@ -149,9 +152,9 @@ def locked(card: Card) -> Iterator[None]:
 
 @contextmanager
 def appearing(card: Card) -> Iterator[Path]:
-    """A new folder that becomes the one of `card`, at once and whole, when the block ends well; else it is deleted.
+    """A new folder that replaces the folder of `card` in one step when the block succeeds. If the block fails, it is deleted.
 
-    The caller holds the model's lock.
+    The caller must hold the model's lock.
     """
     target = folder(card)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +169,7 @@ def record(path: Path) -> File:
 
 
 def open_folder(path: Path) -> Stored:
-    """The stored weights in a folder of the cache, not verified; raises CheckpointError where it cannot be read."""
+    """The stored weights in a folder of the cache, not verified. Raises CheckpointError if the folder cannot be read."""
     try:
         manifest = from_json((path / MANIFEST).read_bytes(), Manifest)
         card = from_json((path / CARD).read_bytes(), Card)
@@ -179,11 +182,11 @@ def open_folder(path: Path) -> Stored:
 
 def _problem(path: Path, file: File, *, again: bool) -> str:
     if path.is_symlink() or not files.is_within(path, [cache_dir()]):
-        return "is a link out of the cache"
+        return "is a link to a place outside the cache"
     return damage(path, FileRecord(size=file.size or 0, sha256=file.sha256 or ""), again=again)
 
 
 def _again(stored: Stored) -> str:
     if isinstance(stored.manifest.source, OnHub):
-        return f"`ditzoo pull {stored.card.name}` makes them again"
-    return f"`ditzoo import {stored.card.name} FILE` makes them again"
+        return f"`ditzoo pull {stored.card.name}` replaces them"
+    return f"`ditzoo import {stored.card.name} FILE` replaces them"

@@ -1,4 +1,4 @@
-"""`to-diffusers`: a model as a folder that `diffusers.DiTPipeline.from_pretrained` loads."""
+"""`to-diffusers`: write a model as a folder that `diffusers.DiTPipeline.from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -21,33 +21,37 @@ from ditzoo.zoo.card import Autoencoder, Card, DiscreteBetas
 from ditzoo.zoo.class_names import class_names
 
 _NULL_LABEL = 1000
-"""What `DiTPipeline` has built in."""
+"""The null label that is fixed in the code of `DiTPipeline`."""
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
-    """Writes `card` as a pipeline of diffusers to the new folder `out`: transformer, scheduler, decoder.
+    """Writes `card` as a diffusers pipeline to the new folder `out`: transformer, scheduler and decoder. Returns `out`.
 
-    The norms get the paper's eps of 1e-6. What diffusers cannot say stays different: its time embedding divides by 127 where
-    the paper's divides by 128 (docs/checkpoints.md has figures). Raises UsageError for a model that it has no pipeline for.
+    The norms get the paper's eps of 1e-6. One difference remains: the time embedding of diffusers divides by 127, that of the
+    paper by 128 (docs/checkpoints.md has figures). Raises UsageError if diffusers has no pipeline for the model, or if `out`
+    exists. `patience` is how many seconds the server of the decoder may be silent.
     """
     config, decoder, theirs = card.backbone, card.decoder, family_of(card.backbone).diffusers
     if theirs is None or card.prediction != "noise" or not isinstance(decoder, Autoencoder):
-        raise UsageError(f"diffusers has a pipeline for DiTs on latents alone; {card.name} is none")
+        raise UsageError(f"diffusers has a pipeline only for DiTs on latents that predict noise; {card.name} is not one")
     if card.null_label != _NULL_LABEL:
         raise UsageError(
-            f"diffusers' DiTPipeline guides with the label {_NULL_LABEL}, whatever the model, so it is right for"
-            f" {_NULL_LABEL} classes alone; {card.name} has {card.number_of_classes}, and its null label is {card.null_label}"
+            f"diffusers' DiTPipeline always uses {_NULL_LABEL} as the null label, so it needs a model with {_NULL_LABEL}"
+            f" classes; {card.name} has {card.number_of_classes} classes and the null label {card.null_label}"
         )
     if decoder.mean or decoder.std or decoder.statistics is not None:
-        raise UsageError(f"diffusers' DiTPipeline only scales latents; those of {card.name} have a mean and a deviation too")
+        raise UsageError(
+            f"diffusers' DiTPipeline only scales latents; those of {card.name} also have a mean and a standard deviation"
+        )
     if decoder.source is None or decoder.architecture != "AutoencoderKL" or theirs.refusal(config):
         raise UsageError(
-            f"diffusers' DiTPipeline takes an AutoencoderKL and a null label; {card.name} has another decoder or none"
+            "diffusers' DiTPipeline needs an AutoencoderKL with its own source, and a network with a null label;"
+            f" {card.name} has another decoder or no null label"
         )
     if out.exists():
-        raise UsageError(f"{out} is there already; choose a new folder")
+        raise UsageError(f"{out} exists already; choose a new folder")
     check_writable(out.parent)
     checkpoint, vae = weights_file(card), fetch(decoder.source, patience=patience)
     for part in ("transformer", "scheduler", "vae"):
@@ -78,7 +82,7 @@ def _index(card: Card, transformer: str) -> dict[str, Any]:
 def _scheduler(card: Card) -> dict[str, Any]:
     schedule = card.schedule
     if not isinstance(schedule, DiscreteBetas):
-        raise UsageError(f"diffusers' DiTPipeline walks discrete schedules; {card.name} has another kind")
+        raise UsageError(f"diffusers' DiTPipeline needs a discrete schedule of betas; {card.name} has another kind")
     return {
         "_class_name": "DDIMScheduler",
         "beta_start": schedule.start,

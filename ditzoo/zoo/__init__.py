@@ -1,4 +1,4 @@
-"""The zoo: the table of every card."""
+"""The zoo: the table of all cards that come with the package, by the model's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A card: everything that makes a model itself, as data. Where two models differ, a field differs."""
+"""A card: the complete description of a model, as data. Any two different models differ in a field of their cards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ditzoo.zoo.configs import BackboneConfig
 class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="discrete_betas"):
     """A variance-preserving noise schedule of `steps` betas (DDPM, arXiv 2006.11239, section 4).
 
-    `spacing` "linear": equal steps in beta. "scaled_linear": equal steps in the square root of beta.
+    `spacing` is "linear" for equal steps in beta, and "scaled_linear" for equal steps in the square root of beta.
     """
 
     spacing: Literal["linear", "scaled_linear"]
@@ -26,11 +26,14 @@ class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="disc
 
     def __post_init__(self) -> None:
         if not 0 < self.start <= self.end < 1 or self.steps < 2:
-            raise ValueError(f"betas from {self.start} to {self.end} in {self.steps} steps: they must rise between 0 and 1")
+            raise ValueError(
+                f"betas from {self.start} to {self.end} in {self.steps} steps: betas must rise and lie between 0 and 1, and"
+                " there must be at least 2 steps"
+            )
 
 
 class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="continuous_vp"):
-    """The variance-preserving SDE, beta(t) linear from `beta_min` to `beta_max` over t = 0 ... 1 (arXiv 2011.13456, eq. 32)."""
+    """The variance-preserving SDE (arXiv 2011.13456, eq. 32). beta(t) is linear: `beta_min` at t = 0, `beta_max` at t = 1."""
 
     beta_min: float = 0.1
     beta_max: float = 20.0
@@ -39,9 +42,9 @@ class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="conti
 class LinearFlow(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="linear_flow"):
     """The straight path between noise and image, and the velocity along it.
 
-    `noise_at` is the t of pure noise. 0: x = t · image + (1 − t) · noise, as in SiT (arXiv 2401.08740, section 2); 1: x =
-    (1 − t) · image + t · noise, as in REPA (arXiv 2410.06940) and in rectified flow (arXiv 2403.03206, eq. 13). `velocity` is
-    what the network predicts: image − noise, "to_image", or noise − image, "to_noise".
+    `noise_at` is the time t of pure noise. If it is 0, x = t · image + (1 − t) · noise, as in SiT (arXiv 2401.08740, section
+    2). If it is 1, x = (1 − t) · image + t · noise, as in REPA (arXiv 2410.06940) and in rectified flow (arXiv 2403.03206, eq.
+    13). `velocity` is the prediction of the network: "to_image" for image − noise, "to_noise" for noise − image.
     """
 
     noise_at: Literal[0, 1] = 0
@@ -49,7 +52,7 @@ class LinearFlow(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field=
 
     @property
     def sign(self) -> float:
-        """What the network's output is multiplied with to give image − noise."""
+        """The factor, 1 or −1, that turns the network's output into image − noise."""
         return 1.0 if self.velocity == "to_image" else -1.0
 
 
@@ -57,10 +60,10 @@ Schedule: TypeAlias = DiscreteBetas | ContinuousVP | LinearFlow
 
 
 class TimeInput(Data, frozen=True, kw_only=True):
-    """How time reaches the network: t enters as scale · t + offset.
+    """The time input of the network: scale · t + offset.
 
-    On `DiscreteBetas` step n of N is t = n / N, and 0 is clean; on `ContinuousVP` 0 is clean; on `LinearFlow` the card says
-    where the noise is.
+    With `DiscreteBetas`, t = n / N at step n of N, and t = 0 is the clean image. With `ContinuousVP`, t = 0 is the clean image
+    too. With `LinearFlow`, `noise_at` gives the t of pure noise.
     """
 
     scale: float = 1000.0
@@ -68,14 +71,14 @@ class TimeInput(Data, frozen=True, kw_only=True):
 
 
 class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
-    """What a model is sampled with unless something else is asked for.
+    """The default settings of sampling.
 
-    `guidance` is s in uncond + s · (cond − uncond) (arXiv 2207.12598); `guided_channels` counts the channels it acts on, from
-    the first; the others are the conditional prediction's. With `guidance_times` (low, high) it acts only where low ≤ t ≤ high,
-    t as `TimeInput` has it.
+    `guidance` is s in uncond + s · (cond − uncond) (arXiv 2207.12598). It acts on the first `guided_channels` channels; the
+    other channels are those of the conditional prediction. With `guidance_times` (low, high) it acts only at times t with
+    low ≤ t ≤ high, where t is that of `TimeInput`.
 
-    `shift` is s in u → s · u / (1 + (s − 1) · u), by which the times of a straight path are moved; u runs from 0, noise, to 1,
-    the image (LightningDiT, arXiv 2501.01423; the shift of arXiv 2403.03206, eq. 23, whose times run the other way, is 1 / s).
+    `shift` is s in u → s · u / (1 + (s − 1) · u), which changes the times of a straight path. u is 0 at noise and 1 at the
+    image (LightningDiT, arXiv 2501.01423). The times of arXiv 2403.03206, eq. 23, run the other way, so its shift is 1 / s.
     """
 
     solver: str
@@ -87,11 +90,11 @@ class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not math.isfinite(self.guidance):
-            raise ValueError(f"steps {self.steps} must be positive, and guidance {self.guidance} finite")
+            raise ValueError(f"steps must be positive, not {self.steps}, and guidance must be finite, not {self.guidance}")
 
 
-NAMES = "use letters, digits, '.', '_' and '-', at most 200, the first a letter or digit"
-"""What a name is made of, for errors."""
+NAMES = "at most 200 letters, digits, '.', '_' and '-', the first a letter or digit"
+"""The rule for names, for error messages."""
 
 
 def is_name(text: str) -> bool:
@@ -104,8 +107,10 @@ _REFERENCE = rf"hf:({_OWN}/{_OWN})(?:@([\w./-]+))?(?::([\w.+=,()@ /-]*[\w.+=,()@
 
 
 def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
-    """The repository, the revision and the path in hf:OWNER/REPO[@REVISION][:PATH], the name of a model pulled by reference;
-    None where `text` is none. It has at most 200 characters, no '..', no quotes, and no line ends."""
+    """The repository, the revision and the path of a reference, hf:OWNER/REPO[@REVISION][:PATH]. None if `text` is not one.
+
+    A model pulled by reference has it as its name. A reference has at most 200 characters, no '..', no quotes and no line ends.
+    """
     match = re.fullmatch(_REFERENCE, text, re.ASCII)
     if match is None or ".." in text or len(text) > 200:
         return None
@@ -115,11 +120,11 @@ def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
 def _check_path(path: str) -> None:
     parts = path.split("/")
     if not path or path.startswith("/") or "\\" in path or ".." in parts or not path.isprintable():
-        raise ValueError(f"the path {path!r} leads out of its repository")
+        raise ValueError(f"the path {path!r} must be relative, printable, and must not lead out of its repository")
 
 
 class File(Data, frozen=True, kw_only=True):
-    """A file, by its path in a repository, with what is known of it. None: not known beforehand."""
+    """A file: its path in a repository, its size in bytes and its SHA-256. None: unknown before the first download."""
 
     path: str
     size: int | None = None
@@ -132,11 +137,11 @@ class File(Data, frozen=True, kw_only=True):
 
 
 Layout: TypeAlias = Literal["dit", "lightningdit", "diffusers", "uvit", "dcae"]
-"""How the keys of a checkpoint are named: see `ditzoo.checkpoint.layouts`."""
+"""The names of the layouts of checkpoints: see `ditzoo.checkpoint.layouts`."""
 
 
 class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"):
-    """Weights that ship inside the package: a safetensors file of `ditzoo/assets`, and its checksum."""
+    """Weights inside the package: the name of a safetensors file in `ditzoo/assets`, and its SHA-256."""
 
     file: str
     sha256: str
@@ -146,10 +151,11 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
 
 
 class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
-    """Files in a repository of the Hugging Face Hub. For weights the first is the checkpoint, or the index of its shards.
+    """Files in a repository of the Hugging Face Hub. The first file of weights is the checkpoint, or the index of its shards.
 
-    `revision` is a commit (40 hex digits), or None: then the newest is resolved on the first pull and kept from then on.
-    `verified` is False where repository, revision, names or checksums are stated by others and were not confirmed.
+    `revision` is a commit (40 hexadecimal digits). If it is None, the first pull chooses the newest commit, and later pulls use
+    the same one. `verified` is False if the repository, revision, names or checksums come from third parties and were not
+    confirmed.
     """
 
     repo: str
@@ -160,13 +166,13 @@ class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise ValueError(f"{self.repo!r} is no repository of the Hub; write OWNER/REPO")
+            raise ValueError(f"{self.repo!r} is not the name of a repository on the Hub; write OWNER/REPO")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
             raise ValueError(f"the revision {self.revision!r} is not a commit of 40 hexadecimal digits")
 
 
 class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
-    """Weights that have to be fetched by hand: `where` says from where; `ditzoo import` takes the file in."""
+    """Weights that the user has to download by hand, from the place `where`. `ditzoo import` then stores the file."""
 
     where: str
     file: File
@@ -175,14 +181,14 @@ class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
 
 
 class Unreleased(Data, frozen=True, kw_only=True, tag_field="kind", tag="unreleased"):
-    """An architecture whose weights were never published: for the user's own checkpoints."""
+    """No published weights: the card describes an architecture, for the user's own checkpoints."""
 
 
 Weights: TypeAlias = Embedded | OnHub | ByHand | Unreleased
 
 
 class Pixels(Data, frozen=True, kw_only=True, tag_field="kind", tag="pixels"):
-    """No decoder: the network denoises pixels in −1 ... 1."""
+    """No decoder: the network denoises pixels, with values between −1 and 1."""
 
 
 Architecture: TypeAlias = Literal["AutoencoderKL", "AutoencoderDC"]
@@ -190,18 +196,18 @@ Architecture: TypeAlias = Literal["AutoencoderKL", "AutoencoderDC"]
 
 
 def _no_source() -> None:
-    """No source of a decoder. A default from a factory is written out, while a plain one would be omitted."""
+    """None, the default of `Autoencoder.source`. msgspec writes a default from a factory, and omits any other default."""
 
 
 class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="autoencoder"):
-    """A decoder of latents: image = decoder(latent / `scale` · `std` + `mean`), `factor` times as high and wide.
+    """A decoder of latents: image = decoder(latent / `scale` · `std` + `mean`). The image is `factor` times as high and wide.
 
-    `architecture` names the diffusers class. `source` None: its weights are the `autoencoder.*` keys of the model's own file.
-    The first file of a source is diffusers' config.json, with the weights beside it, or else a checkpoint in a layout that
-    `ditzoo.checkpoint.autoencoders` knows.
+    `architecture` is the diffusers class. If `source` is None, the weights are the `autoencoder.*` keys in the model's file.
+    The first file of a source is either diffusers' config.json, with the weights in the same folder, or a checkpoint in a
+    layout that `ditzoo.checkpoint.autoencoders` knows.
 
-    `mean` and `std` have one number a latent channel, or one for all channels (a shift, a scale); none are 0 and 1.
-    `statistics` is the file of the source that holds them as tensors called "mean" and "std", where the card does not.
+    `mean` and `std` have one number for each latent channel, or one number for all channels. If they are empty, they are 0 and
+    1. `statistics` is a file of the source with tensors called "mean" and "std"; it replaces both fields.
     """
 
     architecture: Architecture
@@ -216,11 +222,13 @@ class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field
         if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
             raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
         if not math.isfinite(self.scale) or self.scale == 0 or self.factor < 1:
-            raise ValueError(f"scale {self.scale} and factor {self.factor} of a decoder must be positive")
+            raise ValueError(
+                f"the scale of a decoder must be finite and not 0, not {self.scale}, and its factor positive, not {self.factor}"
+            )
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):
-    """The text encoder of a text-conditioned model: its last hidden state, `tokens` x `width`."""
+    """The text encoder of a text-conditioned model. Its last hidden state has the shape `tokens` x `width`."""
 
     source: OnHub
     tokens: int = 77
@@ -228,7 +236,7 @@ class TextEncoder(Data, frozen=True, kw_only=True):
 
 
 class Published(Data, frozen=True, kw_only=True):
-    """A figure from a paper: the FID over `images` samples, and the settings behind it, in words."""
+    """A published FID over `images` samples, and its settings in words. `verified` is False if the figure is uncertain."""
 
     fid: float
     settings: str
@@ -237,9 +245,10 @@ class Published(Data, frozen=True, kw_only=True):
 
 
 class Card(Data, frozen=True, kw_only=True):
-    """One model: its network, its weights, and the conventions it was trained under.
+    """One model: its network, its weights, and the conventions of its training.
 
-    Its `name` becomes part of the names of files. So it is one of `is_name`, or, of a model pulled by reference, the reference.
+    Its `name` becomes part of file names. So `is_name` must accept it, or it must be a reference to the Hub. Raises ValueError
+    if it is neither, or if fields contradict each other.
     """
 
     name: str
@@ -261,19 +270,19 @@ class Card(Data, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not is_name(self.name) and split_reference(self.name) is None:
-            raise ValueError(f"{self.name!r} is no name for a model; {NAMES}")
+            raise ValueError(f"{self.name!r} is not a valid name for a model; use {NAMES}")
         _check_null_label(self)
         channels = self.backbone.latent_shape[0]
         if not 0 <= self.sampling.guided_channels <= channels:
             raise ValueError(f"guided_channels is {self.sampling.guided_channels}, but the latents have {channels} channels")
         if self.sampling.guidance != 1 and self.null_label is None and self.text is None:
             raise ValueError(
-                f"guidance is {self.sampling.guidance:g}, but there is no null label to guide away from: write guidance = 1.0"
+                f"guidance is {self.sampling.guidance:g}, but guidance needs a null label or text: write guidance = 1.0"
             )
 
     @property
     def learns_variance(self) -> bool:
-        """Whether the network's second half of channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
+        """Whether the second half of the output channels is the variance of DDPM's reverse step (arXiv 2102.09672, eq. 15)."""
         return self.prediction == "noise" and self.backbone.learns_variance
 
     @property
@@ -283,21 +292,21 @@ class Card(Data, frozen=True, kw_only=True):
 
     @property
     def number_of_classes(self) -> int:
-        """How many classes there are to choose from, the null label not counted; 0 for a model without labels."""
+        """The number of classes without the null label; 0 for a model without labels."""
         return self.backbone.classes(null_label=self.null_label)
 
     @property
     def family(self) -> str:
-        """The kind of network and of its prediction: dit and uvit predict noise, sit and usit velocity."""
+        """The name of the family, which depends on the prediction: dit and uvit predict noise, sit and usit velocity."""
         return self.backbone.names[self.prediction]
 
     @property
     def resolution(self) -> int:
-        """The side of the decoded images, in pixels."""
+        """The height and width of the images, in pixels."""
         return self.backbone.latent_shape[1] * (self.decoder.factor if isinstance(self.decoder, Autoencoder) else 1)
 
     def check_class(self, number: int) -> int:
-        """`number` itself, if the model has that class; raises UsageError otherwise."""
+        """Returns `number` if the model has that class. Raises UsageError if it does not."""
         if not self.number_of_classes:
             raise UsageError(f"{self.name} has no classes to choose from")
         if not 0 <= number < self.number_of_classes:
@@ -306,13 +315,13 @@ class Card(Data, frozen=True, kw_only=True):
 
 
 def _check_null_label(card: Card) -> None:
-    """Raises ValueError unless the null label is the last row of the table of labels, behind those of the classes."""
+    """Raises ValueError if the null label is not the last row of the label table, after the rows of the classes."""
     null, last = card.null_label, card.backbone.label_rows - 1
     if null is None:
         return
     if last < 0:
-        raise ValueError(f"null_label is {null}, but the network has no table of labels")
+        raise ValueError(f"null_label is {null}, but the network has no label table")
     if card.backbone.classes(null_label=last) != last:
-        raise ValueError(f"null_label is {null}, but the table of labels has no row for it behind its {last + 1} classes")
+        raise ValueError(f"null_label is {null}, but the label table has rows for its {last + 1} classes only")
     if null != last:
-        raise ValueError(f"null_label is {null}, but the null label is the last row of the table of labels, {last}")
+        raise ValueError(f"null_label is {null}, but it must be the last row of the label table, {last}")

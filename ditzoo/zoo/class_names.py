@@ -1,7 +1,7 @@
 """The names of classes.
 
-ImageNet's thousand, in the order of the label numbers, are torchvision 0.29.2's (`torchvision.models._meta`, BSD-3-Clause; its
-licence lies beside the list in `ditzoo/assets`).
+The thousand names of ImageNet, in the order of the label numbers, come from torchvision 0.29.2 (`torchvision.models._meta`,
+BSD-3-Clause). Its licence is in the same folder as the list, `ditzoo/assets`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from ditzoo.zoo.card import Card
 _IMAGENET = Path(__file__).parent.parent / "assets" / "imagenet-classes.txt"
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""The English words for the classes of the digits models. Files and tables show the numbers."""
+"""The English words for the classes of the digits models. Users may write them; files and tables show the numbers."""
 
 
 def class_names(card: Card) -> tuple[str, ...]:
-    """The name of every class of a model, by its number; empty for a model without labels. Classes of which no names are known,
-    such as those of a model that a user's card has given another number of them, are called by their numbers."""
+    """The name of every class of a model, in the order of the class numbers; empty for a model without labels.
+
+    If no names are known, for example because a user's card changed the number of classes, the names are the numbers.
+    """
     if card.classes == "imagenet" and card.number_of_classes == len(_imagenet()):
         return _imagenet()
     return tuple(map(str, range(card.number_of_classes)))
 
 
 def class_number(card: Card, name: str, *, argument: str = "classes") -> int:
-    """The number of the class called `name`, in upper or lower case: a name of ImageNet, or the English word for a digit.
+    """The number of the class called `name`, in upper or lower case: an ImageNet name, or the English word for a digit.
 
-    Raises UsageError, with near matches, for a name that no class of the model has, and for one that several classes share.
+    Raises UsageError, with near matches, if no class has that name, and if several classes have it. `argument` is what the
+    error message calls the argument.
     """
     is_digits = card.classes == "digits" and card.number_of_classes == len(_DIGITS)
     known = [each.lower() for each in (_DIGITS if is_digits else class_names(card))]

@@ -1,6 +1,6 @@
-"""The hyperparameters of the networks, one record a family.
+"""The hyperparameters of the networks, one record for each family.
 
-Every record answers the same questions, so that nothing else has to ask which family it has: see `DiTConfig`.
+All records have the same properties, which `AdaLNConfig` documents. So other code does not depend on the family.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from ditzoo.records import Data
 
 
 class AdaLNConfig(Data, frozen=True, kw_only=True):
-    """What the configurations of DiT and its kin share, whose norms are modulated by time and label.
+    """The hyperparameters that DiT and LightningDiT share. In both, time and label modulate the norms.
 
-    `class_dropout_prob` above 0 adds the null label, number `num_classes`, to the label table.
+    If `class_dropout_prob` is above 0, the label table has one more row, `num_classes`, for the null label. Raises ValueError
+    if hyperparameters contradict each other.
     """
 
     splits: ClassVar[bool] = True
     """Whether part of the network depends on time and label alone, so that it can be a graph of its own."""
 
     resizable: ClassVar[bool] = True
-    """Whether the network takes latents of other sizes than those that it was trained on."""
+    """Whether the network takes latents of another size than in training."""
 
     input_size: int = 32
     patch_size: int = 2
@@ -37,70 +38,70 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
         _check_geometry(self.input_size, self.patch_size, self.hidden_size, self.num_heads)
         _check_counts(self.depth, self.in_channels, self.mlp_ratio)
         if self.hidden_size % 4:
-            raise ValueError(f"width {self.hidden_size} is no multiple of 4, which the fixed positions need")
+            raise ValueError(f"the width must be a multiple of 4 for the fixed positions, not {self.hidden_size}")
         if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, but a DiT has a table of labels: at least 1 class")
+            raise ValueError(f"num_classes is {self.num_classes}, but a DiT has a label table: at least 1 class")
         if not 0 <= self.class_dropout_prob <= 1:
-            raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, which is no probability")
+            raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, but it must be between 0 and 1")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the network denoises."""
+        """The channels, height and width of the network's input: latents, or pixels."""
         return self.in_channels, self.input_size, self.input_size
 
     @property
     def null_label(self) -> int | None:
-        """The label that means "no class", which guidance needs; None where the table has none."""
+        """The label for "no class", which guidance needs; None if the label table has no row for it."""
         return self.num_classes if self.class_dropout_prob > 0 else None
 
     @property
     def label_rows(self) -> int:
-        """How many rows the table of labels has, the null label's included; 0 without one."""
+        """The number of rows in the label table, including that of the null label; 0 if there is no table."""
         return self.num_classes + (self.null_label is not None)
 
     @property
     def learns_variance(self) -> bool:
-        """Whether there are as many channels of variance behind those of the prediction (arXiv 2102.09672, eq. 15)."""
+        """Whether the output has a second half of channels, for the variance (arXiv 2102.09672, eq. 15)."""
         return self.learn_sigma
 
     @property
     def tokens(self) -> int:
-        """How many patches an image has."""
+        """The number of patches in an image."""
         return (self.input_size // self.patch_size) ** 2
 
     @property
     def mlp_width(self) -> int:
-        """How many hidden numbers a token has in an MLP."""
+        """The width of an MLP's hidden layer."""
         return int(self.hidden_size * self.mlp_ratio)
 
     @property
     def modulation_vectors(self) -> int:
-        """How many vectors modulate a block: shift, scale and gate, for attention and MLP."""
+        """The number of vectors that modulate a block: shift, scale and gate, for attention and for the MLP."""
         return 6
 
     @property
     def fixed_parameters(self) -> int:
-        """How many numbers of a checkpoint are computed, not learned: the positions."""
+        """The number of parameters in a checkpoint that are computed, not learned: the positions."""
         return self.tokens * self.hidden_size
 
     @property
     def norm_parameters(self) -> int:
-        """How many numbers a norm holds."""
+        """The number of parameters of a norm."""
         return 0
 
     @property
     def mlp_parameters(self) -> int:
-        """How many numbers an MLP holds."""
+        """The number of parameters of an MLP."""
         return _linear(self.hidden_size, self.mlp_width) + _linear(self.mlp_width, self.hidden_size)
 
     @property
     def attention_parameters(self) -> int:
-        """How many numbers an attention layer holds."""
+        """The number of parameters of an attention layer."""
         return _linear(self.hidden_size, 4 * self.hidden_size)
 
     @property
     def parameters(self) -> int:
-        """How many numbers a checkpoint of the network holds, the fixed positions included."""
+        """The number of parameters in a checkpoint of the network, including the fixed positions."""
         width, patch = self.hidden_size, self.patch_size**2 * self.in_channels
         time = _linear(256, width) + _linear(width, width)
         modulation = _linear(width, self.modulation_vectors * width)
@@ -109,7 +110,7 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
         return _linear(patch, width) + time + self.label_rows * width + self.fixed_parameters + self.depth * block + final
 
     def classes(self, *, null_label: int | None) -> int:
-        """How many classes there are to choose from, the null label not counted; 0 without labels."""
+        """The number of classes without the null label; 0 for a network without labels."""
         return self.num_classes
 
 
@@ -117,7 +118,7 @@ class DiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind", tag="d
     """The hyperparameters of a DiT, named as in its authors' code (arXiv 2212.09748, table 1)."""
 
     names: ClassVar[dict[str, str]] = {"noise": "dit", "velocity": "sit"}
-    """What the family is called, by what the network predicts."""
+    """The name of the family for each kind of prediction."""
 
 
 class LightningDiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind", tag="lightningdit"):
@@ -145,39 +146,45 @@ class LightningDiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind
 
     @property
     def head_width(self) -> int:
-        """How many numbers a token has in one head of attention."""
+        """The width of one attention head."""
         return self.hidden_size // self.num_heads
 
     @property
     def mlp_width(self) -> int:
-        """How many hidden numbers a token has in an MLP; a gated one has two thirds of it, and as many gates."""
+        """The width of an MLP's hidden layer. In a gated MLP it is two thirds of that, and there are as many gates."""
         hidden = int(self.hidden_size * self.mlp_ratio)
         return int(2 / 3 * hidden) if self.use_swiglu else hidden
 
     @property
     def modulation_vectors(self) -> int:
-        """How many vectors modulate a block: scale and gate, for attention and MLP, and a shift for each where there is one."""
+        """The number of vectors that modulate a block: scale, gate, and shift unless `wo_shift`, for attention and the MLP."""
         return 4 if self.wo_shift else 6
 
     @property
     def fixed_parameters(self) -> int:
-        """How many numbers of a checkpoint are computed, not learned: the positions, the rotary ones as cosines and sines."""
+        """The number of parameters in a checkpoint that are computed, not learned: the positions.
+
+        Rotary positions are cosines and sines.
+        """
         return self.tokens * (self.hidden_size + (2 * self.head_width if self.use_rope else 0))
 
     @property
     def norm_parameters(self) -> int:
-        """How many numbers a norm holds."""
+        """The number of parameters of a norm."""
         return self.hidden_size if self.use_rmsnorm else 0
 
     @property
     def mlp_parameters(self) -> int:
-        """How many numbers an MLP holds."""
+        """The number of parameters of an MLP."""
         inner = 2 * self.mlp_width if self.use_swiglu else self.mlp_width
         return _linear(self.hidden_size, inner) + _linear(self.mlp_width, self.hidden_size)
 
     @property
     def attention_parameters(self) -> int:
-        """How many numbers an attention layer holds; a norm of queries or keys has a weight, and a bias if it is no RMSNorm."""
+        """The number of parameters of an attention layer, including the norms of queries and keys.
+
+        Such a norm has a weight. It also has a bias, unless it is an RMSNorm.
+        """
         norm = self.head_width * (1 if self.use_rmsnorm else 2)
         return _linear(self.hidden_size, 4 * self.hidden_size) + (2 * norm if self.use_qknorm else 0)
 
@@ -185,8 +192,9 @@ class LightningDiTConfig(AdaLNConfig, frozen=True, kw_only=True, tag_field="kind
 class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     """The hyperparameters of a U-ViT, named as in its authors' code (arXiv 2209.12152, table 1).
 
-    `num_classes` counts the rows of the label table, the null label's included; -1 means no labels. `clip_dim` is the
-    width of the text tokens of a text-conditioned network, None for any other.
+    `num_classes` is the number of rows in the label table, including that of the null label; -1 means no labels. `clip_dim` is
+    the width of the text tokens of a text-conditioned network, and None for any other network. Raises ValueError if
+    hyperparameters contradict each other.
     """
 
     names: ClassVar[dict[str, str]] = {"noise": "uvit", "velocity": "usit"}
@@ -194,7 +202,7 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     resizable: ClassVar[bool] = False
     learns_variance: ClassVar[bool] = False
     fixed_parameters: ClassVar[int] = 0
-    """See `DiTConfig`."""
+    """See `AdaLNConfig`, also for the properties below."""
 
     img_size: int = 32
     patch_size: int = 2
@@ -215,32 +223,34 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
         _check_geometry(self.img_size, self.patch_size, self.embed_dim, self.num_heads)
         _check_counts(self.depth, self.in_chans, self.mlp_ratio)
         if self.num_classes < 1 and self.num_classes != -1:
-            raise ValueError(f"num_classes is {self.num_classes}; it counts the rows of the table of labels, and -1 means none")
+            raise ValueError(
+                f"num_classes is {self.num_classes}, but it must be the number of rows in the label table, or -1 for no labels"
+            )
         if self.clip_dim is not None and self.num_classes > 0:
             raise ValueError("a U-ViT takes labels (num_classes) or text (clip_dim), not both")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the network denoises."""
+        """The channels, height and width of the network's input: latents, or pixels."""
         return self.in_chans, self.img_size, self.img_size
 
     @property
     def extra_tokens(self) -> int:
-        """How many tokens stand before the patches: time, and the label or the text."""
+        """The number of tokens before the patches: time, and the label or the text."""
         return 1 + (self.num_clip_token if self.clip_dim is not None else int(self.num_classes > 0))
 
     @property
     def label_rows(self) -> int:
-        """See `DiTConfig`."""
+        """The number of rows in the label table, including that of the null label; 0 if there is no table."""
         return max(0, self.num_classes)
 
     def classes(self, *, null_label: int | None) -> int:
-        """See `DiTConfig`."""
+        """The number of classes without the null label; 0 for a network without labels."""
         return max(0, self.num_classes - (null_label is not None))
 
     @property
     def parameters(self) -> int:
-        """How many numbers a checkpoint of the network holds."""
+        """The number of parameters in a checkpoint of the network."""
         width, patch, chans = self.embed_dim, self.patch_size**2 * self.in_chans, self.in_chans
         hidden, tokens = int(width * self.mlp_ratio), (self.img_size // self.patch_size) ** 2 + self.extra_tokens
         attention = _linear(width, 3 * width) - (0 if self.qkv_bias else 3 * width) + _linear(width, width)
@@ -256,7 +266,7 @@ BackboneConfig: TypeAlias = DiTConfig | LightningDiTConfig | UViTConfig
 
 
 def _linear(inputs: int, outputs: int) -> int:
-    """The numbers in a linear map with a bias."""
+    """The number of parameters of a linear layer with a bias."""
     return (inputs + 1) * outputs
 
 
@@ -264,9 +274,9 @@ def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
     if min(size, patch, width, heads) < 1:
         raise ValueError(f"size {size}, patch {patch}, width {width} and heads {heads} must all be positive")
     if size % patch:
-        raise ValueError(f"size {size} is no multiple of the patch size {patch}")
+        raise ValueError(f"size {size} is not a multiple of the patch size {patch}")
     if width % heads:
-        raise ValueError(f"width {width} is no multiple of the number of heads {heads}")
+        raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
 
 
 def _check_counts(depth: int, channels: int, ratio: float) -> None:

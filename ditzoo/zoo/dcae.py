@@ -1,6 +1,6 @@
-"""The models on DC-AE latents (arXiv 2410.10733, table 3): U-ViT, USiT (U-ViT that predicts velocity) and DiT, 512x512.
+"""The models on DC-AE latents (arXiv 2410.10733, table 3), for images of 512x512: U-ViT, USiT and DiT.
 
-Each repository's file holds the network and its autoencoder.
+USiT is a U-ViT that predicts velocity. The file of each repository holds the network and its autoencoder.
 """
 
 from __future__ import annotations

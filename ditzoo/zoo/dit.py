@@ -10,7 +10,7 @@ from ditzoo.zoo.shared import IMAGENET_256, IMAGENET_512, VAE_EMA
 
 
 class Size(NamedTuple):
-    """The width, depth and heads behind a letter of the paper (table 1)."""
+    """The width, depth and number of heads that a letter stands for in the paper (table 1)."""
 
     width: int
     depth: int
@@ -22,7 +22,7 @@ PATCHES = (2, 4, 8)
 
 
 def config(size: Size, patch: int, *, side: int = 32, channels: int = 4) -> DiTConfig:
-    """The network of `size` with `patch` on latents of `channels` x `side` x `side`."""
+    """The network of `size` with patches of `patch` x `patch`, on latents of `channels` x `side` x `side`."""
     return DiTConfig(
         input_size=side,
         patch_size=patch,

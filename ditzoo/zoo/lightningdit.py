@@ -16,7 +16,7 @@ VA_VAE = Autoencoder(
     factor=16,
     statistics="latents_stats.pt",
 )
-"""The vision foundation model aligned autoencoder of its authors."""
+"""VA-VAE, the authors' autoencoder, whose latents are aligned with a vision foundation model."""
 
 
 def _card(epochs: int, *, name: str, guidance: float, fid: float) -> Card:

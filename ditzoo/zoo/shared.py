@@ -1,6 +1,6 @@
-"""What several cards share: decoders, the text encoder, data sets.
+"""The parts that several cards share: decoders, the text encoder, data sets.
 
-Repositories, revisions and sizes are stated by third parties; a pull checks them.
+Repositories, revisions and sizes come from third parties. A pull checks them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VAE_EMA = Autoencoder(
     scale=0.18215,
     factor=8,
 )
-"""Stable Diffusion's autoencoder, its decoder fine-tuned with an average of weights: what the FIDs were measured with."""
+"""Stable Diffusion's autoencoder with a decoder fine-tuned with an average of weights. The FIDs were measured with it."""
 
 VAE_V1_SOURCE = OnHub(
     repo="CompVis/stable-diffusion-v1-4",
@@ -27,11 +27,11 @@ VAE_V1_SOURCE = OnHub(
 )
 VAE_V1 = Autoencoder(architecture="AutoencoderKL", source=VAE_V1_SOURCE, scale=0.18215, factor=8)
 VAE_COCO = Autoencoder(architecture="AutoencoderKL", source=VAE_V1_SOURCE, scale=0.23010, factor=8)
-"""Stable Diffusion's first autoencoder; the scale of the COCO models is that of their authors' evaluation script."""
+"""Stable Diffusion's first autoencoder. The scale for the COCO models comes from their authors' evaluation script."""
 
 DCAE_F32 = Autoencoder(architecture="AutoencoderDC", source=None, scale=0.3189, factor=32)
 DCAE_F64 = Autoencoder(architecture="AutoencoderDC", source=None, scale=0.2889, factor=64)
-"""The deep compression autoencoders (arXiv 2410.10733), inside the files of their diffusion models."""
+"""The deep compression autoencoders (DC-AE, arXiv 2410.10733). Their weights are in the files of the diffusion models."""
 
 CLIP = TextEncoder(
     source=OnHub(

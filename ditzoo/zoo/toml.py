@@ -1,13 +1,14 @@
-"""The user's own cards: a TOML file with one table a card, its fields those of `ditzoo.zoo.card.Card`.
+"""The user's own cards: a TOML file with one table for each card. The fields are those of `ditzoo.zoo.card.Card`.
 
 ["my-dit"]                   # the model's name
-base = "dit-b-2"             # optional: a card whose fields hold where nothing else is said
+base = "dit-b-2"             # optional: the card to inherit all other fields from
 summary = "trained on moths"
 sampling.guidance = 2.0
 
-What belongs to the base's own weights is not inherited where a card has others: their revision, sizes, checksums and layout,
-and the published figure. The null label follows from the table of labels, unless the card states it; `null_label = "none"`
-means none. Without a null label the guidance is 1, unless the card states it.
+If a card names another repository than its base, it does not inherit revision, sizes, checksums and layout. If it changes the
+weights or the network, it does not inherit the published figure. If it changes the network, the null label is the last row of
+its label table, unless the card states it; `null_label = "none"` means that there is no null label. Without a null label the
+guidance is 1, unless the card states it.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from typing import Any
 import msgspec
 
 from ditzoo.errors import UsageError
-from ditzoo.zoo.card import Card, is_name
+from ditzoo.zoo.card import NAMES, Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
 
 VARIABLE = "DITZOO_ZOO"
 
 
 def cards_of_environment(known: Mapping[str, Card]) -> dict[str, Card]:
-    """The cards of the file that `DITZOO_ZOO` names, none where it names none."""
+    """The cards in the file that `DITZOO_ZOO` names; empty if the variable is not set."""
     path = os.environ.get(VARIABLE)
     return load_cards(Path(path), known) if path else {}
 
 
 def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
-    """The cards in a TOML file; `base` names one of those `known`, or one further up in the file.
+    """The cards in a TOML file. A `base` is one of the cards in `known`, or an earlier card of the file.
 
-    Raises UsageError, with the line, for whatever is no card.
+    Raises UsageError, with the line, if the file cannot be read or a table is not a valid card.
     """
     try:
         text = path.read_bytes().decode()
@@ -46,7 +47,7 @@ def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
     except OSError as error:
         raise UsageError(f"cannot read the cards in {path}: {error.strerror}; check --zoo or {VARIABLE}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML file: {error}") from error
+        raise UsageError(f"{path} is not a valid TOML file: {error}") from error
     found: dict[str, Card] = {}
     for name, table in tables.items():
         try:
@@ -57,25 +58,25 @@ def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
 
 
 class _BadCardError(Exception):
-    """What a table lacks to be a card."""
+    """A table is not a card; the message says why."""
 
 
 def _card(name: str, table: Any, known: Mapping[str, Card]) -> Card:
     if not isinstance(table, dict):
-        raise _BadCardError("a card is a table: write [NAME] and its fields below")
+        raise _BadCardError("a card must be a table: write [NAME] and its fields below")
     if not is_name(name):
-        raise _BadCardError("a name is made of letters, digits, '.', '_' and '-'")
+        raise _BadCardError(f"a name must consist of {NAMES}")
     fields = {key: value for key, value in table.items() if key != "base"}
     if "base" in table:
         base = known.get(table["base"]) if isinstance(table["base"], str) else None
         if base is None:
-            raise _BadCardError(f"there is no card {table['base']!r} to start from - at `$.base`")
+            raise _BadCardError(f"there is no card {table['base']!r} to inherit from - at `$.base`")
         return _upon(base, name, _without_word_for_none(fields))
     return msgspec.convert({**_without_word_for_none(fields), "name": name}, Card)
 
 
 def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
-    """The card of that name whose `fields` hold upon those of `base`."""
+    """The card called `name` with the given `fields`, and with the fields of `base` for all others."""
     inherited = msgspec.to_builtins(base)
     weights = fields.get("weights")
     if isinstance(weights, dict) and "repo" in weights and weights["repo"] != inherited["weights"].get("repo"):
@@ -85,7 +86,7 @@ def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
         merged["published"] = None
     sampling = _table(fields, "sampling")
     if "backbone" in fields:
-        with suppress(msgspec.ValidationError):  # the conversion of the whole card below says where it is wrong
+        with suppress(msgspec.ValidationError):  # the conversion of the whole card below raises the error with its place
             backbone = msgspec.convert(merged["backbone"], BackboneConfig)
             merged["null_label"] = merged["null_label"] if "null_label" in fields else _null_label(base, backbone)
             sampling = {"guided_channels": _guided_channels(base, backbone), **sampling}
@@ -97,12 +98,15 @@ def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
 
 
 def _of_another_repository(weights: dict[str, Any]) -> dict[str, Any]:
-    """What a source in another repository has in common with this one: its kind, and the paths of its files."""
+    """The fields of `weights` that also hold for another repository: the kind, and the paths of the files."""
     return {"kind": weights["kind"], "files": [{"path": file["path"]} for file in weights.get("files", [])]}
 
 
 def _null_label(base: Card, backbone: BackboneConfig) -> int | None:
-    """The null label of a network like that of `base`: the last row of its table of labels, behind those of the classes."""
+    """The null label of `backbone`, the last row of its label table.
+
+    None if `base` has no null label, or if the table has no row for one.
+    """
     last = backbone.label_rows - 1
     if base.null_label is None or last < 0 or backbone.classes(null_label=last) != last:
         return None
@@ -110,7 +114,7 @@ def _null_label(base: Card, backbone: BackboneConfig) -> int | None:
 
 
 def _guided_channels(base: Card, backbone: BackboneConfig) -> int:
-    """How many channels of a network like that of `base` are guided: all where it guides all, else as many."""
+    """The number of guided channels of `backbone`: all if `base` guides all of its channels, else as many as `base`."""
     guided, channels = base.sampling.guided_channels, backbone.latent_shape[0]
     return channels if guided == base.backbone.latent_shape[0] else min(guided, channels)
 
@@ -121,12 +125,12 @@ def _table(fields: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _without_word_for_none(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with None for the null label "none", for which TOML has no word."""
+    """The fields, with the null label "none" replaced by None. TOML has no value for None."""
     return {**fields, "null_label": None} if fields.get("null_label") == "none" else fields
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`over` upon `base`, table by table; a table of another kind replaces the old one."""
+    """The fields of `base` updated with those of `over`, table by table. A table of another kind replaces the old table."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -136,7 +140,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _line(text: str, name: str, message: str) -> int:
-    """The line that an error is about: that of the longest part of its path which the file has."""
+    """The line of the key or table that an error refers to. If the file does not have it, the line of the nearest table."""
     match = re.search(r"at `\$((?:\.\w+|\[[^]]*\])+)`", message)
     missing = re.search(r"unknown field `(\w+)`", message)
     path = [
@@ -145,7 +149,7 @@ def _line(text: str, name: str, message: str) -> int:
         *(missing.groups() if missing else ()),
     ]
     lines = _lines(text)
-    culprit = re.match(r"(\w+) is ", message)  # a number that does not go with another one
+    culprit = re.match(r"(\w+) is ", message)  # a field whose value contradicts another field
     for place, line in lines.items():
         if culprit and place[0] == name and place[-1] == culprit[1]:
             return line
@@ -156,7 +160,7 @@ def _line(text: str, name: str, message: str) -> int:
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """The line on which each table and each key of a TOML file first stands."""
+    """The number of the first line with each table and each key of a TOML file."""
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""U-ViT (arXiv 2209.12152): the ten models of the paper. Their weights are on the authors' Google Drive, not on the Hub."""
+"""U-ViT (arXiv 2209.12152): the ten models of the paper. The weights are on the authors' Google Drive, not on the Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEEP = UViTConfig(embed_dim=512, depth=16, num_heads=8)
 MID = UViTConfig(embed_dim=768, depth=16, num_heads=12)
 LARGE = UViTConfig(embed_dim=1024, depth=20, num_heads=16)
 HUGE = UViTConfig(embed_dim=1152, depth=28, num_heads=16, conv=False)
-"""The sizes of the paper (table 1); cards fill in the rest."""
+"""The sizes in the paper (table 1). The cards add the other hyperparameters."""
 
 DISCRETE = DiscreteBetas(spacing="scaled_linear", start=0.00085, end=0.012)
 CONTINUOUS = ContinuousVP(beta_min=0.1, beta_max=20.0)
@@ -27,17 +27,20 @@ _PLUS_FID = "DPM-Solver++ fast, 50 evaluations"
 
 
 def latent(solver: str, *, w: float, channels: int = 4, steps: int = 50) -> Sampling:
-    """Sampling on latents with the guidance cond + w (cond − uncond), that is s = 1 + w, on every channel."""
+    """Sampling on latents, with the guidance cond + w · (cond − uncond) on every channel. ditzoo's scale is s = 1 + w."""
     return Sampling(solver=solver, steps=steps, guidance=1 + w, guided_channels=channels)
 
 
 def size(config: UViTConfig, patch: int, *, side: int, channels: int = 4, classes: int = -1) -> UViTConfig:
-    """`config` for images or latents of `channels` x `side` x `side`."""
+    """`config` for images or latents of `channels` x `side` x `side`, with patches of `patch` x `patch`.
+
+    `classes` is the number of rows in the label table, or -1 for no labels.
+    """
     return msgspec.structs.replace(config, img_size=side, patch_size=patch, in_chans=channels, num_classes=classes)
 
 
 def drive(path: str, *, also: str = "") -> ByHand:
-    """Weights on the Google Drive that the README of the authors' repository links to."""
+    """Weights in the Google Drive folder that the README of the authors' repository links to. `also` is another source."""
     where = "the Google Drive folder linked from https://github.com/baofff/U-ViT (section Pretrained Models)"
     return ByHand(where=where + (f", or {also}" if also else ""), file=File(path=path), layout="uvit")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,24 @@ import ditzoo
 from ditzoo.bundle import Bundle, provide
 from ditzoo.errors import MissingPackageError
 from ditzoo.files import cache_dir, digest, file_name, sha256
+from ditzoo.plan.make import DIFFUSERS
+from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file
-from ditzoo.zoo.card import Card
+from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo_export.settings import EngineSettings, Settings, make_settings
 
 if TYPE_CHECKING:
     from ditzoo.nets.network import Network
 
-PACKAGES = ("ditzoo", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-SOURCES = ("families", "nets", "pictures", "plan", "solvers", "specs.py")
-"""The packages and modules of ditzoo whose code decides what an export contains."""
+PACKAGES = ("ditzoo", "torch", "onnx", "onnx-ir", "onnxscript", "numpy")
+DECODER_PACKAGES, TEXT_PACKAGES = ("diffusers",), ("transformers", "tokenizers")
+"""What also makes an export of a model with a decoder, and of one that takes text."""
+
+ABOVE = ("cli", "model")
+"""The packages of ditzoo above the exporter. All others may decide what an export contains, and whether it is verified."""
+
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""The distributions that bring ONNX Runtime: any one of them does."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -60,7 +69,7 @@ def export_engines(
         from ditzoo_export.engines import fill_engines
 
         source = cached_bundle(card, settings=settings.onnx, net=net)
-        fill_engines(folder, source, settings, key=key, made_by=made_by(settings.flavour))
+        fill_engines(folder, source, settings, key=key, made_by=made_by(card, settings.flavour))
 
     return provide(out, key, fill, overwrite=overwrite)[0]
 
@@ -72,25 +81,60 @@ def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None 
 
 
 def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
-    """The hash of all that an ONNX export depends on: card, weights, settings, and the versions of what makes it."""
-    return _hash(card, _weights_digest(card, net), settings, made_by())
+    """The hash of all that an ONNX export depends on.
+
+    That is the card, the weights of the network, the decoder and the text encoder, the settings, and the versions of all code.
+    """
+    return _hash(card, _weights_digest(card, net), part_digests(card), settings, made_by(card))
 
 
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
-    """The hash of all that engines depend on: the ONNX export, and the version of TensorRT, the GPUs, profiles and options."""
-    return _hash(onnx_key(card, settings.onnx, net), settings, made_by(settings.flavour))
+    """The hash of all that engines depend on: the ONNX export, and the version of TensorRT, the GPUs, profiles and options.
+
+    "current" stands for the GPU of this machine. Raises UsageError if there is none.
+    """
+    made = made_by(card, settings.flavour)
+    return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
 
 
-def made_by(flavour: str | None = None) -> dict[str, str]:
-    """The versions of all that makes an ONNX export, and of the TensorRT of that `flavour` if one is given.
+def _gpus(settings: EngineSettings) -> tuple[str, ...]:
+    """The GPUs that the engines are built for, by name."""
+    if settings.gpus is not None:
+        return settings.gpus
+    from ditzoo_export.engines import targets
+
+    return targets(settings)
+
+
+def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
+    """The versions of all that makes an ONNX export of a card, and of the TensorRT of that `flavour` if one is given.
 
     Raises MissingPackageError, with the command that installs it, for a package that is missing.
     """
-    names = [*PACKAGES, DISTRIBUTIONS[flavour]] if flavour else list(PACKAGES)
-    places = [Path(__file__).parent, *(Path(ditzoo.__file__).parent / name for name in SOURCES)]
-    sources = [path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))]
-    exporter = _hash([sha256(path) for path in sorted(sources)])[:16]
+    names = [*PACKAGES, _onnx_runtime(), *([DISTRIBUTIONS[flavour]] if flavour else [])]
+    if isinstance(card.decoder, Autoencoder) or card.sampling.solver.startswith(DIFFUSERS):
+        names += DECODER_PACKAGES
+    if card.text is not None:
+        names += TEXT_PACKAGES
+    exporter = _hash([sha256(path) for path in sorted(sources())])[:16]
     return {"exporter": exporter, "python": platform.python_version(), **{name: _version(name, flavour) for name in names}}
+
+
+def sources() -> list[Path]:
+    """The source files of the exporter and of all that it can import of ditzoo."""
+    below = Path(ditzoo.__file__).parent
+    return [
+        *Path(__file__).parent.rglob("*.py"),
+        *(path for path in below.rglob("*.py") if path.relative_to(below).parts[0] not in ABOVE),
+    ]
+
+
+def _onnx_runtime() -> str:
+    """The name of the distribution of ONNX Runtime that is installed, or of the usual one."""
+    for name in ONNX_RUNTIMES:
+        with suppress(PackageNotFoundError):
+            return version(name) and name
+    return ONNX_RUNTIMES[0]
 
 
 def _version(name: str, flavour: str | None) -> str:
@@ -107,7 +151,7 @@ def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | N
     def fill(folder: Path) -> None:
         from ditzoo_export.onnx_bundle import fill_onnx
 
-        fill_onnx(folder, card, net, settings, key=key, made_by=made_by())
+        fill_onnx(folder, card, net, settings, key=key, made_by=made_by(card))
 
     return provide(target, key, fill, overwrite=overwrite)[0]
 

@@ -5,6 +5,7 @@ Networks are strongly typed: the precision is that of the ONNX graph.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import time
@@ -18,11 +19,15 @@ from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, M
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.manifests import record_files
+from ditzoo.pictures.text_encoder import TOKENIZER
 from ditzoo.records import to_json
 from ditzoo.specs import Profile
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
 
 log = logging.getLogger(__name__)
+
+_LONGEST_LABEL = 160
+"""Most file systems take names of 255 bytes; a name is also the folder of a model in a Triton repository."""
 
 _FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
 
@@ -47,8 +52,13 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         model=source.card.name,
         key=key,
         weights=source.manifest.weights,
-        settings={"command": settings.command(source.card), "flavour": settings.flavour, "gpus": ", ".join(gpus)},
-        graphs=_keep_graphs(folder, source, graphs) if "stripped" in settings.options else {},
+        settings={
+            "command": settings.command(source.card),
+            "flavour": settings.flavour,
+            "gpus": ", ".join(gpus),
+            **({"built on": cuda.gpu_name()} if cuda.gpu() else {}),
+        },
+        graphs=_keep_graphs(folder, source, graphs if "stripped" in settings.options else {}),
         engines=engines,
         files=record_files(folder),
         made_by=made_by,
@@ -129,7 +139,7 @@ def _engine(
     """Builds one engine into `folder`."""
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
-    file = f"{name}-{'+'.join(_label(profile) for profile in profiles)}{ENGINE}"
+    file = f"{name}-{_labels(profiles)}{ENGINE}"
     (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
     return Engine(
         file=file,
@@ -146,6 +156,14 @@ def _engine(
     )
 
 
+def _labels(profiles: Sequence[Profile]) -> str:
+    """Profiles in the name of a file: all of them, or if that is too long their number and a hash of them."""
+    text = "+".join(map(_label, profiles))
+    if len(text) <= _LONGEST_LABEL:
+        return text
+    return f"{len(profiles)}-profiles-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
 def _label(profile: Profile) -> str:
     """A profile in a file's name: "32x32-b8-16"."""
     size = "x".join(str(profile.axes[axis]) for axis in ("height", "width") if axis in profile.axes)
@@ -153,11 +171,15 @@ def _label(profile: Profile) -> str:
 
 
 def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Copies the ONNX files beside engines that were built without weights: the weights are read from there."""
+    """Copies ONNX files beside engines: `graphs`, if the engines were built without weights, the decoder and the text encoder.
+
+    With them, the engines sample and give images without torch.
+    """
+    kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
     for name in source.manifest.files:
-        if any(name.startswith(graph.file) for graph in graphs.values()):
+        if name == TOKENIZER or any(name.startswith(graph.file) for graph in kept.values()):
             shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
-    return graphs
+    return kept
 
 
 def _check_options(settings: EngineSettings, here: str | None) -> None:
@@ -177,6 +199,8 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
 
 
 def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
+    if "tf32" not in options:
+        config.clear_flag(trt.BuilderFlag.TF32)  # it is set by default
     for option in options:
         if option in _FLAGS:
             config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))

@@ -11,12 +11,12 @@ from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.families import family_of, in_precision
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
-from ditzoo.specs import PRECISION_TRAITS, TensorSpec
+from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import LARGEST, own_size
 from ditzoo_export.network_modules import Guided, with_fused_attention
 from ditzoo_export.onnx_files import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import Settings
-from ditzoo_export.sizes import LARGEST, own_size
 
 
 def write_network_graphs(folder: Path, card: Card, net: Network, settings: Settings) -> dict[str, Graph]:
@@ -30,7 +30,7 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
     if settings.target == "onnxruntime" and PRECISION_TRAITS[precision].fused_attention:
         net = with_fused_attention(net)
     sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
-    specs = {spec.name: resized(spec, settings) for spec in (*net.inputs, *net.outputs)}
+    specs = {spec.name: resized(spec, settings.size) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
     modules: dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]] = {"backbone": (sized, inputs, outputs)}
     if settings.split and family.conditioning and isinstance(sized, ConditionedNetwork):
@@ -46,13 +46,6 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
         _trace(module, card, graph, folder / graph.file)
         graphs[name] = graph
     return graphs
-
-
-def resized(spec: TensorSpec, settings: Settings) -> TensorSpec:
-    """The spec of an input or output of a network; latents get the size that the settings say."""
-    if len(spec.shape) != 4:
-        return spec
-    return TensorSpec(name=spec.name, shape=(*spec.shape[:2], *(settings.size or ("height", "width"))), dtype=spec.dtype)
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:

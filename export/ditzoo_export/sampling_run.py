@@ -13,7 +13,7 @@ from ditzoo.backends.timing import DelegatingBackend
 from ditzoo.plan.make import make_plan
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import sample_steps
-from ditzoo.specs import Array
+from ditzoo.specs import Array, resized
 from ditzoo_export.onnx_files import Inputs
 
 ReadOutputs: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -38,6 +38,7 @@ class RecordingBackend(DelegatingBackend):
         super().__init__(backend)
         self._read_outputs = read_outputs
         self._size = tuple(length for length in backend.inputs[0].shape[2:] if isinstance(length, int))
+        self.inputs = tuple(resized(spec) for spec in backend.inputs)
         self.evaluations: list[Evaluation] = []
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:

@@ -8,7 +8,8 @@ from ditzoo.errors import UsageError, unknown
 from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
-from ditzoo_export.sizes import Size, exactly, own_size, parse_batches, parse_resolution, parse_resolutions, pixels_per_latent
+from ditzoo.zoo.sizes import Size, in_pixels, own_size
+from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
 OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
 """The opset of each target. ONNX has an operator for attention from opset 23 on, which TensorRT fuses."""
@@ -49,8 +50,7 @@ class Settings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
-        factor = pixels_per_latent(card)
-        size = "dynamic" if self.size is None else f"{self.size[0] * factor}x{self.size[1] * factor}"
+        size = "dynamic" if self.size is None else in_pixels(card, self.size)
         words = [f"ditzoo export onnx {card.name} --precision {self.precision} --target {self.target} --resolution {size}"]
         words += ["--split" if self.split else "--single"] + (["--guided"] if self.guided else [])
         return " ".join(words)
@@ -92,8 +92,8 @@ def make_settings(
     )
 
 
-GPUS: dict[str, int] = {"sm75": 75, "sm80": 80, "sm86": 86, "sm89": 89, "sm90": 90, "sm100": 100, "sm120": 120, "sm121": 121}
-"""The GPUs that an engine can be built for, and their compute capabilities, times ten."""
+GPUS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
+"""The architectures of GPUs that an engine can be built for by name."""
 
 CURRENT = "current"
 _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
@@ -104,7 +104,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     `profiles` are those of the backbone. `merged` puts all of them into one engine; otherwise each gets its own. `gpus` is None
     for the GPU of this machine. `options` are "stripped" (weights are left out, and read from the ONNX file later),
-    "refittable", "hardware_compatible" and "version_compatible".
+    "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be computed in TF32).
     """
 
     onnx: Settings
@@ -116,8 +116,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     def command(self, card: Card) -> str:
         """The command line that builds these engines."""
-        factor = pixels_per_latent(card)
-        sizes = dict.fromkeys(f"{p.axes['height'].opt * factor}x{p.axes['width'].opt * factor}" for p in self.profiles)
+        sizes = dict.fromkeys(in_pixels(card, (p.axes["height"].opt, p.axes["width"].opt)) for p in self.profiles)
         batches = dict.fromkeys(str(profile.axes["batch"]) for profile in self.profiles)
         words = [
             f"ditzoo export tensorrt {card.name} --flavour {self.flavour} --gpu {','.join(self.gpus or (CURRENT,))}",
@@ -127,7 +126,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
         return " ".join([*words, *(f"--{option.replace('_', '-')}" for option in self.options)])
 
 
-OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible")
+OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32")
 
 
 def make_engine_settings(
@@ -155,6 +154,8 @@ def make_engine_settings(
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)
+    if "tf32" in options and precision != "fp32":
+        raise UsageError(f"--tf32 is a way to compute fp32, and this is {precision}; leave one of the two out")
     profiles = [
         Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
@@ -178,7 +179,7 @@ def conditioning_profile() -> Profile:
 def check_precision(gpu: str, precision: Precision) -> None:
     """Raises UsageError if a GPU cannot compute in a precision."""
     least = PRECISION_TRAITS[precision].capability
-    if GPUS[gpu] < least:
+    if int(gpu.removeprefix("sm")) < least:
         raise UsageError(f"{gpu} has no {precision}, which begins with sm{least}; use --precision fp16")
 
 

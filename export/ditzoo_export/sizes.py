@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from ditzoo.errors import UsageError
 from ditzoo.specs import Range
-from ditzoo.zoo.card import Autoencoder, Card
-
-Size = tuple[int, int]
-"""Height and width of the latents."""
-
-LARGEST = 4
-"""How many times as high and wide as in training the latents may be, where a network takes other sizes at all."""
-
-
-def pixels_per_latent(card: Card) -> int:
-    """How many pixels high and wide the square is that one latent stands for."""
-    return card.decoder.factor if isinstance(card.decoder, Autoencoder) else 1
-
-
-def own_size(card: Card) -> Size:
-    """The size of the latents that the card's network was trained on."""
-    return card.backbone.latent_shape[1:]
+from ditzoo.zoo.card import Card
+from ditzoo.zoo.sizes import Size, in_pixels, own_size, parse_size
 
 
 def number_of_tokens(card: Card) -> int:
@@ -34,24 +19,11 @@ def parse_resolution(card: Card, text: str | None) -> Size | None:
 
     Raises UsageError if the network cannot take latents of that size.
     """
-    if text is None:
-        return own_size(card)
-    factor, patch, own = pixels_per_latent(card), card.backbone.patch_size, own_size(card)
-    movable = card.backbone.resizable
-    if text == "dynamic" and movable:
+    if text == "dynamic" and card.backbone.resizable:
         return None
-    height, _, width = text.partition("x")
-    if text != "dynamic" and not (height.isdecimal() and (width or height).isdecimal()):
-        raise UsageError(f"--resolution {text!r} is none; write 256, 256x384 or dynamic")
-    size = own if text == "dynamic" else (int(height) // factor, int(width or height) // factor)
-    if text != "dynamic" and any(int(pixels) % (patch * factor) or int(pixels) < 1 for pixels in (height, width or height)):
-        raise UsageError(f"a resolution of {text} is no multiple of {patch * factor} (patches of {patch}, decoder of {factor})")
-    if max(size) > LARGEST * max(own):
-        most = LARGEST * max(own) * factor
-        raise UsageError(f"a resolution of {text} is more than {LARGEST} times that of training; at most {most} pixels a side")
-    if not movable and (size != own or text == "dynamic"):
-        raise UsageError(f"{card.name} learned the positions of {own[0] * factor}x{own[1] * factor} pixels; it takes no {text}")
-    return size
+    if text == "dynamic":
+        raise UsageError(f"{card.name} learned the positions of {in_pixels(card, own_size(card))} pixels; it takes no {text}")
+    return own_size(card) if text is None else parse_size(card, text, examples="256, 256x384 or dynamic")
 
 
 def parse_resolutions(card: Card, text: str | None) -> list[Size]:

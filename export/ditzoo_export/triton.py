@@ -94,7 +94,7 @@ def config(model: Model, bundle: Bundle, *, instances: int) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text as protobuf's text form has it, whatever is in it."""
+    """Any text, quoted for protobuf's text format."""
     return msgspec.json.encode(text).decode()
 
 

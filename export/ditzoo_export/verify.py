@@ -19,14 +19,15 @@ from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
 from ditzoo.nets.network import Network
-from ditzoo.specs import PRECISION_TRAITS
+from ditzoo.specs import PRECISION_TRAITS, resized
 from ditzoo.zoo.card import Card
-from ditzoo_export.network_graphs import random_inputs, resized
+from ditzoo.zoo.sizes import Size, own_size
+from ditzoo_export.network_graphs import random_inputs
 from ditzoo_export.onnx_files import Inputs, check_form
 from ditzoo_export.rounding import rounded_twins
 from ditzoo_export.sampling_run import Evaluation, cut_or_repeated, run_evaluations
 from ditzoo_export.settings import Settings
-from ditzoo_export.sizes import Size, number_of_tokens, own_size
+from ditzoo_export.sizes import number_of_tokens
 
 BATCHES, STEPS = (1, 3), 5
 SAMPLED_TOKENS = 256
@@ -129,7 +130,7 @@ def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
 
 def _inputs(card: Card, net: Network, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:
     """A function that draws random inputs of the network, for a batch size and a size of latents."""
-    specs, rng = tuple(resized(spec, settings) for spec in net.inputs), np.random.default_rng(seed)
+    specs, rng = tuple(resized(spec, settings.size) for spec in net.inputs), np.random.default_rng(seed)
     return lambda batch, size: random_inputs(specs, card, rng, batch=batch, height=size[0], width=size[1])
 
 

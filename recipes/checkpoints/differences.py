@@ -1,6 +1,8 @@
-"""How far diffusers' DiT is from the paper's, with the same random weights: relative L2 error of the output, by timestep.
+"""Prints the relative L2 error of diffusers' DiT against the DiT of the paper, by timestep, with the same random weights.
 
-python recipes/checkpoints/differences.py
+    python recipes/checkpoints/differences.py
+
+Then it corrects what diffusers computes differently, and prints the errors again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ TIMES = (0, 10, 100, 250, 500, 750, 999)
 
 
 def ours(reference: nn.Module, config: DiTConfig) -> Network:
-    """The paper's network with the weights of diffusers'."""
+    """The network of the paper, with the weights of `reference`, a network of diffusers."""
     entries = {key: Entry(shape=tuple(value.shape), load=value.clone) for key, value in reference.state_dict().items()}
     net = build(config).eval()
     canonical = with_fixed(to_canonical(entries, detect(entries), config), config).entries
@@ -29,7 +31,7 @@ def ours(reference: nn.Module, config: DiTConfig) -> Network:
 
 
 def errors(reference: nn.Module, net: Network, config: DiTConfig) -> str:
-    """The relative L2 error at each of TIMES."""
+    """The relative L2 error of `reference` against `net` at each of TIMES, as cells of a table."""
     torch.manual_seed(1)
     x, t = torch.randn(len(TIMES), *config.latent_shape), torch.tensor(TIMES)
     y = torch.arange(len(TIMES))
@@ -40,7 +42,7 @@ def errors(reference: nn.Module, net: Network, config: DiTConfig) -> str:
 
 
 def main() -> None:
-    print("| network | mended | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
+    print("| network | corrected | " + " | ".join(f"t = {t}" for t in TIMES) + " |")
     for config in (*SIZES, SMALL):
         name = f"{config.hidden_size} wide, {config.depth} deep"
         reference = random_dit(config)

@@ -1,4 +1,4 @@
-"""diffusers' DiT with random weights, and what makes it compute what the paper says."""
+"""diffusers' DiT with random weights, and the corrections that make it compute what the paper says."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SIZES = (
     DiTConfig(input_size=16, hidden_size=256, depth=4, num_heads=8, num_classes=100),
 )
 SMALL = DiTConfig(input_size=32, hidden_size=384, depth=12, num_heads=6)
-"""DiT-S/2, which ditzoo has a card of."""
+"""The configuration of DiT-S/2; ditzoo has a card of this model."""
 
 
 def random_dit(config: DiTConfig) -> nn.Module:
-    """diffusers' network with random weights; the embedders, of which it keeps a copy in every block, are the same in all."""
+    """diffusers' network with random weights. It has a copy of the embedders in every block; all copies are the same."""
     torch.manual_seed(0)
     net = diffusers.DiTTransformer2DModel(
         num_attention_heads=config.num_heads,
@@ -42,12 +42,12 @@ def random_dit(config: DiTConfig) -> nn.Module:
 
 
 def correct_sinusoids(net: nn.Module) -> None:
-    """Makes the frequencies of the time embedding those of the paper: divided by 128 instead of 127."""
+    """Gives the time embedding the frequencies of the paper, which divide by 128 instead of 127."""
     for block in net.transformer_blocks:
         block.norm1.emb.time_proj.downscale_freq_shift = 0
 
 
 def correct_eps(net: nn.Module) -> None:
-    """Makes the eps of the norms that of the paper, 1e-6."""
+    """Gives the norms the eps of the paper, 1e-6."""
     for block in net.transformer_blocks:
         block.norm3.eps = 1e-6

@@ -1,10 +1,11 @@
-"""Takes full-size models from a Hub on loopback to a decoded image, and measures the time and the peak memory of each step.
+"""Pulls full-size models from a local Hub and draws an image with each, and measures the time and the peak memory of each step.
 
     python recipes/checkpoints/full_size.py --scratch DIR                          # DIR needs 15 GB
     python recipes/checkpoints/full_size.py --scratch DIR lightningdit-xl-1-256
 
-The weights are random, in the layouts in which the models are published: network and decoder have the names of their authors'
-code. Each step is a process of its own: `ditzoo pull`, then `ditzoo sample` of one image in a few steps.
+The weights are random. Their files have the layouts in which the models are published, with the tensor names of the authors'
+code. The Hub is a server on this machine. Two processes are measured: `ditzoo pull`, then `ditzoo sample`, which draws one
+image in a few steps.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ STEPS = 4
 
 
 class Published(NamedTuple):
-    """How a model is published: its file, and the files of its decoder where it has some, the checkpoint first."""
+    """How a model is published: its file, and the files of its decoder if that is published separately.
+
+    `write` and `write_decoder` write these files. The first of the `decoder_files` is the checkpoint.
+    """
 
     file: str
     write: Callable[[dict[str, Tensor], Path], None]
@@ -44,7 +48,7 @@ class Published(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Take full-size models from a local Hub to an image.")
+    parser = argparse.ArgumentParser(description="Pull full-size models from a local Hub, and draw an image with each.")
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--scratch", type=Path, required=True)
     arguments = parser.parse_args()
@@ -57,9 +61,9 @@ def main() -> None:
 
 
 def row(name: str, folder: Path) -> str:
-    """Makes the files of a model in `folder`, takes them to an image, and gives what that took as a row of a table."""
+    """Writes the files of a model into `folder`, pulls them, draws an image, and returns the figures as a row of a table."""
     writer = multiprocessing.get_context("spawn").Process(target=write, args=(name, folder))
-    writer.start()  # a child's peak of memory starts at its parent's
+    writer.start()  # in its own process, because the peak memory of a child starts at that of its parent
     writer.join()
     with hub_server.serving() as hub:
         sources = {"weights": [MODELS[name].file], "decoder.source": MODELS[name].decoder_files}
@@ -70,13 +74,13 @@ def row(name: str, folder: Path) -> str:
         picture = folder / "image.png"
         sample = measured(["sample", "full", "--steps", str(STEPS), "--classes", "207", "--out", str(picture)], folder, hub.url)
     if not picture.stat().st_size:
-        sys.exit(f"{name} gave no image")
+        sys.exit(f"{name} drew no image")
     shutil.rmtree(folder / "home")
     return f"| `{name}` | {size / 1e9:.2f} GB | {pull} | {sample} |"
 
 
 def write(name: str, folder: Path) -> None:
-    """Writes the files of a model, every weight of which is random."""
+    """Writes the files of a model with random weights."""
     torch.manual_seed(0)
     weights = build(CARDS[name].backbone).state_dict()
     for key, value in weights.items():
@@ -89,7 +93,7 @@ def write(name: str, folder: Path) -> None:
 
 
 def source(hub: hub_server.Hub, folder: Path, table: str, files: Sequence[str]) -> str:
-    """Puts files on the Hub, and gives the table of the card that says they are there."""
+    """Puts files on the Hub, and returns the TOML table of the card that says where they are."""
     repo = f"local/{table.partition('.')[0]}"
     commit = hub.commit(repo, {file: folder / file for file in files})
     named = ", ".join(f'{{path = "{file}"}}' for file in files)
@@ -97,8 +101,10 @@ def source(hub: hub_server.Hub, folder: Path, table: str, files: Sequence[str]) 
 
 
 def measured(arguments: list[str], folder: Path, url: str) -> str:
-    """The seconds and the peak of resident memory of a command of ditzoo, whose caches are in `folder` and whose Hub is at
-    `url`."""
+    """Runs a command of ditzoo, and returns its time and its peak resident memory as cells of a table.
+
+    The caches of the command are in `folder`, and its Hub is at `url`.
+    """
     drop = {"HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE"}
     environment = {key: value for key, value in os.environ.items() if key not in drop} | {
         "HF_ENDPOINT": url,
@@ -116,18 +122,18 @@ def measured(arguments: list[str], folder: Path, url: str) -> str:
 
 
 def write_diffusers(weights: dict[str, Tensor], path: Path) -> None:
-    """A DiT as the repository of its authors has it: a pickle in diffusers' layout."""
+    """Writes a DiT as its authors published it on the Hub: a pickle in diffusers' layout."""
     path.parent.mkdir()
     torch.save({key: value.clone() for key, value in to_diffusers(weights, CARDS["dit-xl-2-256"].backbone)}, path)
 
 
 def write_average(weights: dict[str, Tensor], path: Path) -> None:
-    """A checkpoint of a training run whose average is the network; the raw weights are left out."""
+    """Writes a training checkpoint that has only the averaged weights, under "ema"."""
     torch.save({"ema": weights}, path)
 
 
 def write_dcae(weights: dict[str, Tensor], path: Path) -> None:
-    """A U-ViT and its autoencoder in one file."""
+    """Writes a U-ViT and its autoencoder into one file."""
     named = {
         f"diffusion_model.{key.replace('label_emb.', 'label_emb.embedding_table.')}": value for key, value in weights.items()
     }

@@ -1,4 +1,4 @@
-"""A Hub of our own on loopback, real HTTP, with every fault that a test asks for. Keeps a log of the requests it got."""
+"""A Hub on the loopback interface: a real HTTP server with the faults that a test asks for. It logs the requests it gets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CHUNK = 1 << 16
 
 @dataclass
 class Faults:
-    """What goes wrong; every number counts down, so that the server recovers."""
+    """The faults of the server. A number says how often a fault still happens. It counts down, so that the server recovers."""
 
     errors: int = 0  # answers with 503
-    dies: int = 0  # file bodies that break off half way
+    dies: int = 0  # file bodies that stop half way, where the connection closes
     garbles: int = 0  # file bodies with one byte changed
-    truncates: int = 0  # file bodies that are shorter, and say so
+    truncates: int = 0  # file bodies of half the size, with a Content-Length to match
     ignores_range: bool = False
-    gated: bool = False  # to all but the token hf_member
-    lies: dict[str, str] = field(default_factory=dict)  # headers of answers about files, instead of the true ones
-    honest: int = 0  # answers that are true before the lies begin
-    false_sha: str = ""  # what the list of files calls the commit
-    stalls: threading.Event | None = None  # file bodies wait for this
-    stalls_after: float = 0.5  # after that part of the body
-    stalled: threading.Event = field(default_factory=threading.Event)  # set when a body waits
+    gated: bool = False  # only the token hf_member may read
+    lies: dict[str, str] = field(default_factory=dict)  # headers of answers about files that replace the true ones
+    honest: int = 0  # true answers about files before the lies begin
+    false_sha: str = ""  # the commit that the list of files names instead of its own
+    stalls: threading.Event | None = None  # file bodies wait for this event
+    stalls_after: float = 0.5  # they wait after this part of the body
+    stalled: threading.Event = field(default_factory=threading.Event)  # set when a file body waits
 
 
 @dataclass
@@ -45,18 +45,18 @@ class Hub:
     uploads: dict[str, bytes] = field(default_factory=dict)
 
     def commit(self, repo: str, files: dict[str, bytes | Path]) -> str:
-        """Adds a commit with those files; returns its 40 hex digits."""
+        """Adds a commit with these files to a repository; returns its name of 40 hex digits."""
         commits = self.repos.setdefault(repo, {})
         name = hashlib.sha1(f"{repo}{len(commits)}".encode(), usedforsecurity=False).hexdigest()
         commits[name] = files
         return name
 
     def downloads(self) -> int:
-        """How many times a file's content was asked for."""
+        """The number of requests for the content of a file."""
         return sum(method == "GET" and "/resolve/" in path for method, path in self.log)
 
     def spend(self, name: str) -> bool:
-        """Whether the counted fault `name` strikes now."""
+        """Whether the counted fault `name` happens now; counts it down."""
         with self.lock:
             left = getattr(self.faults, name)
             setattr(self.faults, name, max(0, left - 1))
@@ -65,7 +65,7 @@ class Hub:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """A running server."""
+    """Runs the server for the length of the block."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True

@@ -1,9 +1,9 @@
-"""Pulls a DiT-XL/2 with random weights in three layouts from a Hub on loopback, and measures time and peak memory.
+"""Pulls a DiT-XL/2 with random weights, in three layouts, from a local Hub, and measures the time and the peak memory.
 
     python recipes/checkpoints/measure.py --scratch DIR      # DIR needs 15 GB
 
-Each pull is a process of its own: download, checksums, conversion. It fails unless the three canonical files are the same,
-byte for byte, and no process took more than 1.5 times its file.
+Each pull is a process of its own, which downloads the file, checks it and converts it. The script fails if the three canonical
+files are not the same, byte for byte, or if a process takes more memory than 1.5 times the size of its file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = {"original .pt": "weights.pt", "diffusers .bin": "weights.bin", "diffuse
 
 
 def write(layout: str, path: Path) -> None:
-    """Random weights, always the same ones, as one file in `layout`."""
+    """Writes random weights, always the same, as one file in a `layout`."""
     torch.manual_seed(0)
     weights = build(BACKBONE).state_dict()
     for key, value in weights.items():
@@ -47,7 +47,7 @@ def write(layout: str, path: Path) -> None:
 
 
 def environment(home: Path, url: str) -> dict[str, str]:
-    """The environment of a process whose caches are in `home` and whose Hub is at `url`."""
+    """The environment variables of a process whose caches are in `home` and whose Hub is at `url`."""
     drop = {"HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "DITZOO_ZOO"}
     kept = {key: value for key, value in os.environ.items() if key not in drop}
     hub = {"HF_ENDPOINT": url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -55,9 +55,9 @@ def environment(home: Path, url: str) -> dict[str, str]:
 
 
 def measured_pull(environment: dict[str, str], name: str) -> tuple[Path, float, int]:
-    """The canonical file, the seconds and the peak of resident memory, in bytes, of one `ditzoo pull`."""
+    """Runs one `ditzoo pull`; returns the canonical file, the seconds, and the peak resident memory in bytes."""
     started = time.perf_counter()
-    process = subprocess.Popen(  # of its own, for its peak of memory
+    process = subprocess.Popen(  # a process of its own, so that its peak memory can be read
         [sys.executable, "-m", "ditzoo.cli", "pull", name, "--like", "dit-xl-2-256"], env=environment, stdout=subprocess.PIPE
     )
     out = process.stdout.read().decode().strip()
@@ -78,7 +78,7 @@ def main() -> None:
             home = folder / "home"
             home.mkdir()
             file = folder / name
-            writer = spawn.Process(target=write, args=(layout, file))  # a child's peak starts at its parent's
+            writer = spawn.Process(target=write, args=(layout, file))  # a child's peak memory starts at its parent's
             writer.start()
             writer.join()
             repo = f"team/{file.suffix[1:]}"
@@ -93,7 +93,7 @@ def main() -> None:
             file.unlink()
     print("canonical files:", *digests)
     if len(digests) != 1 or max(ratios) > LIMIT:
-        sys.exit("they differ, or the memory is beyond the limit")
+        sys.exit("the canonical files differ, or a process took too much memory")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Decoders of full size with random weights, in the layouts in which they are published."""
+"""Full-size decoders with random weights, in the layouts in which they are published."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 _DCAE_STAGES = ((256, 5), (512, 10), (512, 2), (1024, 2), (1024, 2))
-"""Widths and blocks of the stages 1 to 5 of DC-AE f32c32 (arXiv 2410.10733, table 8); stage 0 has no blocks."""
+"""The width and the number of blocks of stages 1 to 5 of DC-AE f32c32 (arXiv 2410.10733, table 8); stage 0 has no blocks."""
 
 _WITH_ATTENTION = 3
-"""The first stage of transformer blocks."""
+"""The first stage that has transformer blocks."""
 
 
 def sd_vae(folder: Path) -> None:
-    """Stable Diffusion's autoencoder as a folder of diffusers."""
+    """Writes Stable Diffusion's autoencoder into a folder, in the layout of diffusers."""
     from diffusers import AutoencoderKL
 
     net = AutoencoderKL(
@@ -30,7 +30,7 @@ def sd_vae(folder: Path) -> None:
 
 
 def vavae(folder: Path) -> None:
-    """The decoder of VA-VAE under the names of LDM, and the statistics of its latents."""
+    """Writes the decoder of VA-VAE, with the tensor names of LDM, and the statistics of its latents."""
     torch.save(
         {"state_dict": dict(ldm_decoder(128, (1, 1, 2, 2, 4), latent=32))}, folder / "vavae-imagenet256-f16d32-dinov2.pt"
     )
@@ -38,7 +38,10 @@ def vavae(folder: Path) -> None:
 
 
 def ldm_decoder(width: int, multiples: tuple[int, ...], *, latent: int) -> Iterator[tuple[str, Tensor]]:
-    """A decoder of latent diffusion with two residual blocks a level, and attention in the middle and at the first level."""
+    """The weights of a decoder of latent diffusion (LDM), by name.
+
+    It has three residual blocks per level, and attention in the middle and at the deepest level.
+    """
     widths = [width * multiple for multiple in multiples]
     deepest = widths[-1]
     yield from layer("post_quant_conv", latent, latent, kernel=1)
@@ -60,7 +63,7 @@ def ldm_decoder(width: int, multiples: tuple[int, ...], *, latent: int) -> Itera
 
 
 def residual(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, Tensor]]:
-    """A residual block of LDM."""
+    """The weights of a residual block of LDM."""
     for i, (before, after) in enumerate(((inputs, outputs), (outputs, outputs)), start=1):
         yield from norm(f"{name}.norm{i}", before)
         yield from layer(f"{name}.conv{i}", before, after)
@@ -69,14 +72,14 @@ def residual(name: str, inputs: int, outputs: int) -> Iterator[tuple[str, Tensor
 
 
 def attention(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
-    """An attention layer of LDM, whose matrices are convolutions of 1x1."""
+    """The weights of an attention layer of LDM. Its matrices are 1x1 convolutions."""
     yield from norm(f"{name}.norm", width)
     for part in ("q", "k", "v", "proj_out"):
         yield from layer(f"{name}.{part}", width, width, kernel=1)
 
 
 def dcae_decoder() -> dict[str, Tensor]:
-    """The decoder of DC-AE f32c32 under the names of its authors' code."""
+    """The weights of the decoder of DC-AE f32c32, with the tensor names of the authors' code."""
     return dict(_dcae_decoder())
 
 
@@ -95,7 +98,7 @@ def _dcae_decoder() -> Iterator[tuple[str, Tensor]]:
 
 
 def dcae_residual(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
-    """A residual block of DC-AE with a batch norm."""
+    """The weights of a residual block of DC-AE with a batch norm."""
     yield from layer(f"{name}.main.conv1.conv", width, width)
     yield f"{name}.main.conv2.conv.weight", torch.randn(width, width, 3, 3) * 0.02
     yield from norm(f"{name}.main.conv2.norm", width)
@@ -104,7 +107,7 @@ def dcae_residual(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def dcae_transformer(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
-    """A block of DC-AE with linear attention and a gated convolution."""
+    """The weights of a block of DC-AE with linear attention and a gated convolution."""
     context, local = f"{name}.context_module.main", f"{name}.local_module.main"
     yield f"{context}.qkv.conv.weight", torch.randn(3 * width, width, 1, 1) * 0.02
     yield f"{context}.proj.conv.weight", torch.randn(width, width, 1, 1) * 0.02
@@ -116,12 +119,12 @@ def dcae_transformer(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
 
 
 def layer(name: str, inputs: int, outputs: int, *, kernel: int = 3) -> Iterator[tuple[str, Tensor]]:
-    """A convolution with a bias."""
+    """The weights of a convolution with a bias."""
     yield f"{name}.weight", torch.randn(outputs, inputs, kernel, kernel) * 0.02
     yield f"{name}.bias", torch.zeros(outputs)
 
 
 def norm(name: str, width: int) -> Iterator[tuple[str, Tensor]]:
-    """A norm with a weight and a bias."""
+    """The weight and the bias of a norm."""
     yield f"{name}.weight", torch.ones(width)
     yield f"{name}.bias", torch.zeros(width)

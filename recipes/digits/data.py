@@ -1,5 +1,8 @@
-"""The handwritten digits: real 8x8 scans that ship with scikit-learn (UCI "Optical Recognition of Handwritten Digits",
-CC BY 4.0), split once into a training and a held-out half; and the classifier and the distance that judge generated ones."""
+"""The handwritten digits, and the classifier and the distance that judge generated digits.
+
+The digits are real 8x8 scans that scikit-learn brings (UCI "Optical Recognition of Handwritten Digits", CC BY 4.0). They are
+split into a training half and a held-out half.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Images [N, 1, 8, 8] in −1 ... 1, float32, and their labels [N]."""
+    """Images [N, 1, 8, 8] in float32, from −1 to 1, and their labels [N]."""
 
     images: Floats
     labels: Labels
@@ -28,7 +31,10 @@ class Digits:
 
 
 def load() -> tuple[Digits, Digits]:
-    """The training half and the held-out half: random, the same every time, each with every class equally often."""
+    """The training half and the held-out half.
+
+    The split is random but the same every time. In each half, all classes are equally frequent.
+    """
     data = load_digits()
     images = (data.data / 8 - 1).reshape(-1, 1, 8, 8).astype(np.float32)
     halves = train_test_split(images, data.target.astype(np.int64), test_size=0.5, random_state=0, stratify=data.target)
@@ -37,13 +43,13 @@ def load() -> tuple[Digits, Digits]:
 
 
 def fit_classifier(digits: Digits) -> MLPClassifier:
-    """An independent reader of digits: a multilayer perceptron on pixels, fitted on `digits` alone."""
+    """A classifier of digits: a multilayer perceptron on pixels, fitted on `digits` only."""
     classifier = MLPClassifier(hidden_layer_sizes=(256, 128), alpha=1.0, max_iter=400, random_state=0)
     return classifier.fit(digits.pixels, digits.labels)
 
 
 def features(classifier: MLPClassifier, pixels: Floats) -> Floats:
-    """What the classifier's last hidden layer makes of `pixels` [N, 64] -> [N, width]."""
+    """The output [N, width] of the classifier's last hidden layer for `pixels` [N, 64]."""
     hidden = pixels
     for weights, bias in zip(classifier.coefs_[:-1], classifier.intercepts_[:-1], strict=True):
         hidden = np.maximum(hidden @ weights + bias, 0)
@@ -51,7 +57,7 @@ def features(classifier: MLPClassifier, pixels: Floats) -> Floats:
 
 
 def frechet_distance(a: Floats, b: Floats) -> float:
-    """The Fréchet distance of two sets of vectors [N, D], as Gaussians (FID, arXiv 1706.08500, section 3)."""
+    """The Fréchet distance of two sets of vectors [N, D], taken as Gaussians (as in FID, arXiv 1706.08500, section 3)."""
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(cov_a)

@@ -1,10 +1,10 @@
-"""Measures the embedded models: are the digits that they draw readable, and how far are they from real ones?
+"""Measures whether the digits that the embedded models draw can be read, and how far they are from real digits.
 
     python recipes/digits/evaluate.py dit-digits uvit-digits
 
-1,000 guided samples at the card's defaults, 100 of each digit. A classifier that was fitted on the real training half reads
-them; the Fréchet distance to the real held-out half, on pixels and on the classifier's features, stands beside that of the
-real training half.
+Each model draws 1,000 guided samples with the defaults of its card, 100 of each digit. A classifier that was fitted on the
+real training half reads them. The Fréchet distance to the real held-out half is measured on pixels and on the classifier's
+features. The real training half is measured in the same way, for comparison.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def generate(name: str, *, solver: str | None = None, steps: int | None = None, 
 
 
 def judge(drawn: Digits, classifier: MLPClassifier, held_out: Digits) -> dict[str, float]:
-    """How many of the `drawn` digits are read as asked, and their distances to the `held_out` ones."""
+    """The share of the `drawn` digits that the classifier reads as their label, and their distances to the `held_out` ones."""
     return {
         "read": float(classifier.score(drawn.pixels, drawn.labels)),
         "frechet_pixels": frechet_distance(drawn.pixels, held_out.pixels),

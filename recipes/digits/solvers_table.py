@@ -2,8 +2,8 @@
 
     python recipes/digits/solvers_table.py
 
-For each solver and number of steps 300 guided digits of dit-digits: how many the recipe's classifier reads as asked, and their
-Fréchet distance to the real held-out half, on its features.
+For each solver and number of steps, dit-digits draws 300 guided digits. The table has the share that the classifier reads as
+the digit that was asked for, and the Fréchet distance to the real held-out half, on the classifier's features.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEPS = {
 
 
 def draw(solver: str, steps: int) -> Digits:
-    """Digits, each class equally often."""
+    """COUNT digits drawn with a solver, with the classes equally frequent."""
     card, labels = ditzoo.card(MODEL), np.arange(COUNT) % 10
     plan = ditzoo.make_plan(card, solver=solver, steps=steps)
     with ditzoo.open_backend("torch", card) as backend:
@@ -44,7 +44,7 @@ def draw(solver: str, steps: int) -> Digits:
 
 
 def table() -> str:
-    """The table, as Markdown."""
+    """Measures every solver, and returns the table as Markdown."""
     train, held_out = load()
     classifier = fit_classifier(train)
     lines = ["| solver | steps | read as asked | Fréchet distance |", "| --- | ---: | ---: | ---: |"]

@@ -3,9 +3,9 @@
     python recipes/digits/train.py dit      # -> ditzoo/assets/dit-digits.safetensors
     python recipes/digits/train.py uvit     # -> ditzoo/assets/uvit-digits.safetensors
 
-Both predict the noise (mean squared error); the DiT also learns the variance of the reverse step, by the hybrid objective of
-arXiv 2102.09672, eq. 16. One label in ten becomes the null label, for guidance. The weights that are kept are the average.
-Network, schedule and conventions are those of the model's card.
+Both models learn to predict the noise (mean squared error). The DiT also learns the variance of the reverse step, with the
+hybrid objective of arXiv 2102.09672, eq. 16. One label in ten is replaced by the null label, for guidance. The saved weights
+are the exponential moving average. The network, the schedule and the conventions are those of the model's card.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ BATCH, LEARNING_RATE, WARMUP, EMA_DECAY, LABEL_DROPOUT = 128, 2e-3, 200, 0.9995,
 
 
 class Diffusion:
-    """The forward process of a card's schedule, and the losses on it. Steps n run from 1 to N."""
+    """The forward process of a card's schedule, and the training losses. The steps n run from 1 to N."""
 
     def __init__(self, card: Card) -> None:
         bars = alpha_bars(card.schedule)
         beta = 1 - bars[1:] / bars[:-1]
         posterior = beta * (1 - bars[:-1]) / (1 - bars[1:])
-        posterior[0] = posterior[1]  # the first is 0, and its logarithm is asked for
+        posterior[0] = posterior[1]  # the first is 0, and the logarithm needs a positive number
         self.card = card
         self.steps = card.schedule.steps
         self.alpha = _table(np.sqrt(bars))
@@ -63,9 +63,9 @@ class Diffusion:
         return loss
 
     def variational_bound(self, prediction: Tensor, noise: Tensor, n: Tensor) -> Tensor:
-        """The divergence, in bits, of the predicted reverse step from the true one, with the mean's gradient stopped (L_vlb).
+        """The divergence in bits of the predicted reverse step from the true one (L_vlb), without a gradient for the mean.
 
-        The very last step, which samples without noise, is left out.
+        The last step of sampling, n = 1, is left out, because it adds no noise.
         """
         predicted_noise, v = prediction.chunk(2, dim=1)
         error = (noise - predicted_noise.detach()) * self.beta[n] / (self.sigma[n] * (1 - self.beta[n]).sqrt())
@@ -78,11 +78,15 @@ class Diffusion:
 
 
 def _table(values: np.ndarray) -> Tensor:
+    """Values [N + 1] as a tensor [N + 1, 1, 1, 1], which broadcasts over images."""
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
 def initialise(net: Network) -> None:
-    """Xavier for every linear layer, small normals for embeddings; in a DiT, modulations and output start at zero."""
+    """Sets the initial weights: Xavier for linear layers, small normals for embeddings.
+
+    In a DiT, the modulations and the last layer are zero.
+    """
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -100,12 +104,12 @@ def initialise(net: Network) -> None:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to zero, as a factor."""
+    """The factor of the learning rate at a step: a linear warm-up times a cosine that ends at zero."""
     return min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def train(card: Card, steps: int, seed: int) -> Network:
-    """Trains the card's network for `steps` batches; returns the averaged one."""
+    """Trains the card's network for `steps` batches; returns the network with the averaged weights."""
     torch.manual_seed(seed)
     digits, _ = load()
     images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("model", choices=["dit", "uvit"])
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="the safetensors file to write (default: the package's own)")
+    parser.add_argument("--out", type=Path, help="the safetensors file to write (default: the file in the package)")
     options = parser.parse_args()
     card = ditzoo.card(f"{options.model}-digits")
     out = options.out or Path(ditzoo.__file__).parent / "assets" / card.weights.file

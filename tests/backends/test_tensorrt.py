@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from cuda.bindings.runtime import cudaError_t
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +20,12 @@ import ditzoo
 from ditzoo.backends import cuda
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache
-from ditzoo.backends.tensorrt import TensorRTBackend, accept, check_engines, present
+from ditzoo.backends.loading_engines import accept, present
+from ditzoo.backends.tensorrt import TensorRTBackend, check_engines
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
+from ditzoo.measure.parity import TOLERANCES
+from ditzoo.sampling.memory import is_out_of_memory
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
 from tests.support.tensorrt_stand_in import Cuda, Library, write_engines
@@ -28,11 +34,12 @@ from tests.support.tensorrt_stand_in import tensorrt as stand_in
 ROOT = Path(__file__).parents[2]
 API = json.loads((ROOT / "tests/data/tensorrt-api.json").read_text())
 CLASSES = {
-    "ditzoo/backends/tensorrt.py": {
+    "ditzoo/backends/loading_engines.py": {
         "loaded": "ICudaEngine",
         "_runtime": "Runtime",
         "_context": "IExecutionContext",
-        "refitter": "OnnxParserRefitter",
+        "refitter": "Refitter",
+        "parser_refitter": "OnnxParserRefitter",
         "config": "IRuntimeConfig",
         "cache": "IRuntimeCache",
     },
@@ -223,10 +230,132 @@ def test_sampling_moves_the_right_rows_to_and_from_the_device(
         drawn = ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=2)  # six rows, guided: five, and one padded to two
     with ditzoo.open_backend("onnxruntime", graphs) as reference:
         np.testing.assert_allclose(drawn, ditzoo.sample(reference, plan, classes=[3, 1, 4], seed=2), atol=1e-5)
-    assert device.memory == {}
+    assert (device.memory, device.streams, device.graphs) == ({}, set(), {})
     draws = 1 + sum(row.draws for row in plan.rows)
     assert Library.moved == (["to the device"] * draws + ["to the host"] if library is Library else [])
     assert (device.launches == 0) == rtx
+
+
+class Machine:
+    """A backend of dit-digits on the stand-ins, with engines of these `options`, in a folder beside their graphs."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, options: tuple[str, ...] = (), rtx: bool = True
+    ) -> None:
+        self.card, self.cuda, self.folder = ditzoo.card("dit-digits"), Cuda(), folder
+        self.graphs = cached_bundle(self.card)
+        self.specs = {
+            graph: msgspec.structs.replace(stand_in_engine(self.graphs, graph, [(1, 8)]), options=options)
+            for graph in ("backbone", "conditioning")
+        }
+        monkeypatch.setattr(cuda, "runtime", lambda: self.cuda)
+        monkeypatch.setattr(cuda, "arrays", lambda: np)
+        monkeypatch.setenv("DITZOO_CACHE", str(folder / "cache"))
+        self.module = stand_in(self.cuda, self.specs, self.graphs.path, rtx=rtx)
+
+    def open(self) -> TensorRTBackend:
+        return TensorRTBackend(self.folder, write_engines(self.folder, self.specs), self.card, trt=self.module)
+
+    def error(self, backend: TensorRTBackend) -> float:
+        """How far a sampling run on it is from ONNX Runtime."""
+        plan = ditzoo.make_plan(self.card, steps=2)
+        with ditzoo.open_backend("onnxruntime", self.graphs) as reference:
+            expected, drawn = (ditzoo.sample(opened, plan, classes=[3], seed=2) for opened in (reference, backend))
+        return float(np.abs(expected - drawn).max())
+
+
+@pytest.mark.parametrize("option", ["stripped", "version_compatible", "tf32"])
+def test_engines_with_options_run(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, monkeypatch, options=(option,))
+    for path in machine.graphs.path.glob("*.onnx*"):
+        shutil.copy(path, tmp_path)
+    with machine.open() as backend:
+        assert machine.error(backend) <= 1e-5
+        assert backend.tf32 == (option == "tf32")
+        assert backend.name == f"tensorrt_rtx fp32 cuda{' tf32' if backend.tf32 else ''}"
+
+
+def test_weights_that_cannot_be_read_are_said_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, monkeypatch, options=("stripped",))
+    with pytest.raises(BackendError, match=r"refused the weights of backbone.engine: cannot open the model"):
+        machine.open()
+    assert (machine.cuda.memory, machine.cuda.streams) == ({}, set())
+
+
+def test_all_engines_share_one_cache_of_kernels_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    for _ in range(2):
+        with machine.open() as backend:
+            machine.error(backend)
+        (kept,) = (tmp_path / "cache" / "runtime").iterdir()
+        assert kept.read_text() == "backbone conditioning"
+        assert kept.name == "tensorrt_rtx-1.7-NVIDIA-L4-24"  # for this model of GPU: others of its architecture differ
+    kept.write_text("earlier")
+    machine.open().close()
+    assert kept.read_text() == "earlier"  # what was kept is loaded, and none ran that could be added
+
+
+@pytest.mark.parametrize("largest", [0, 100])
+def test_running_out_of_memory_is_recognised_and_leaves_nothing(
+    largest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path, monkeypatch)
+    machine.cuda.largest = largest
+    with pytest.raises(BackendError) as caught:
+        machine.open()
+    assert is_out_of_memory(caught.value)
+    assert (machine.cuda.memory, machine.cuda.streams) == ({}, set())
+
+
+def test_after_a_conditioning_that_failed_it_is_computed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, monkeypatch, rtx=False)
+    x, y = np.ones((1, 1, 8, 8), np.float32), np.array([3])
+    earlier, other = ({"x": x, "t": np.full(1, time, np.float32), "y": y} for time in (500, 20))
+    with machine.open() as backend:
+        expected = backend(earlier)
+        machine.cuda.largest = 10
+        with pytest.raises(BackendError, match="cudaErrorMemoryAllocation"):
+            backend(other)
+        machine.cuda.largest = None
+        np.testing.assert_array_equal(backend(earlier), expected)
+    assert (machine.cuda.memory, machine.cuda.streams, machine.cuda.graphs) == ({}, set(), {})
+
+
+def test_an_old_driver_is_not_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = cudaError_t.cudaErrorInsufficientDriver
+    numbers = {"cudaRuntimeGetVersion": lambda: (0, 13040), "cudaGetDeviceCount": lambda: (status, None)}
+    for driver in (0, 12080):
+        library = SimpleNamespace(**numbers, cudaDriverGetVersion=lambda driver=driver: (0, driver))
+        monkeypatch.setattr(cuda, "runtime", lambda library=library: library)
+        if driver:
+            with pytest.raises(BackendError, match=r"is for CUDA 12.8, and cuda-python for 13.4"):
+                cuda.gpu()
+        else:
+            assert cuda.gpu() is None
+    status = cudaError_t.cudaErrorSystemDriverMismatch
+    with pytest.raises(BackendError, match="CUDA failed in cudaGetDeviceCount: cudaErrorSystemDriverMismatch"):
+        cuda.gpu()
+
+
+@pytest.mark.gpu
+def test_this_gpu_has_an_architecture_and_a_name() -> None:
+    assert str(cuda.gpu()).startswith("sm")
+    assert "NVIDIA" in cuda.gpu_name()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [(), ("stripped",), ("refittable",), ("tf32",)], ids=str)
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_engines_of_this_gpu_hold_the_limits(name: str, options: tuple[str, ...]) -> None:
+    """Opened twice, so that the second time kernels come from the cache."""
+    card = ditzoo.card(name)
+    bundle = cached_engines(card, settings=make_engine_settings(card, precision="fp32", batch="2-20", options=options))
+    assert bundle.manifest.settings["built on"] == cuda.gpu_name()
+    limits = TOLERANCES["tf32" if options == ("tf32",) else "fp32"]
+    for _ in range(2):
+        with ditzoo.open_backend("torch", card) as reference, ditzoo.open_backend("tensorrt_rtx", bundle) as candidate:
+            report = ditzoo.compare(reference, candidate, ditzoo.make_plan(card), classes=range(10), tolerance=limits).report
+        assert report.passed
 
 
 def stand_in_engine(bundle: Bundle, graph: str, batches: list[tuple[int, int]]) -> Engine:

@@ -123,6 +123,6 @@ def test_what_is_wrong_with_a_decoder_is_named(architecture: Architecture, tmp_p
 
 def test_a_network_whose_autoencoder_does_not_fit_is_not_taken_in(tmp_path: Path) -> None:
     path, out = dcae(state(TINY_UVIT), tmp_path / "dcae.safetensors"), tmp_path / "model.safetensors"
-    with pytest.raises(CheckpointError, match=r"the autoencoder: it is no decoder of AutoencoderKL"):
+    with pytest.raises(CheckpointError, match=r"the autoencoder: it is not a decoder of AutoencoderKL"):
         convert(path, TINY_UVIT, out, decoder=tmp_path / "decoder.safetensors", architecture="AutoencoderKL")
     assert not out.exists()

@@ -131,7 +131,7 @@ def test_repas_projectors_are_left_out_and_named(tmp_path: Path, caplog: pytest.
     found = converted(tmp_path / "repa.pt")
     assert found.keys() == DIT.keys()
     assert all(torch.equal(found[key], DIT[key]) for key in DIT)
-    assert "left out, as only the training needs them: projectors.0.0.weight, projectors.0.0.bias" in caplog.text
+    assert "left out these tensors, which only the training needs: projectors.0.0.weight, projectors.0.0.bias" in caplog.text
     assert "and 1 more" in caplog.text
 
 
@@ -219,18 +219,18 @@ def test_a_pickle_that_would_run_code(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_files_that_lie_about_themselves(tmp_path: Path) -> None:
     huge = tmp_path / "huge.safetensors"
     huge.write_bytes((2**60).to_bytes(8, "little") + b"{" * 100)
-    assert "is no safetensors file" in refused(huge)
+    assert "is not a safetensors file" in refused(huge)
     short = tmp_path / "short.safetensors"
     save_file(DIT, short)
     os.truncate(short, short.stat().st_size - 1)
-    assert "was cut off; fetch it again" in refused(short)
+    assert "whose end is missing; download it again" in refused(short)
     torch.save(DIT, tmp_path / "cut.pt")
     os.truncate(tmp_path / "cut.pt", 10_000)
     assert "damaged torch file: its end is missing" in refused(tmp_path / "cut.pt")
     index = tmp_path / "model.index.json"
     for name in ("../secret.safetensors", "/etc/passwd", "a/b.safetensors", ".."):
         index.write_text(json.dumps({"weight_map": {"key": name}}))
-        assert "outside of its folder" in refused(index)
+        assert "outside its folder" in refused(index)
     assert "cannot read" in refused(tmp_path / "nothing.pt")
 
 

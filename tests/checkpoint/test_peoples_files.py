@@ -93,7 +93,7 @@ def test_two_averages_or_two_networks_are_refused_until_one_is_chosen(tmp_path: 
 
 def test_an_average_without_names_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     content = {"model": RAW, "ema": {"decay": 0.999, "shadow_params": list(AVERAGE.values())}}
-    assert "'ema' holds tensors without names" in refused(content, tmp_path)
+    assert "the tensors of its average 'ema' have no names" in refused(content, tmp_path)
     assert is_same(converted(content, tmp_path, entry="model"), RAW)
 
 
@@ -127,7 +127,7 @@ def test_any_other_prefix_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "--prefix denoiser." in refused(content, tmp_path)
     for prefix in ("denoiser.", "denoiser", "denoiser.module."):
         assert is_same(converted(content, tmp_path, prefix=prefix), RAW)
-    assert "left out what does not begin with denoiser.: vae.conv.weight" in caplog.text
+    assert "left out the keys that do not begin with denoiser.: vae.conv.weight" in caplog.text
     assert "begin with denoiser., vae." in refused(content, tmp_path, prefix="net.")
     assert is_same(converted({"sd": content, "ema": prefixed("net.", AVERAGE)}, tmp_path, prefix="denoiser"), RAW)
     assert "the tensor pos_embed twice" in refused({**RAW, "module.pos_embed": RAW["pos_embed"]}, tmp_path)
@@ -181,7 +181,7 @@ def test_a_header_whose_length_begins_like_a_pickle(tmp_path: Path) -> None:
     convert(tmp_path / "c", TINY, tmp_path / "out")
     assert is_same(load_file(tmp_path / "out"), RAW)
     (tmp_path / "c").write_bytes(data[:100])
-    with pytest.raises(CheckpointError, match="a safetensors file that was cut off"):
+    with pytest.raises(CheckpointError, match="a safetensors file whose end is missing"):
         convert(tmp_path / "c", TINY, tmp_path / "out")
 
 
@@ -259,13 +259,13 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2700000000\n"
     contents = {
-        pointer: "pointer of Git LFS, not the checkpoint of 2,700,000,000 bytes; `git lfs pull`",
+        pointer: "Git LFS pointer, not the checkpoint of 2,700,000,000 bytes; run `git lfs pull`",
         b"<!DOCTYPE html><html><body>quota exceeded</body></html>": "web page",
-        json.dumps({"loss": 1}).encode(): "no index",
+        json.dumps({"loss": 1}).encode(): "neither a checkpoint nor an index of shards",
     }
     for content, expected in contents.items():
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=expected):
             convert(path, TINY, tmp_path / "out")
     assert "holds a list" in refused([1, 2], tmp_path)
-    assert "none at all" in refused({"epoch": 3}, tmp_path)
+    assert "first keys: it has none" in refused({"epoch": 3}, tmp_path)

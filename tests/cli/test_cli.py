@@ -53,7 +53,7 @@ BAD = {  # what is typed: a part of the one line that comes back
     "sample dit-digits --precision fp12": "unknown precision 'fp12'",
     "sample dit-digits --device tpu": "unknown device 'tpu'",
     "sample dit-digits --threads 0": "threads must be 1 or more",
-    "sample dit-digits --out missing/x.png": "--out: there is no folder missing; make it first",
+    "sample dit-digits --out missing/x.png": "--out: there is no folder missing; create it",
     "sample dit-digits --out /proc/x.png": "--out: cannot write to /proc",
     "sample dit-digits --out x.docx": "x.docx is no picture file",
     "sample dit-digits --save-latents missing/x.npy": "--save-latents: there is no folder missing",

@@ -51,7 +51,7 @@ def test_options_come_in_any_order(spelling: tuple[str, dict[str, str]]) -> None
     text, given = spelling
     spec = parse_spec(text)
     assert spec.name == text.partition(":")[0]
-    assert spec.compiled == ("compiled" in given)
+    assert (spec.compiled, spec.tf32) == ("compiled" in given, "tf32" in given)
     for field in ("precision", "form", "device"):
         assert getattr(spec, field) == given.get(field)
     name, *options = text.split(":")
@@ -69,7 +69,10 @@ def test_a_list_of_backends() -> None:
     ("text", "message"),
     [
         ("tosch", "unknown backend 'tosch'; did you mean torch"),
-        ("torch:int8", "torch has no option 'int8'; it takes fp32, bf16, .* compile, such as torch:fp32:split:cpu:compile"),
+        (
+            "torch:int8",
+            "torch has no option 'int8'; it takes fp32, .* compile, tf32, such as torch:fp32:split:cpu:compile",
+        ),
         ("diffusers:split", "diffusers has no option 'split'"),
         ("onnxruntime:fp64", "onnxruntime has no option 'fp64'; .*such as onnxruntime:fp32:split:cpu"),
         ("onnxruntime:", "no option ''"),

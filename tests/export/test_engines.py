@@ -17,7 +17,8 @@ from ditzoo.errors import ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
-from ditzoo_export.engines import build, load
+from ditzoo_export.engines import _configure, build, load
+from ditzoo_export.settings import check_precision
 from ditzoo_export.triton import models
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
@@ -48,6 +49,15 @@ def test_merged_profiles_and_resolutions(config: BackboneConfig) -> None:
     ]
 
 
+def test_many_profiles_have_a_short_name() -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_engine_settings(card, gpu="sm89", resolution="8,12,16,20,24,28", batch="1,2,4,8,16", merged=True)
+    engines = cached_engines(card, settings=settings, net=net).manifest.engines
+    (backbone,) = [engine for engine in engines.values() if engine.graph == "backbone"]
+    assert len(backbone.profiles) == 30
+    assert re.fullmatch(r"backbone-30-profiles-[0-9a-f]{8}\.engine", backbone.file)
+
+
 def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.LogCaptureFixture) -> None:
     card, net = random_model(TINY_UVIT)
     bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
@@ -58,6 +68,24 @@ def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.
         )
     assert first == second
     assert any(re.search(r"tensorrt_rtx: Building engine \(\d+ steps\)", message) for message in caplog.messages)
+
+
+@pytest.mark.parametrize("options", [(), ("tf32",)], ids=str)
+def test_engines_of_fp32_compute_in_tf32_only_if_asked(options: tuple[str, ...]) -> None:
+    trt = load("tensorrt_rtx")
+    config = trt.Builder(trt.Logger(trt.Logger.ERROR)).create_builder_config()
+    assert config.get_flag(trt.BuilderFlag.TF32)  # what TensorRT does by itself
+    _configure(trt, config, ["sm89"], options)
+    assert config.get_flag(trt.BuilderFlag.TF32) == bool(options)
+    settings = make_engine_settings(ditzoo.card("dit-digits"), gpu="sm89", precision="fp32", options=options)
+    assert ("--tf32" in settings.command(ditzoo.card("dit-digits"))) == bool(options)
+
+
+def test_gpus_that_are_not_in_any_list_have_a_capability() -> None:
+    check_precision("sm103", "fp8")
+    for gpu, precision in (("sm70", "bf16"), ("sm87", "fp8")):
+        with pytest.raises(UsageError, match=f"{gpu} has no {precision}, which begins with sm"):
+            check_precision(gpu, precision)  # type: ignore[arg-type]
 
 
 def test_parser_errors_are_all_shown(tmp_path: Path) -> None:
@@ -96,6 +124,7 @@ def test_what_the_builder_says_is_passed_on() -> None:
         ({"gpu": "sm86", "precision": "fp8"}, "sm86 has no fp8, which begins with sm89"),
         ({"flavour": "tensorflow"}, "unknown flavour"),
         ({"options": ["fast"]}, "unknown option"),
+        ({"options": ["tf32"], "precision": "fp16"}, "--tf32 is a way to compute fp32, and this is fp16"),
     ],
 )
 def test_bad_settings(arguments: dict[str, object], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from ditzoo.families import build
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import Precision, Profile, Range, TensorSpec
 from ditzoo.zoo.configs import BackboneConfig
-from ditzoo_export import cached_bundle, export_onnx, make_settings
+from ditzoo_export import artifacts, cached_bundle, export_onnx, make_settings
 from ditzoo_export.network_graphs import write_network_graphs
 from ditzoo_export.sizes import parse_batches, parse_resolution
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
@@ -196,16 +197,30 @@ def test_batches() -> None:
             parse_batches(text)
 
 
+def test_any_distribution_of_onnx_runtime_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = artifacts.version
+
+    def only_gpu(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return "1.31.1" if name == "onnxruntime-gpu" else installed(name)
+
+    assert "onnxruntime" in artifacts.made_by(ditzoo.card("uvit-digits"))
+    monkeypatch.setattr(artifacts, "version", only_gpu)
+    assert artifacts.made_by(ditzoo.card("uvit-digits"))["onnxruntime-gpu"] == "1.31.1"
+
+
 def test_provider_options_come_from_profiles() -> None:
     specs = (TensorSpec(name="x", shape=("batch", 4, "height", "width")), TensorSpec(name="t", shape=("batch",)))
     size = Range(min=32, opt=32, max=64)
     profile = Profile(axes={"batch": Range(min=1, opt=2, max=8), "height": size, "width": size})
-    assert provider_options("cuda", specs, [profile]) == {}
-    options = provider_options("tensorrt", specs, [profile])
+    assert provider_options("cuda", specs, [profile], cache=Path("kept")) == {}
+    options = provider_options("tensorrt", specs, [profile], cache=Path("kept"))
     assert options["trt_profile_min_shapes"] == "x:1x4x32x32,t:1"
     assert options["trt_profile_max_shapes"] == "x:8x4x64x64,t:8"
-    assert options["trt_engine_cache_enable"] == "1"
-    assert provider_options("tensorrt_rtx", specs, [profile])["nv_profile_opt_shapes"] == "x:2x4x32x32,t:2"
+    assert (options["trt_engine_cache_enable"], options["trt_engine_cache_path"]) == ("1", "kept")
+    assert not [name for name in provider_options("tensorrt", specs, [profile], cache=None) if "cache" in name]
+    assert provider_options("tensorrt_rtx", specs, [profile], cache=None)["nv_profile_opt_shapes"] == "x:2x4x32x32,t:2"
 
 
 @pytest.mark.parametrize("device", ["cuda", "tensorrt", "tensorrt_rtx"])

@@ -152,7 +152,7 @@ def test_the_command_line_knows_the_family(desk: Desk) -> None:
     assert [card["name"] for card in listed] == ["lightning", "lightningdit-xl-1-256", "lightningdit-xl-1-256-64ep"]
     assert "did you mean lightningdit" in desk.fails("list", "--family", "lightning")
     refused = desk.fails("to-diffusers", "lightning", str(desk.home / "pipeline"))
-    assert "diffusers has a pipeline for DiTs on latents alone; lightning is none" in refused
+    assert "diffusers has a pipeline only for DiTs on latents that predict noise; lightning is not one" in refused
 
 
 def test_the_published_cards() -> None:

@@ -185,7 +185,7 @@ def test_peers_are_measured_on_the_same_work(monkeypatch: pytest.MonkeyPatch) ->
     peers = importlib.import_module("bench_peers")
     card = ditzoo.card("dit-digits")
     texts = ["openvino", "onnxruntime", "torch:bf16:split"]
-    results = peers.contest(card, make_plan(card, steps=2), texts, base="diffusers", together=2, repeats=2)
+    results = peers.measure_in_groups(card, make_plan(card, steps=2), texts, base="diffusers", together=2, repeats=2)
     assert [[entry.backend for entry in result.measurements] for result in results] == [
         ["torch fp32 cpu", "diffusers fp32 cpu", "openvino fp32 cpu", "onnxruntime fp32 cpu"],
         ["torch fp32 cpu", "diffusers fp32 cpu", "torch bf16 cpu split"],

@@ -130,9 +130,9 @@ def test_one_step_alone(small: Path) -> None:
     [
         ("dit-digits", "dit-digit", "run small.toml", "unknown model 'dit-digit'; did you mean dit-digits"),
         ('["list"]', '["lits"]', "run small.toml", "unknown command 'lits'; did you mean list"),
-        ('"version"', '"list"', "run small.toml", "each of a name of its own"),
-        ("name =", "nam =", "run small.toml", "small.toml is no recipe"),
-        ("[[steps]]", "[steps", "run small.toml", "small.toml is no recipe"),
+        ('"version"', '"list"', "run small.toml", "every step needs a different name"),
+        ("name =", "nam =", "run small.toml", "small.toml is not a recipe"),
+        ("[[steps]]", "[steps", "run small.toml", "small.toml is not a recipe"),
         ("", "", "run missing.toml", "cannot read the recipe missing.toml"),
         ("", "", "run small.toml --only build", "unknown step 'build'"),
         ("", "", "run small.toml dit-digits", "leave out 'dit-digits'"),

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from ditzoo.files import sha256
 from ditzoo.zoo.card import Autoencoder, Card, Embedded, File, OnHub, Sampling, TextEncoder
+from tests.support.export_models import TINY_DIT, random_model
 from tests.support.golden import Golden
 from tests.support.solvers_world import DISCRETE
 
@@ -77,6 +78,30 @@ def text_encoder(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+def latents_dit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
+    """A DiT of ten classes on latents of 8x8, with random weights, and a random decoder, both in files in `tmp_path`."""
+    model, net = random_model(TINY_DIT)
+    autoencoder(architecture).save_pretrained(tmp_path / "vae")
+    save_file(net.state_dict(), tmp_path / "latents.safetensors")
+    monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
+    for user in ("pictures.autoencoders", "weights.identity"):
+        monkeypatch.setattr(f"ditzoo.{user}.fetch", lambda source: tmp_path)
+    source = on_hub("vae")
+    files = (*source.files, File(path="vae/diffusion_pytorch_model.safetensors"))
+    return msgspec.structs.replace(
+        model,
+        name=f"latents-{architecture.lower()}",
+        weights=Embedded(file="latents.safetensors", sha256=sha256(tmp_path / "latents.safetensors")),
+        sampling=msgspec.structs.replace(model.sampling, steps=4, guided_channels=4),
+        decoder=Autoencoder(
+            architecture=architecture,  # type: ignore[arg-type]
+            source=msgspec.structs.replace(source, files=files),
+            scale=0.2301,
+            factor=4,
+        ),
+    )
+
+
 def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architecture: str = "AutoencoderKL") -> Card:
     """A text-to-image card: the golden network, a random decoder and text encoder, fetched from folders in `tmp_path`."""
     golden, folders = Golden("uvit_t2i"), {"vae": tmp_path / "vae", "clip": tmp_path / "clip"}
@@ -84,8 +109,8 @@ def text_to_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, architectu
     text_encoder(folders["clip"])
     save_file(golden.group("weights."), tmp_path / "t2i.safetensors")
     monkeypatch.setattr("ditzoo.weights.local.ASSETS", tmp_path)
-    for user in ("autoencoders", "text_encoder"):
-        monkeypatch.setattr(f"ditzoo.pictures.{user}.fetch", lambda source: tmp_path)
+    for user in ("pictures.autoencoders", "pictures.text_encoder", "weights.identity"):
+        monkeypatch.setattr(f"ditzoo.{user}.fetch", lambda source: tmp_path)
     return msgspec.structs.replace(
         DISCRETE,
         name=f"t2i-{architecture.lower()}",

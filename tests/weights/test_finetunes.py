@@ -115,7 +115,7 @@ def test_the_null_label_is_the_row_behind_the_classes(
     assert (found.number_of_classes, found.null_label) == (classes, null)
     assert found.sampling.guidance == (1.0 if null is None else 1.5)
     assert ("cannot be guided: its guidance is 1" in caplog.text) == (null is None)
-    assert (f"say --classes {rows}" in caplog.text) == (said is None and rows in (13, 2001))
+    assert (f"add --classes {rows}" in caplog.text) == (said is None and rows in (13, 2001))
 
 
 def test_what_shapes_cannot_say_is_asked_for(tmp_path: Path) -> None:
@@ -126,15 +126,15 @@ def test_what_shapes_cannot_say_is_asked_for(tmp_path: Path) -> None:
         return str(error.value)
 
     line = refused(SMALL)
-    assert "say with --like CARD" in line
+    assert "name a card with the same conventions: --like CARD" in line
     assert "dit-xl-2-256, sit-s-2-256" in line
     narrow = changed(SMALL, hidden_size=64, num_heads=4)
-    assert "how many heads a network 64 wide has" in refused(narrow, card=DIT)
+    assert "the number of heads is unknown: shapes do not show it, the width is 64" in refused(narrow, card=DIT)
     assert imported(narrow, tmp_path, card=DIT, heads=4).backbone == narrow
-    assert "no multiple of the number of heads 5" in refused(narrow, card=DIT, heads=5)
-    assert "latents have 3 channels, and the decoder of dit-s-2 takes 4" in refused(changed(SMALL, in_channels=3), card=DIT)
-    assert "is a U-ViT, and dit-s-2 is a DiT" in refused(U_SMALL, card=DIT)
-    assert "neither 20 classes nor those and a null label" in refused(SMALL, card=DIT, classes=20)
+    assert "not a multiple of the number of heads 5" in refused(narrow, card=DIT, heads=5)
+    assert "latents have 3 channels, but the decoder of dit-s-2 takes 4" in refused(changed(SMALL, in_channels=3), card=DIT)
+    assert "is a U-ViT, but dit-s-2 is a DiT" in refused(U_SMALL, card=DIT)
+    assert "20 classes need 20 rows, or 21 with a null label" in refused(SMALL, card=DIT, classes=20)
     unconditional = changed(SMALL, num_classes=1, class_dropout_prob=0.0)  # the row of a null label alone
     assert "at least 1 class" in refused(unconditional, card=DIT)
 
@@ -172,13 +172,13 @@ def test_the_command_line_says_what_it_took_and_asks_for_the_rest(desk: Desk) ->
     averages = [state(digits, seed=seed) for seed in (1, 2)]
     torch.save({"model": state(digits), "model_ema1": averages[0], "model_ema2": averages[1]}, file)
     desk.hub.commit("me/moths", {"last.pt": file.read_bytes()})
-    assert "say with --entry" in desk.fails("import", "moths", str(file), "--like", "dit-digits")
+    assert "choose one with --entry" in desk.fails("import", "moths", str(file), "--like", "dit-digits")
     assert "--like" in desk.fails("import", "moths", str(file), "--entry", "model_ema1")
     assert "go with --like" in desk.fails("import", "moths", str(file), "--heads", "4")
     assert "has a card" in desk.fails("import", "dit-s-2", str(file), "--like", "dit-digits")
     done = desk.run("import", "moths", str(file), "--like", "dit-digits", "--entry", "model_ema2")
     assert "took the averaged weights, entry 'model_ema2'" in done.stderr
-    assert "for 12 classes and the null label 12; if all are classes, say --classes 13" in done.stderr
+    assert "are 12 classes and the null label 12; if every row is a class, add --classes 13" in done.stderr
     assert torch.equal(load_file(done.stdout.strip())["final_layer.linear.bias"], averages[1]["final_layer.linear.bias"])
     out = str(desk.home / "x.png")
     assert desk.run("sample", "moths", "--classes", "0,11", "--steps", "2", "--out", out).returncode == 0

@@ -1,4 +1,4 @@
-"""A server that lies: nothing outside of the caches is written, followed or deleted, whatever it says."""
+"""A server that lies: nothing outside the caches is written, followed or deleted, whatever it says."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def outside(desk: Desk) -> dict[str, str]:
 def test_a_tag_that_is_a_path(desk: Desk, header: str, tag: str, honest: int) -> None:
     """Answers may be true at first: the Hub's client asks by itself after ditzoo has asked twice."""
     desk.hub.faults.lies, desk.hub.faults.honest = {header: tag.format(desk.home.parent)}, honest
-    assert "no plain name" in desk.fails("pull", "tiny")
+    assert "not a plain name" in desk.fails("pull", "tiny")
     assert outside(desk) == {"victim": "precious"}
     assert not list(desk.home.rglob("written*"))
 
@@ -51,9 +51,9 @@ def test_a_tag_that_is_a_path(desk: Desk, header: str, tag: str, honest: int) ->
 @pytest.mark.parametrize("commit", ["../../../../../written", "main", "A" * 40, "0" * 39])
 def test_a_commit_that_is_none(desk: Desk, commit: str) -> None:
     desk.hub.faults.lies = {"X-Repo-Commit": commit}
-    assert "commit that is none" in desk.fails("pull", "tiny")
+    assert "commit that is not valid" in desk.fails("pull", "tiny")
     desk.hub.faults.lies, desk.hub.faults.false_sha = {}, commit
-    assert "commit that is none" in desk.fails("pull", "hf:team/tiny", "--like", "tiny")
+    assert "commit that is not valid" in desk.fails("pull", "hf:team/tiny", "--like", "tiny")
     assert outside(desk) == {"victim": "precious"}
 
 
@@ -61,7 +61,7 @@ def test_a_commit_that_is_none_of_a_file_that_is_none(desk: Desk) -> None:
     """The Hub's client makes a file called like the commit to remember that there is none."""
     desk.hub.commit("team/tiny", {"other": b""})
     desk.hub.faults.lies = {"X-Repo-Commit": "../../../../../written"}
-    assert "commit that is none" in desk.fails("pull", "tiny")
+    assert "commit that is not valid" in desk.fails("pull", "tiny")
     assert outside(desk) == {"victim": "precious"}
 
 
@@ -86,7 +86,7 @@ def test_removing_follows_no_link_out_of_the_cache(desk: Desk, linked: str) -> N
         desk.home.parent.joinpath("folder").mkdir()
         desk.home.parent.joinpath("folder", file.name).write_bytes(save(PUBLISHED))
         file.parent.symlink_to(desk.home.parent / "folder")
-    assert "outside of the Hub's cache" in desk.run("cache", "verify").stdout
+    assert "outside the Hub's cache" in desk.run("cache", "verify").stdout
     if linked == "file":
         assert desk.run("cache", "rm", "tiny", "--yes").returncode == 0
         assert not file.is_symlink()

@@ -48,7 +48,7 @@ def test_what_was_downloaded_is_found(desk: Desk, env: dict[str, str]) -> None:
     asked = len(desk.hub.log)
     done = desk.run("pull", "tiny", **env)
     assert_pulled(done.stdout)
-    assert f"took the revision {commit}" in done.stderr
+    assert f"using revision {commit} from the Hub's cache" in done.stderr
     assert "recorded" not in done.stderr
     for reference in ("hf:team/tiny", f"hf:team/tiny@{commit}", f"hf:team/tiny@main:{FILE}"):
         assert_pulled(desk.run("pull", reference, "--like", "tiny", **env).stdout)
@@ -70,7 +70,7 @@ def test_a_repository_on_another_disk(desk: Desk) -> None:
     pointer.unlink()
     pointer.symlink_to("/etc/hostname")
     shutil.rmtree(desk.home / "ditzoo")
-    assert "outside of the Hub's cache" in desk.fails("pull", "tiny", **OFFLINE)
+    assert "outside the Hub's cache" in desk.fails("pull", "tiny", **OFFLINE)
 
 
 def test_any_revision_that_is_the_only_one(desk: Desk) -> None:

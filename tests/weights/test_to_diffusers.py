@@ -88,8 +88,8 @@ files = [{{path = "{names[0]}"}}, {{path = "{names[1]}"}}]
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     images = pipeline([1], num_inference_steps=2, output_type="np").images
     assert images.shape == (1, 8, 8, 3)
-    assert "there already" in desk.fails("to-diffusers", "tiny", str(out))
-    assert "diffusers has a pipeline for" in desk.fails("to-diffusers", "uvit-digits", str(desk.home / "other"))
+    assert "exists already" in desk.fails("to-diffusers", "tiny", str(out))
+    assert "diffusers has a pipeline only for" in desk.fails("to-diffusers", "uvit-digits", str(desk.home / "other"))
 
 
 def test_a_model_that_the_pipeline_would_guide_with_a_wrong_label_is_refused(desk: Desk) -> None:
@@ -100,16 +100,16 @@ def test_a_model_that_the_pipeline_would_guide_with_a_wrong_label_is_refused(des
     desk.home.joinpath("zoo.toml").write_text(cards)
     for count in (10, 2000):
         line = desk.fails("to-diffusers", f"few-{count}", str(desk.home / "pipeline"))
-        assert f"few-{count} has {count}, and its null label is {count}" in line
+        assert f"few-{count} has {count} classes and the null label {count}" in line
     assert not (desk.home / "pipeline").exists()
-    assert "label 1000, whatever the model" in line
+    assert "always uses 1000 as the null label" in line
 
 
 def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
     desk.home.joinpath("zoo.toml").touch()
     random_dit(SMALL).save_pretrained(desk.home / "net")
     published = desk.home / "net" / "diffusion_pytorch_model.safetensors"
-    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "is that of no card; say with --like CARD")):
+    for side, expected in ((32, "dit-s-2, sit-s-2-256"), (64, "name a card with the same conventions: --like CARD")):
         old = {"_class_name": "Transformer2DModel", "sample_size": side, "num_embeds_ada_norm": 1000}
         files = {"config.json": json.dumps(old).encode(), "diffusion_pytorch_model.safetensors": published}
         desk.hub.commit(f"me/dit-{side}", {f"transformer/{name}": content for name, content in files.items()})

@@ -152,22 +152,26 @@ BAD_CARDS = {
     '[x]\nbase = "dit-b-2"\n"weird" = 1\n': "line 3: x: Object contains unknown field `weird`",
     '[y]\nbase = "dit-b-2"\n[x]\nbase = "none"\n': "line 4: x: there is no card 'none'",
     "[x]\nsummary = 'no more'\n": "line 1: x: Object missing required field",
-    '[x]\nbase = "dit-b-2"\n[x.backbone]\nnum_heads = 7\n': "line 3: x: width 768 is no multiple of the number of heads 7",
+    '[x]\nbase = "dit-b-2"\n[x.backbone]\nnum_heads = 7\n': "line 3: x: width 768 is not a multiple of the number of heads 7",
     '[x]\nbase = "dit-xl-2-256"\n[x.weights]\nfiles = [{path = "../../etc/passwd"}]\n': "line 4: x: the path",
     '[x]\nbase = "dit-xl-2-256"\n[x.weights]\nrevision = "main"\n': "line 3: x: the revision 'main'",
-    '["../x"]\nbase = "dit-b-2"\n': "line 1: ../x: a name is made of",
-    "x = 3\n": "line 1: x: a card is a table",
-    moths("num_classes = 0\n"): "line 4: x: num_classes is 0, but a DiT has a table of labels",
+    '["../x"]\nbase = "dit-b-2"\n': "line 1: ../x: a name must consist of",
+    "x = 3\n": "line 1: x: a card must be a table",
+    moths("num_classes = 0\n"): "line 4: x: num_classes is 0, but a DiT has a label table",
     moths("depth = 0\n"): "line 3: x: depth 0",
-    moths("hidden_size = 390\nnum_heads = 6\n"): "line 3: x: width 390 is no multiple of 4",
-    moths("num_classes = 12\n", "null_label = 1000\n"): "line 3: x: null_label is 1000, but the null label is the last row",
-    moths("num_classes = 2000\n", "null_label = 1000\n"): "the last row of the table of labels, 2000",
+    moths(
+        "hidden_size = 390\nnum_heads = 6\n"
+    ): "line 3: x: the width must be a multiple of 4 for the fixed positions, not 390",
+    moths("num_classes = 12\n", "null_label = 1000\n"): "line 3: x: null_label is 1000, but it must be the last row",
+    moths("num_classes = 2000\n", "null_label = 1000\n"): "the last row of the label table, 2000",
     moths("num_classes = 12\n", "null_label = -1\n"): "line 3: x: null_label is -1",
-    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "null_label = 12\n"): "has no row for it behind its 12 classes",
-    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "sampling.guidance = 2.0\n"): "guidance is 2, but there is no null",
+    moths("num_classes = 12\nclass_dropout_prob = 0.0\n", "null_label = 12\n"): "has rows for its 12 classes only",
+    moths(
+        "num_classes = 12\nclass_dropout_prob = 0.0\n", "sampling.guidance = 2.0\n"
+    ): "guidance is 2, but guidance needs a null label",
     moths("num_classes = 12\n", "sampling.guided_channels = 5\n"): "guided_channels is 5, but the latents have 4",
-    moths("num_classes = 12\n", "sampling.steps = 0\n"): "steps 0",
-    '[x]\nbase = "uvit-h-2-256"\n[x.backbone]\nnum_classes = 0\n': "line 4: x: num_classes is 0; it counts the rows",
+    moths("num_classes = 12\n", "sampling.steps = 0\n"): "steps must be positive, not 0",
+    '[x]\nbase = "uvit-h-2-256"\n[x.backbone]\nnum_classes = 0\n': "line 4: x: num_classes is 0, but it must be the number",
 }
 
 
@@ -252,10 +256,10 @@ summary = "the same weights"
 def test_wrong_numbers_are_refused_in_a_card_of_any_origin() -> None:
     base = CARDS["dit-s-2"]
     few = msgspec.structs.replace(base.backbone, num_classes=12)
-    with pytest.raises(ValueError, match="labels, 12"):
+    with pytest.raises(ValueError, match="label table, 12"):
         msgspec.structs.replace(base, backbone=few)
     text = msgspec.json.encode(base).replace(b'"null_label":1000', b'"null_label":999')
-    with pytest.raises(msgspec.ValidationError, match="labels, 1000"):
+    with pytest.raises(msgspec.ValidationError, match="label table, 1000"):
         msgspec.json.decode(text, type=Card)
 
 
@@ -286,10 +290,10 @@ def test_bad_references(text: str) -> None:
 )
 def test_a_name_that_is_a_path_or_markup_is_no_name_of_a_card(name: str) -> None:
     base = CARDS["dit-s-2"]
-    with pytest.raises(ValueError, match="is no name for a model"):
+    with pytest.raises(ValueError, match="is not a valid name for a model"):
         msgspec.structs.replace(base, name=name)
     text = msgspec.json.encode({**msgspec.to_builtins(base), "name": name})
-    with pytest.raises(msgspec.ValidationError, match="is no name for a model"):
+    with pytest.raises(msgspec.ValidationError, match="is not a valid name for a model"):
         msgspec.json.decode(text, type=Card)
 
 
@@ -311,7 +315,7 @@ def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     listed = json.loads(desk.run("list", "--state", "cached", "--json").stdout)
     assert {entry["name"] for entry in listed} == {"My-model", "tiny"}
     assert "kind DiT instead of U-ViT" in desk.fails("import", "uvit-h-2-256", str(desk.home / "tiny.bin"))
-    assert "no name for a model" in desk.fails("import", "../x", "--like", "tiny", str(desk.home / "tiny.bin"))
+    assert "not a valid name for a model" in desk.fails("import", "../x", "--like", "tiny", str(desk.home / "tiny.bin"))
     assert "no file" in desk.fails("import", "dit-b-2", str(desk.home / "nothing.pt"))
     assert "NAME FILE" in desk.fails("import", "a", "b", str(file))
 
@@ -377,7 +381,7 @@ def test_a_reference_decides_its_conventions_or_asks(desk: Desk) -> None:
     assert shown["weights"]["revision"] == commit
     assert "c.pt" in desk.fails("pull", "hf:me/several:c.pt")
     desk.hub.commit("me/evil", {"../../evil.safetensors": b""})
-    assert "leads out of its repository" in desk.fails("pull", "hf:me/evil")
+    assert "must not lead out of its repository" in desk.fails("pull", "hf:me/evil")
     desk.hub.commit("me/none", {"README.md": b""})
     assert "no checkpoint" in desk.fails("pull", "hf:me/none")
     assert "`ditzoo pull hf:me/none`" in desk.fails("sample", "hf:me/none")
@@ -403,7 +407,7 @@ def test_the_cache_says_what_it_removes(desk: Desk) -> None:
     assert not list((desk.home / "hf/hub").glob("models--*/blobs/*"))
     desk.describes(size=1)  # another source, so that the weights here belong to no card
     assert items[0]["path"] in desk.run("cache", "prune", "--yes").stdout
-    assert "nothing is kept" in desk.fails("cache", "rm", "tiny", "--yes")
+    assert "the caches hold nothing" in desk.fails("cache", "rm", "tiny", "--yes")
 
 
 def test_own_models_sample_and_survive_a_plain_list(desk: Desk) -> None:
@@ -443,7 +447,7 @@ def test_the_cards_in_the_docs_are_cards(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_the_docs_say_of_every_card_what_it_was_held_against(name: str) -> None:
-    text = DOCS.with_name("checkpoints.md").read_text(encoding="utf-8").partition("## What was held against what")[2]
+    text = DOCS.with_name("checkpoints.md").read_text(encoding="utf-8").partition("## What each card was compared with")[2]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     rows_of_it = [row for row in rows if any(fnmatchcase(name, pattern) for pattern in re.findall(r"`(.+?)`", row))]
     assert len(rows_of_it) == 1

@@ -104,7 +104,7 @@ class TorchOutputReader:
 
     def _run(self, evaluation: Values) -> None:
         inputs = given(self._backend.inputs, evaluation)
-        with torch.inference_mode():
+        with self._backend.computing():
             self._net(**{name: torch.from_numpy(value).to(self._backend.device) for name, value in inputs.items()})
 
 

@@ -23,12 +23,12 @@ from ditzoo.errors import UsageError
 from ditzoo.measure.bisection import OUTPUT, Bisection, BlockErrors, Fault, Place
 from ditzoo.measure.parity import SampledStates, SamplingTask
 from ditzoo.sampling.loop import evaluation_inputs
+from ditzoo.sampling.sizes import choose_size
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.changed_graphs import error, first_change
 from ditzoo_export.bisection.module_outputs import Call, GraphOutputReader, OutputReader, TorchOutputReader, Values
 from ditzoo_export.engines import fill_engines
 from ditzoo_export.settings import EngineSettings, Settings
-from ditzoo_export.sizes import own_size
 
 
 def evaluations(drawn: SampledStates, work: SamplingTask, *, rows: Sequence[int]) -> list[Values]:
@@ -139,10 +139,10 @@ def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:
 
 
 def engine_settings(bundle: Bundle) -> EngineSettings:
-    """The settings of engines like those of a bundle, with the one profile that runs a single image of the card's own size."""
+    """The settings of engines like those of a bundle, with the one profile that runs a single image of its default size."""
     engines = list(bundle.manifest.engines.values())
     profiles = [(engine, profile) for engine in engines if engine.graph == "backbone" for profile in engine.profiles]
-    height, width = own_size(bundle.card)
+    height, width = choose_size(bundle, None)
     (chosen, *_) = chunks([profile for _, profile in profiles], {"batch": 1, "height": height, "width": width})
     engine, profile = profiles[chosen.profile]
     onnx = Settings(
