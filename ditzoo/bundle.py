@@ -11,15 +11,15 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from ditzoo.errors import BundleError, UsageError, check_type
-from ditzoo.files import appearing, check_writable, disk_errors, replacing
+from ditzoo.files import appearing, check_writable, disk_errors, recover, replacing
 from ditzoo.locks import lock_of
-from ditzoo.manifests import FileRecord, damage
+from ditzoo.manifests import FileRecord, damage, is_file_name
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, T, from_json
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
@@ -132,17 +132,18 @@ def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
         raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` creates one")
     if not is_bundle(path):
         raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` creates one")
-    manifest = _read(path / MANIFEST, Manifest)
+    manifest = read_manifest(path)
+    _check_names(path, manifest)
     for name, record in manifest.files.items():
         _check_file(
             path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` replaces it", again=again
         )
-    for graph in manifest.graphs.values():
-        if graph.file not in manifest.files:
-            raise BundleError(
-                f"{path / MANIFEST} names the graph {graph.file!r}, but does not list that file; do not use this bundle"
-            )
     return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the bundle at `path`. No file is checked. Raises BundleError if the manifest cannot be read."""
+    return _read(path / MANIFEST, Manifest)
 
 
 def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: bool) -> tuple[Bundle, bool]:
@@ -154,6 +155,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     """
     check_writable(target.parent)
     with lock_of(target):
+        recover(target.absolute())
         if bundle := find_bundle(target, key):
             return bundle, True
         _check_replaceable(target, overwrite=overwrite)
@@ -170,6 +172,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     check_writable(target.parent)
     with lock_of(target):
+        recover(target.absolute())
         if target.exists() and not overwrite:
             raise UsageError(f"{target} exists already; add --overwrite to replace it, or choose another folder")
         with disk_errors(target), appearing(target.absolute()) as folder:
@@ -218,9 +221,24 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
         raise UsageError(f"there is another bundle at {target}; add --overwrite to replace it, or choose another folder")
 
 
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    """Raises BundleError if the manifest names a file that could be outside the bundle, or one that it does not list.
+
+    Names of graphs and engines are checked too: a Triton model repository and a refitted engine use them as file names.
+    """
+    engines = manifest.engines.values()
+    for name in (*manifest.files, *manifest.graphs, *manifest.engines, *(engine.graph for engine in engines)):
+        if not is_file_name(name):
+            raise BundleError(f"{folder / MANIFEST} names a file outside the bundle: {name!r}; do not use this bundle")
+    for kind, made in (("graph", manifest.graphs.values()), ("engine", engines)):
+        for each in made:
+            if each.file not in manifest.files:
+                raise BundleError(
+                    f"{folder / MANIFEST} names the {kind} {each.file!r}, but does not list that file; do not use this bundle"
+                )
+
+
 def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, again: bool) -> None:
-    if PurePath(name).name != name or name == "..":
-        raise BundleError(f"{folder / MANIFEST} names a file outside the bundle: {name!r}; do not use this bundle")
     path = folder / name
     if problem := damage(path, record, again=again):
         raise BundleError(f"{path} {problem}; {remedy}")

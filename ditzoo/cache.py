@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,16 +11,20 @@ from typing import Literal
 
 from filelock import Timeout
 
-from ditzoo.bundle import open_bundle
-from ditzoo.errors import DitzooError, UsageError
-from ditzoo.files import PARTIAL, cache_dir, sha256
+from ditzoo.bundle import open_bundle, read_manifest
+from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
+from ditzoo.files import OLD, PARTIAL, cache_dir, sha256
 from ditzoo.hub import client, pins
 from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.zoo.card import Autoencoder, Card, OnHub
 
+log = logging.getLogger(__name__)
+
 _EXPORTS = {"bundles": "ONNX bundle", "engines": "TensorRT engines"}
+
+_DAMAGED = "damaged weights"
 
 _ABANDONED = 600.0
 """The time, in seconds since the last write, after which a partial download counts as abandoned."""
@@ -37,7 +42,7 @@ class Item(Data, frozen=True, kw_only=True):
 
 def contents(cards: Iterable[Card]) -> list[Item]:
     """Everything that was pulled, imported or exported: in ditzoo's cache, and the files of `cards` in the Hub's cache."""
-    return [*_weights(), *_bundles(), *_hub_files(cards)]
+    return [*_weights(), *_unreadable(cards), *_bundles(), *_hub_files(cards)]
 
 
 def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
@@ -69,16 +74,12 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes the items. The content of a link in the Hub's cache is deleted too, unless another revision links to it."""
+    """Deletes the items, and nothing outside the two caches. The content of a link is deleted as `client.remove` says."""
     for item in items:
-        if item.path.is_dir():
+        if item.cache == "hub":
+            client.remove(item.path)
+        elif item.path.is_dir() and not item.path.is_symlink():
             shutil.rmtree(item.path)
-        elif item.cache == "hub" and item.path.is_symlink():
-            content = item.path.resolve()
-            item.path.unlink()
-            snapshots = next(parent for parent in item.path.parents if parent.name == "snapshots")
-            if not any(link.resolve() == content for link in snapshots.rglob("*") if link.is_symlink()):
-                content.unlink(missing_ok=True)
         else:
             item.path.unlink(missing_ok=True)
 
@@ -88,16 +89,21 @@ def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
     for stored in store.everything():
         item = _item(stored.card.name, "ditzoo", "weights", stored.path)
         yield item, _complaint(lambda stored=stored: store.verify(stored, again=True))  # type: ignore[misc]
+    for folder in store.unreadable():
+        yield _item(folder.name, "ditzoo", _DAMAGED, folder.path), folder.problem
     for item in _bundles():
         yield item, _complaint(lambda item=item: open_bundle(item.path, again=True))  # type: ignore[misc]
     for item, expected in _recorded(cards):
-        damaged = expected is not None and sha256(item.path) != expected
-        yield (
-            item,
-            f"{item.path} has changed since its download: its sha256 differs; the next pull downloads it again"
-            if damaged
-            else "",
-        )
+        yield item, _damage(item.path, expected)
+
+
+def _damage(path: Path, expected: str | None) -> str:
+    """The problem of a file in the Hub's cache, as a sentence; "" if there is none."""
+    if complaint := _complaint(lambda: client.check_inside(path)):
+        return complaint
+    if expected is None or sha256(path) == expected:
+        return ""
+    return f"{path} has changed since its download: its sha256 differs; the next pull downloads it again"
 
 
 def _complaint(check: Callable[[], object]) -> str:
@@ -113,10 +119,23 @@ def _weights() -> list[Item]:
     return [_item(stored.card.name, "ditzoo", "weights", stored.path) for stored in store.everything()]
 
 
+def _unreadable(cards: Iterable[Card]) -> list[Item]:
+    names = {store.folder(card): card.name for card in cards}
+    return [_item(names.get(each.path, each.name), "ditzoo", _DAMAGED, each.path) for each in store.unreadable()]
+
+
 def _bundles() -> list[Item]:
     """The exported bundles. The names of their folders are NAME-KEY."""
     folders = [(what, path) for kind, what in _EXPORTS.items() for path in sorted((cache_dir() / kind).glob("[!.]*"))]
-    return [_item(path.name.rpartition("-")[0], "ditzoo", what, path) for what, path in folders if path.is_dir()]
+    return [_bundle(what, path) for what, path in folders if path.is_dir()]
+
+
+def _bundle(what: str, path: Path) -> Item:
+    """An exported bundle. If its manifest cannot be read, the name of the model is taken from the folder's: NAME-KEY."""
+    try:
+        return _item(read_manifest(path).model, "ditzoo", what, path)
+    except BundleError:
+        return _item(path.name.rpartition("-")[0], "ditzoo", f"damaged {what}", path)
 
 
 def _hub_files(cards: Iterable[Card]) -> list[Item]:
@@ -127,7 +146,7 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
     """The files of `cards` in the Hub's cache, each with its recorded SHA-256."""
     for card in cards:
         for what, source in _sources(card):
-            recorded = pins.read(source.repo)
+            recorded = _pins(source.repo)
             commit = source.revision or recorded.newest
             if commit is None:
                 continue
@@ -135,6 +154,15 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
                 local = client.cached(source.repo, path, commit=commit)
                 if local is not None:
                     yield _item(card.name, "hub", what, local), recorded.file(commit, path).sha256
+
+
+def _pins(repo: str) -> pins.Pins:
+    """The pins of a repository. If their file is damaged, there are none, and a warning says so."""
+    try:
+        return pins.read(repo)
+    except HubError as error:
+        log.warning("%s", error)
+        return pins.Pins()
 
 
 def _sources(card: Card) -> Iterator[tuple[str, OnHub]]:
@@ -153,12 +181,13 @@ def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
 
 
 def _partial_folders() -> Iterator[Path]:
-    """The folders of abandoned conversions. Nobody holds their locks."""
-    for path in (cache_dir() / "weights").glob(".*"):
-        lock = lock_named(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
+    """The folders of abandoned conversions. Nobody holds their locks, and none has the only weights of a model."""
+    for path in (cache_dir() / "weights").glob(f".*{PARTIAL}"):
+        target = path.with_name(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
         try:
-            with lock.acquire(timeout=0):
-                yield path
+            with lock_named(target.name).acquire(timeout=0):
+                if target.exists() or not (path / OLD).exists():
+                    yield path
         except Timeout:
             continue
 
@@ -175,5 +204,8 @@ def _converted(name: str, cards: Iterable[Card]) -> bool:
 
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return Item(model=model, cache=cache, what=what, path=path, size=sum(file.stat().st_size for file in files))
+    if cache == "hub":
+        size = path.stat().st_size if client.is_inside(path) else path.lstat().st_size
+    else:
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+    return Item(model=model, cache=cache, what=what, path=path, size=size)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +22,9 @@ from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
 """The suffix of the name of a folder that is not complete yet."""
+
+OLD = "old"
+"""The name, in a partial folder, of the folder that it is about to replace."""
 
 
 def sha256(path: Path) -> str:
@@ -122,6 +128,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("DITZOO_CACHE") or platformdirs.user_cache_dir("ditzoo"))
 
 
+def is_within(path: Path, folders: Iterable[Path]) -> bool:
+    """Whether `path` is in one of `folders`, with links followed."""
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def file_name(name: str) -> str:
+    """A name, such as a model's, as part of a file's name: each run of characters unfit for file names becomes '--'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+
+
 def check_writable(folder: Path, option: str = "--out") -> None:
     """Raises UsageError if `folder` does not exist or is not writable. The message names the `option` that chose it."""
     if not folder.is_dir():
@@ -136,19 +152,76 @@ def check_writable(folder: Path, option: str = "--out") -> None:
 def appearing(target: Path) -> Iterator[Path]:
     """A new folder that replaces `target` in one step when the block succeeds. If the block fails, it is deleted.
 
-    It is in the same folder as `target`. The caller must hold the lock of `target`. So any other partial folder of `target` was
-    left by a killed process, and is deleted first.
+    The previous content of `target` is deleted only after that step. The new folder is in the same folder as `target`. The
+    caller must hold the lock of `target`. So any other partial folder of `target` was left by a killed process: see `recover`.
     """
-    prefix = f".{target.name}."
-    for stale in target.parent.glob(f"{glob.escape(prefix)}*{PARTIAL}"):
-        shutil.rmtree(stale)
-    with tempfile.TemporaryDirectory(prefix=prefix, suffix=PARTIAL, dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
+    recover(target)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
+    try:
+        fresh = scratch / "new"
         fresh.mkdir()
         yield fresh
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        fresh.rename(target)
+        _put(fresh, target, scratch / OLD)
+    finally:
+        with suppress(OSError):  # what cannot be undone or deleted now is left for `recover`
+            _clear(scratch, target)
+
+
+def recover(target: Path) -> None:
+    """Cleans up after a killed process. It moves the previous content of `target` back, and deletes partial folders.
+
+    The caller must hold the lock of `target`. So no other process is using the partial folders.
+    """
+    if not target.parent.is_dir():
+        return
+    for stale in list(target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}")):
+        if re.fullmatch(r"[a-z0-9_]{8}", stale.name[len(target.name) + 2 : -len(PARTIAL)]):  # else it is another target's
+            _clear(stale, target)
+
+
+def _put(fresh: Path, target: Path, old: Path) -> None:
+    """Renames `fresh` to `target`. If the system cannot exchange two folders in one step, the previous content of `target` is
+    moved to `old`, so that `_clear` can move it back."""
+    if target.exists():
+        if _exchange(fresh, target):
+            return
+        target.rename(old)
+    fresh.rename(target)
+
+
+def _clear(scratch: Path, target: Path) -> None:
+    """Deletes a partial folder. If it holds the previous content of `target`, and `target` is missing, moves it back first."""
+    old = scratch / OLD
+    if os.path.lexists(old):
+        old.rename(scratch / "gone" if os.path.lexists(target) else target)
+    shutil.rmtree(scratch)
+
+
+_AT_WORKING_FOLDER, _RENAME_EXCHANGE = -100, 2
+"""AT_FDCWD of fcntl.h and RENAME_EXCHANGE of linux/fs.h."""
+
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders in one step. Returns False, and does nothing, if the system or the disk cannot.
+
+    Raises an audit event, as the renames of Python's `os` do.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    try:
+        sys.audit("os.rename", str(one), str(other), -1, -1)
+        names = (_AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other))
+        if libc.renameat2(*names, _RENAME_EXCHANGE) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(one), None, str(other))
+    except OSError as error:
+        if error.errno in _NO_EXCHANGE:
+            return False
+        raise
+    return True
 
 
 @contextmanager

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 from filelock import FileLock
 
-from ditzoo.files import cache_dir
+from ditzoo.files import cache_dir, file_name
 
 
 def lock_named(name: str) -> FileLock:
     """The lock called `name`, for all processes with the same cache. `with` waits for the lock, and holds it in its block."""
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', name)}.lock")
+    return FileLock(locks / f"{file_name(name)}.lock")
 
 
 def lock_of(target: Path) -> FileLock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ditzoo.files import digest, sha256
@@ -13,6 +14,11 @@ class FileRecord(Data, frozen=True, kw_only=True):
 
     size: int
     sha256: str
+
+
+def is_file_name(name: str) -> bool:
+    """Whether `name` is valid for a file in a folder with a manifest: letters, digits, '.', '_', '+' and '-'."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}", name) is not None
 
 
 def record_file(path: Path) -> FileRecord:

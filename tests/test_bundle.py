@@ -69,7 +69,7 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, content: bytes) -> Non
         open_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/file", ".."])
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/file", "..", "a\nb", 'a"b', "\x1b[31m"])
 def test_a_manifest_cannot_name_files_outside_of_the_bundle(bundle: Path, name: str) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text())
     manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
@@ -83,6 +83,42 @@ def test_a_graph_must_be_one_of_the_files_that_were_checked(bundle: Path) -> Non
     manifest["graphs"]["backbone"]["file"] = "../other.onnx"
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"other\.onnx"):
+        open_bundle(bundle)
+
+
+ENGINE = {
+    "file": "backbone.onnx",
+    "graph": "backbone",
+    "flavour": "tensorrt",
+    "version": "11",
+    "gpus": ["sm89"],
+    "precision": "fp32",
+    "profiles": [],
+    "options": [],
+    "inputs": [],
+    "outputs": [],
+    "seconds": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "engine"),
+    [
+        ("engines", "backbone", {"file": "../other.engine"}),
+        ("engines", "backbone", {"file": "/etc/passwd"}),
+        ("engines", "backbone", {"graph": "../other"}),
+        ("engines", "../victim", {}),
+        ("graphs", "../victim", {}),
+    ],
+)
+def test_an_engine_and_the_names_of_all_stay_in_the_bundle(bundle: Path, place: str, name: str, engine: dict[str, str]) -> None:
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["engines"] = {"sound": ENGINE}
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    open_bundle(bundle)
+    manifest[place][name] = manifest["graphs"]["backbone"] if place == "graphs" else {**ENGINE, **engine}
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="do not use this bundle"):
         open_bundle(bundle)
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
 from ditzoo.errors import HubError, UsageError
-from ditzoo.files import cache_dir, disk_errors
+from ditzoo.files import appearing, cache_dir, disk_errors, recover
 from ditzoo.locks import lock_named, lock_of
+from tests.support.kills import KILL
+
+ROOT = Path(__file__).parents[1]
 
 
 def refusal(number: int, path: Path | None = None) -> OSError:
@@ -56,3 +63,51 @@ def test_a_lock_is_found_by_its_name_and_by_its_target(tmp_path: Path, monkeypat
                 pass
         with same.acquire(timeout=0):
             pass
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def _replace(target: Path, faults: dict[int, int], then: int | None = None) -> tuple[int, int]:
+    """Replaces a folder in a child process whose renames fail: its exit status, and how many renames there were."""
+    command = [sys.executable, "-m", "tests.support.replacing_attempt", str(target), json.dumps(faults), json.dumps(then)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    return done.returncode, int(done.stdout or 0)
+
+
+@pytest.mark.parametrize("before", [{}, {0: errno.EINVAL}], ids=["exchanging", "a disk that exchanges nothing"])
+@pytest.mark.parametrize(
+    ("fault", "then"), [(KILL, None), (errno.EIO, None), (errno.EIO, errno.EIO)], ids=["kill", "one error", "errors"]
+)
+def test_whatever_rename_fails_the_folder_is_the_old_one_or_the_new_one(
+    tmp_path: Path, before: dict[int, int], fault: int, then: int | None
+) -> None:
+    """What was there is there at once where folders can be exchanged, else after the same command, or any other, again."""
+    target = tmp_path / "b"
+
+    def start() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        (target / "says").write_text("old")
+
+    start()
+    status, renames = _replace(target, before)
+    assert (status, (target / "says").read_text(), names(tmp_path)) == (0, "new", ["b"])
+    for number in range(len(before), renames):
+        start()
+        status, _ = _replace(target, {**before, number: fault}, then)
+        assert before or target.is_dir()
+        assert status != 0 or (target / "says").read_text() == "new"
+        recover(target)
+        assert (target / "says").read_text() in (("old", "new") if number else ("old",))
+        assert names(tmp_path) == ["b"]
+        assert _replace(target, before)[0] == 0
+        assert ((target / "says").read_text(), names(tmp_path)) == ("new", ["b"])
+
+
+def test_recovering_leaves_the_folders_of_other_targets_alone(tmp_path: Path) -> None:
+    with appearing(tmp_path / "b.v2") as fresh:
+        recover(tmp_path / "b")
+        assert fresh.is_dir()
+    assert names(tmp_path) == ["b.v2"]

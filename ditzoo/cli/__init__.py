@@ -65,7 +65,8 @@ def run(arguments: Sequence[str]) -> int:
     fulfilled, and 130 if the user stopped the command.
     """
     try:
-        return app(list(arguments), standalone_mode=False) or 0
+        with output.warnings():
+            return app(list(arguments), standalone_mode=False) or 0
     except DitzooError as error:
         output.error(str(error))
         return 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +14,25 @@ _WIDEST = 10_000
 _PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
+def plain(text: str) -> str:
+    r"""`text` with each character that would control a terminal, or cannot be written, replaced by its escape, as in \u001b.
+
+    Text comes from files and servers, so it is not trusted. Line ends and tabs stay. The escapes are those of JSON, so JSON
+    keeps its meaning.
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and marks of the direction of writing
+    "\ud800-\udfff]"  # bytes of a file's name that are not text
+)
+
+
 def data(text: str) -> None:
     """Prints a line of data."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{plain(text)}\n")
 
 
 def json(value: Any) -> None:
@@ -30,12 +47,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        drawn.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        drawn.add_column(Text(plain(column.lstrip(">"))), justify="right" if column.startswith(">") else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(plain(cell)) for cell in row))
     console = Console(file=sys.stdout)
     if not console.is_terminal:
         console.width = console.measure(drawn, options=console.options.update(max_width=_WIDEST)).maximum
@@ -44,12 +62,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def talk(text: str) -> None:
     """Prints a message for the user."""
-    _stderr().print(text, **_PLAIN)
+    _stderr().print(plain(text), **_PLAIN)
 
 
 def error(text: str) -> None:
     """Prints an error message on one line."""
-    _stderr().print(f"error: {' '.join(text.split())}", style="red", **_PLAIN)
+    _stderr().print(f"error: {plain(' '.join(text.split()))}", style="red", **_PLAIN)
 
 
 @contextmanager
@@ -58,9 +76,9 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(plain(description), total=total)
         yield lambda: bar.advance(task)
 
 
@@ -73,29 +91,50 @@ def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = _stderr()
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(plain(name), total=None)
 
         def advance(path: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{name} {path.rpartition('/')[2]}", completed=done, total=total or None)
+            shown = plain(f"{name} {path.rpartition('/')[2]}")
+            bar.update(task, description=shown, completed=done, total=total or None)
 
         yield advance
 
 
 @contextmanager
 def status(description: str) -> Iterator[None]:
-    """Shows a spinner for work of unknown length if stderr is a terminal. Warnings of the library appear when they occur."""
-    console = _stderr()
-    handler = logging.StreamHandler(console.file)
-    logging.getLogger("ditzoo").addHandler(handler)
-    logging.getLogger("ditzoo_export").addHandler(handler)
+    """Shows a spinner for work of unknown length if stderr is a terminal."""
+    from rich.text import Text
+
+    with _stderr().status(Text(plain(description))):
+        yield
+
+
+class _Warnings(logging.Handler):
+    """Writes to the current stderr, above a spinner if one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(f"{plain(self.format(record))}\n")
+
+
+@contextmanager
+def warnings() -> Iterator[None]:
+    """Shows the warnings of the library on stderr when they occur."""
+    handler, loggers = _Warnings(), [logging.getLogger(name) for name in ("ditzoo", "ditzoo_export")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
-        with console.status(description):
-            yield
+        yield
     finally:
-        logging.getLogger("ditzoo").removeHandler(handler)
-        logging.getLogger("ditzoo_export").removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def _stderr() -> Any:

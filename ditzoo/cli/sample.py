@@ -96,6 +96,7 @@ def sample(
 ) -> None:
     """Draw images with a model on any backend."""
     from ditzoo.backends.options import BackendSpec
+    from ditzoo.files import file_name
     from ditzoo.model.opening import default_backend, open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
@@ -144,7 +145,7 @@ def sample(
         condition = condition_of(found, request, device=device)  # type: ignore[arg-type]  # `open_model` checks it
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
-    target = Path(f"{request.model}.png") if out is None else out
+    target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
     spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
     size = request.latent_size(card_of(found))

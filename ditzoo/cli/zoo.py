@@ -20,18 +20,22 @@ def list_models(
     family: Annotated[str | None, typer.Option(help="Only models of this family, such as dit or sit.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Only models whose images have this width in pixels.")] = None,
     state: Annotated[
-        str | None, typer.Option(help="Only models in this state: embedded, cached, hub, by-hand or architecture.")
+        str | None, typer.Option(help="Only models in this state: embedded, cached, damaged, hub, by-hand or architecture.")
     ] = None,
     json: Json = False,
 ) -> None:
     """List the models, and where their weights are."""
     from ditzoo.model.pulling import matching_cards
+    from ditzoo.weights.store import unreadable
 
     chosen = matching_cards(family=family, resolution=resolution, state=state)
     if json:
         output.json(chosen)
         return
-    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], [_row(card) for card in chosen])
+    rows = [_row(card) for card in chosen]
+    if family is None and resolution is None and state in (None, "damaged"):
+        rows += [(folder.name, "", "", "damaged", "", folder.problem) for folder in unreadable() if folder.card is None]
+    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], rows)
 
 
 def info(name: Name, json: Json = False) -> None:

@@ -5,16 +5,18 @@ This module adds two things: a limit on the time that a silent server can take, 
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from ditzoo.errors import HubError
-from ditzoo.files import disk_problem
+from ditzoo.files import disk_problem, is_within
+from ditzoo.hub.answers import check_answers, checked_commit
 from ditzoo.hub.names import is_resolvable, is_unresolved
 from ditzoo.records import Data
 
@@ -71,7 +73,7 @@ def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -
 
     def ask(pulse: _Pulse) -> tuple[str, list[str]]:
         found = HfApi().model_info(repo, revision=revision, timeout=patience)
-        return str(found.sha), sorted(entry.rfilename for entry in found.siblings or ())
+        return checked_commit(str(found.sha), _endpoint()), sorted(entry.rfilename for entry in found.siblings or ())
 
     return _patiently(ask, repo, patience)
 
@@ -100,6 +102,7 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
+    check_answers()
     try:
         HfApi().create_repo(repo, private=private, exist_ok=True)
         return str(HfApi().create_commit(repo, operations, commit_message=message).oid)
@@ -135,15 +138,42 @@ def repository_folder(repo: str) -> Path:
     return cache_folder() / repo_folder_name(repo_id=repo, repo_type="model")
 
 
-def check_inside(path: Path) -> None:
-    """Raises HubError if the file at `path`, with links followed, is outside the Hub's cache.
+def is_inside(path: Path) -> bool:
+    """Whether the file at `path`, with links followed, is in the Hub's cache.
 
     The folders of a repository, of its snapshots and of its contents may be links, because users move them to other disks.
     """
     repository = cache_folder() / path.relative_to(cache_folder()).parts[0]
-    folders = (cache_folder(), repository, repository / "blobs", repository / "snapshots")
-    if not any(path.resolve().is_relative_to(folder.resolve()) for folder in folders):
+    return is_within(path, (cache_folder(), repository, repository / "blobs", repository / "snapshots"))
+
+
+def check_inside(path: Path) -> None:
+    """Raises HubError if the file at `path`, with links followed, is outside the Hub's cache: see `is_inside`."""
+    if not is_inside(path):
         raise HubError(f"{path} is a link to {path.resolve()}, outside the Hub's cache; remove it, and pull again")
+
+
+def remove(path: Path) -> None:
+    """Deletes a file of a snapshot. Its content is deleted too, unless another revision links to it.
+
+    Nothing outside the Hub's cache is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of
+    the file is outside.
+    """
+    check_inside(path.parent)
+    target = path.parent / path.readlink() if path.is_symlink() else None
+    path.unlink(missing_ok=True)
+    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
+    if target is None or snapshots is None:
+        return
+    content = Path(os.path.normpath(target))
+    if content.parent.resolve() != (snapshots.parent / "blobs").resolve():
+        return
+    if not any(link.parent.joinpath(link.readlink()).resolve() == target.resolve() for link in _links(snapshots)):
+        content.unlink(missing_ok=True)
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_symlink())
 
 
 def is_offline() -> bool:
@@ -190,6 +220,7 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
         )
     if not is_resolvable(_endpoint(), patience=patience):
         raise UnreachableError(_unresolved(what))
+    check_answers()
     pulse, outcome = _Pulse(patience), queue.SimpleQueue[tuple[_T | None, Exception | None]]()
     threading.Thread(target=_attempts, args=(call, pulse, outcome), daemon=True).start()
     while True:

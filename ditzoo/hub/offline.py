@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from ditzoo.errors import HubError
 from ditzoo.hub import client
+from ditzoo.hub.answers import is_commit
 
 _MAIN = "main"
 
@@ -35,7 +35,7 @@ def find_revision(repo: str, revision: str | None, paths: Iterable[str] = ()) ->
 
 def commits_of(repo: str) -> list[str]:
     """The commits of a repository in the Hub's cache."""
-    return sorted(path.name for path in (client.repository_folder(repo) / "snapshots").glob("*") if _is_commit(path.name))
+    return sorted(path.name for path in (client.repository_folder(repo) / "snapshots").glob("*") if is_commit(path.name))
 
 
 def files_of(repo: str, commit: str) -> list[str]:
@@ -59,7 +59,7 @@ def _first(repo: str, commits: Iterable[str | None], paths: list[str]) -> str | 
 
 def _has(repo: str, commit: str, paths: list[str]) -> bool:
     snapshot = _snapshot(repo, commit)
-    return _is_commit(commit) and snapshot.is_dir() and all((snapshot / path).is_file() for path in paths)
+    return is_commit(commit) and snapshot.is_dir() and all((snapshot / path).is_file() for path in paths)
 
 
 def _named(repo: str, branch: str) -> str | None:
@@ -70,7 +70,3 @@ def _named(repo: str, branch: str) -> str | None:
 
 def _snapshot(repo: str, commit: str) -> Path:
     return client.repository_folder(repo) / "snapshots" / commit
-
-
-def _is_commit(name: str) -> bool:
-    return re.fullmatch(r"[0-9a-f]{40}", name) is not None

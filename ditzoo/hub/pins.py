@@ -12,7 +12,7 @@ import msgspec
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.locks import lock_named
-from ditzoo.records import Data
+from ditzoo.records import Data, from_json
 from ditzoo.zoo.card import File
 
 
@@ -40,10 +40,10 @@ def read(repo: str) -> Pins:
     """The pins of a repository. Raises HubError if their file is damaged."""
     path = _path(repo)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Pins)
+        return from_json(path.read_bytes(), Pins)
     except FileNotFoundError:
         return Pins()
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise HubError(f"{path} is damaged: {error}; delete it, and the next pull writes it again") from error
 
 

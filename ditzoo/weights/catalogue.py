@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from ditzoo.errors import UsageError, check_type, unknown, wrong_type
+from ditzoo.files import file_name
 from ditzoo.records import from_json
 from ditzoo.weights import store
 from ditzoo.zoo import CARDS, toml
@@ -40,8 +41,9 @@ def written() -> dict[str, Card]:
 
 def cards() -> dict[str, Card]:
     """Every card by name: those of `written`, and those of models that were pulled or imported under a name of their own."""
+    damaged = {folder.card.name: folder.card for folder in store.unreadable() if folder.card}
     own = {stored.card.name: stored.card for stored in store.everything()}
-    return {**own, **written()}
+    return {**damaged, **own, **written()}
 
 
 def card(name: str) -> Card:
@@ -50,6 +52,9 @@ def card(name: str) -> Card:
     known = cards()
     if name in known:
         return known[name]
+    for folder in store.unreadable():
+        if folder.name in (name, file_name(name)):
+            raise UsageError(f"{name} is damaged: {folder.problem}")
     if name.startswith(HUB):
         raise UsageError(f"{name} is not on this machine; `ditzoo pull {name}` fetches it")
     raise unknown("model", name, known, hint="`ditzoo list` shows all")

@@ -6,7 +6,6 @@ The checkpoint must have a layout that ditzoo knows.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +18,11 @@ from ditzoo.hub import client, offline
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
-from ditzoo.records import Data
+from ditzoo.records import Data, from_json
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
-from ditzoo.zoo.card import Card, File, Layout, OnHub
+from ditzoo.zoo.card import Card, File, Layout, OnHub, split_reference
 
 if TYPE_CHECKING:
     from ditzoo.checkpoint import Pick
@@ -57,12 +56,12 @@ class Reference(Data, frozen=True, kw_only=True):
 
 def parse(text: str) -> Reference:
     """The parts of a reference. Raises UsageError if `text` is not a reference."""
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::(.+))?", text)
-    if match is None or ".." in text:
+    parts = split_reference(text)
+    if parts is None:
         raise UsageError(
             f"{text!r} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
-    return Reference(repo=match[1], revision=match[2], path=match[3])
+    return Reference(repo=parts[0], revision=parts[1], path=parts[2])
 
 
 def pull_reference(
@@ -93,7 +92,7 @@ def pull_reference(
         if base is None:
             base = _derived(text, source, fetched.checkpoint, files, like=like, pick=pick, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
-        with lock_named(store.folder(card).name):
+        with store.locked(card):
             kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     resolved_now = asked and reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
@@ -151,8 +150,8 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
     if _CARD in files:
         text = _small_file(source, _CARD, patience=patience)
         try:
-            return msgspec.json.decode(text, type=Card)
-        except msgspec.DecodeError as error:
+            return from_json(text, Card)
+        except ValueError as error:
             raise CheckpointError(
                 f"the card.json of {source.repo} is not a valid card: {error};"
                 " name a card with the same conventions: --like CARD"
@@ -188,8 +187,8 @@ def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patienc
     if layout != "diffusers" or config not in files:
         return None
     try:
-        content: dict[str, Any] = msgspec.json.decode(_small_file(source, config, patience=patience), type=dict[str, Any])
-    except msgspec.DecodeError as error:
+        content: dict[str, Any] = from_json(_small_file(source, config, patience=patience), dict[str, Any])
+    except ValueError as error:
         raise CheckpointError(f"the {config} of {source.repo} is not valid JSON: {error}") from error
     side = content.get("sample_size")
     return side if isinstance(side, int) else None

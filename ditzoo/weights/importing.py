@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from ditzoo.files import cache_dir, disk_errors
 from ditzoo.locks import lock_named
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
-from ditzoo.zoo.card import ByHand, Card, Embedded, File
+from ditzoo.zoo.card import NAMES, ByHand, Card, Embedded, File, is_name
 
 if TYPE_CHECKING:
     from ditzoo.checkpoint import Pick
@@ -36,8 +35,8 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick |
     _check_file(file)
     with disk_errors(cache_dir(), raises=HubError):
         _check_size(card, file)
-        with lock_named(store.folder(card).name):
-            if store.find(card) is not None and not overwrite:
+        with store.locked(card):
+            if store.exists(card) and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
             found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
@@ -64,8 +63,8 @@ def import_own(
     from ditzoo.checkpoint import shapes_of
     from ditzoo.weights.likeness import Like, derive
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"{name!r} is not a valid name for a model; use letters, digits, '.', '_' and '-'")
+    if not is_name(name):
+        raise UsageError(f"{name!r} is not a valid name for a model; use {NAMES}")
     _check_file(file)
     _, shapes = shapes_of(file, pick)
     derived = derive(name, shapes, like or Like())

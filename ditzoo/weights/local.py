@@ -15,7 +15,7 @@ from ditzoo.zoo.card import ByHand, Card, Embedded, OnHub
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
-State: TypeAlias = Literal["embedded", "cached", "hub", "by-hand", "architecture"]
+State: TypeAlias = Literal["embedded", "cached", "damaged", "hub", "by-hand", "architecture"]
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -48,11 +48,14 @@ def has_decoder(card: Card) -> bool:
 
 
 def weights_state(card: Card) -> State:
-    """Where the card's weights are: in the package or in ditzoo's cache. If they are in neither, where they come from."""
+    """Where the card's weights are: in the package or in ditzoo's cache. If they are in neither, where they come from.
+
+    The state is "damaged" if they are in the cache, but their manifest or card cannot be read. No checksum is computed.
+    """
     if isinstance(card.weights, Embedded):
         return "embedded"
     if store.exists(card):
-        return "cached"
+        return "cached" if store.is_readable(card) else "damaged"
     if isinstance(card.weights, OnHub):
         return "hub"
     return "by-hand" if isinstance(card.weights, ByHand) else "architecture"

@@ -12,7 +12,6 @@ from ditzoo.files import cache_dir, disk_errors
 from ditzoo.hub import pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
-from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
@@ -53,7 +52,7 @@ def pull(
             return Pulled(card=card, path=here.path / store.MODEL)
         if not isinstance(card.weights, OnHub):
             raise CheckpointError(how_to_get(card))
-        with lock_named(store.folder(card).name):
+        with store.locked(card):
             here = None if update else store.find_sound(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)

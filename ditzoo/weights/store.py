@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,9 @@ import msgspec
 from ditzoo import files
 from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
+from ditzoo.locks import lock_named
 from ditzoo.manifests import FileRecord, damage, record_file
-from ditzoo.records import Data
+from ditzoo.records import Data, from_json
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Stored(Data, frozen=True, kw_only=True):
 def folder(card: Card) -> Path:
     """The folder for the weights of `card`. Its name has a hash of the network and the source, so each source has its own."""
     made_of = hashlib.sha256(msgspec.json.encode((card.backbone, card.weights))).hexdigest()
-    return cache_dir() / "weights" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', card.name)}-{made_of[:12]}"
+    return cache_dir() / "weights" / f"{files.file_name(card.name)}-{made_of[:12]}"
 
 
 def find(card: Card) -> Stored | None:
@@ -78,19 +78,55 @@ def find_sound(card: Card) -> Stored | None:
 
 
 def exists(card: Card) -> bool:
-    """Whether there are stored weights of `card`."""
-    return (folder(card) / MANIFEST).is_file()
+    """Whether weights of `card` are stored, damaged or not."""
+    return folder(card).is_dir()
+
+
+def is_readable(card: Card) -> bool:
+    """Whether the manifest and the card of the stored weights of `card` can be read."""
+    return isinstance(_opened(folder(card)), Stored)
+
+
+class Unreadable(Data, frozen=True, kw_only=True):
+    """A folder of weights that cannot be read: its path, its problem, and its card. None: the card cannot be read either."""
+
+    path: Path
+    problem: str
+    card: Card | None
+
+    @property
+    def name(self) -> str:
+        """The model's name, from the card. Without a card, the name is taken from the folder's, where it may be changed."""
+        return self.card.name if self.card else self.path.name.rpartition("-")[0] or self.path.name
 
 
 def everything() -> list[Stored]:
-    """All stored weights, sorted by the model's name. Folders that cannot be read are left out."""
-    found = []
-    for manifest in sorted((cache_dir() / "weights").glob(f"[!.]*/{MANIFEST}")):
-        try:
-            found.append(open_folder(manifest.parent))
-        except CheckpointError:
-            continue
+    """All stored weights, sorted by the model's name. Folders that cannot be read are left out: see `unreadable`."""
+    found = [opened for opened in _folders() if isinstance(opened, Stored)]
     return sorted(found, key=lambda stored: stored.card.name)
+
+
+def unreadable() -> list[Unreadable]:
+    """The folders of weights that cannot be read, sorted by path."""
+    return [opened for opened in _folders() if isinstance(opened, Unreadable)]
+
+
+def _folders() -> list[Stored | Unreadable]:
+    return [_opened(path) for path in sorted((cache_dir() / "weights").glob("[!.]*"))]
+
+
+def _opened(path: Path) -> Stored | Unreadable:
+    try:
+        return open_folder(path)
+    except CheckpointError as error:
+        return Unreadable(path=path, problem=str(error), card=_card_in(path))
+
+
+def _card_in(path: Path) -> Card | None:
+    try:
+        return from_json((path / CARD).read_bytes(), Card)
+    except (OSError, ValueError):
+        return None
 
 
 def verify(stored: Stored, *, again: bool = False) -> None:
@@ -104,6 +140,14 @@ def verify(stored: Stored, *, again: bool = False) -> None:
             raise CheckpointError(
                 f"the weights of {stored.card.name} are damaged: {stored.path / file.path} {problem}; {_again(stored)}"
             )
+
+
+@contextmanager
+def locked(card: Card) -> Iterator[None]:
+    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.files.recover`."""
+    with lock_named(folder(card).name):
+        files.recover(folder(card))
+        yield
 
 
 @contextmanager
@@ -127,9 +171,9 @@ def record(path: Path) -> File:
 def open_folder(path: Path) -> Stored:
     """The stored weights in a folder of the cache, not verified. Raises CheckpointError if the folder cannot be read."""
     try:
-        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=Manifest)
-        card = msgspec.json.decode((path / CARD).read_bytes(), type=Card)
-    except (OSError, msgspec.DecodeError) as error:
+        manifest = from_json((path / MANIFEST).read_bytes(), Manifest)
+        card = from_json((path / CARD).read_bytes(), Card)
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read the weights in {path}: {error}; delete that folder, and pull or import again"
         ) from error
@@ -137,7 +181,7 @@ def open_folder(path: Path) -> Stored:
 
 
 def _problem(path: Path, file: File, *, again: bool) -> str:
-    if path.is_symlink() or not path.resolve().is_relative_to(cache_dir().resolve()):
+    if path.is_symlink() or not files.is_within(path, [cache_dir()]):
         return "is a link to a place outside the cache"
     return damage(path, FileRecord(size=file.size or 0, sha256=file.sha256 or ""), again=again)
 

@@ -93,6 +93,36 @@ class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"steps must be positive, not {self.steps}, and guidance must be finite, not {self.guidance}")
 
 
+NAMES = "at most 200 letters, digits, '.', '_' and '-', the first a letter or digit"
+"""The rule for names, for error messages."""
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of a model that a user writes: letters, digits, '.', '_' and '-'."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text) is not None
+
+
+_OWN = r"[A-Za-z0-9_][\w.-]*"
+_REFERENCE = rf"hf:({_OWN}/{_OWN})(?:@([\w./-]+))?(?::([\w.+=,()@ /-]*[\w.+=,()@/-]))?"
+
+
+def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
+    """The repository, the revision and the path of a reference, hf:OWNER/REPO[@REVISION][:PATH]. None if `text` is not one.
+
+    A model pulled by reference has it as its name. A reference has at most 200 characters, no '..', no quotes and no line ends.
+    """
+    match = re.fullmatch(_REFERENCE, text, re.ASCII)
+    if match is None or ".." in text or len(text) > 200:
+        return None
+    return match[1], match[2], match[3]
+
+
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or ".." in parts or not path.isprintable():
+        raise ValueError(f"the path {path!r} must be relative, printable, and must not lead out of its repository")
+
+
 class File(Data, frozen=True, kw_only=True):
     """A file: its path in a repository, its size in bytes and its SHA-256. None: unknown before the first download."""
 
@@ -101,8 +131,7 @@ class File(Data, frozen=True, kw_only=True):
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.path or self.path.startswith("/") or "\\" in self.path or ".." in self.path.split("/"):
-            raise ValueError(f"the path {self.path!r} must be relative, and must not lead out of its repository")
+        _check_path(self.path)
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
 
@@ -116,6 +145,9 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
 
     file: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        _check_path(self.file)
 
 
 class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
@@ -215,7 +247,8 @@ class Published(Data, frozen=True, kw_only=True):
 class Card(Data, frozen=True, kw_only=True):
     """One model: its network, its weights, and the conventions of its training.
 
-    Raises ValueError if fields contradict each other.
+    Its `name` becomes part of file names. So `is_name` must accept it, or it must be a reference to the Hub. Raises ValueError
+    if it is neither, or if fields contradict each other.
     """
 
     name: str
@@ -236,6 +269,8 @@ class Card(Data, frozen=True, kw_only=True):
     published: Published | None = None
 
     def __post_init__(self) -> None:
+        if not is_name(self.name) and split_reference(self.name) is None:
+            raise ValueError(f"{self.name!r} is not a valid name for a model; use {NAMES}")
         _check_null_label(self)
         channels = self.backbone.latent_shape[0]
         if not 0 <= self.sampling.guided_channels <= channels:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from ditzoo.errors import UsageError
-from ditzoo.zoo.card import Card
+from ditzoo.zoo.card import NAMES, Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
 
 VARIABLE = "DITZOO_ZOO"
@@ -64,8 +64,8 @@ class _BadCardError(Exception):
 def _card(name: str, table: Any, known: Mapping[str, Card]) -> Card:
     if not isinstance(table, dict):
         raise _BadCardError("a card must be a table: write [NAME] and its fields below")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise _BadCardError("a name must consist of letters, digits, '.', '_' and '-'")
+    if not is_name(name):
+        raise _BadCardError(f"a name must consist of {NAMES}")
     fields = {key: value for key, value in table.items() if key != "base"}
     if "base" in table:
         base = known.get(table["base"]) if isinstance(table["base"], str) else None

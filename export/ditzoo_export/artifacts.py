@@ -17,7 +17,7 @@ import msgspec
 import ditzoo
 from ditzoo.bundle import Bundle, provide
 from ditzoo.errors import MissingPackageError
-from ditzoo.files import cache_dir, digest, sha256
+from ditzoo.files import cache_dir, digest, file_name, sha256
 from ditzoo.plan.make import DIFFUSERS
 from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file
@@ -163,7 +163,7 @@ def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | N
 def _place(kind: str, card: Card, key: str) -> Path:
     folder = cache_dir() / kind
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{card.name}-{key[:16]}"
+    return folder / f"{file_name(card.name)}-{key[:16]}"
 
 
 def _weights_digest(card: Card, net: Network | None) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
 from ditzoo.errors import UsageError
+from ditzoo.files import file_name
 from ditzoo.records import Data
 from ditzoo.specs import Profile, TensorSpec
 
@@ -58,7 +59,7 @@ def export_triton(
             (folder / "1").mkdir()
             _place(bundle, model, folder / "1")
         made.append(target)
-    (repo / f"{bundle.card.name}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
+    (repo / f"{file_name(bundle.card.name)}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
     if client:
         (repo / CLIENT).write_bytes(Path(__file__).with_name("triton_client.py").read_bytes())
     return made
@@ -92,13 +93,18 @@ def config(model: Model, bundle: Bundle, *, instances: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """Any text, quoted for protobuf's text format."""
+    return msgspec.json.encode(text).decode()
+
+
 def _parameter(key: str, text: str) -> str:
-    return f'parameters {{ key: "{key}" value {{ string_value: {msgspec.json.encode(text).decode()} }} }}'
+    return f'parameters {{ key: "{key}" value {{ string_value: {_quoted(text)} }} }}'
 
 
 def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{name}",
+        name=f"{file_name(bundle.card.name)}-{name}",
         file=graph.file,
         backend="onnxruntime",
         inputs=graph.inputs,
@@ -109,7 +115,7 @@ def _graph_model(bundle: Bundle, name: str, graph: Graph) -> Model:
 
 def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
     return Model(
-        name=f"{bundle.card.name}-{name}".replace("+", "."),
+        name=f"{file_name(bundle.card.name)}-{name}".replace("+", "."),
         file=engine.file,
         backend="tensorrt",
         inputs=engine.inputs,
@@ -143,7 +149,7 @@ def _tensor(kind: str, spec: TensorSpec) -> str:
     """
     dims = _dims(spec)
     shape = f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"
-    return f'{kind} {{ name: "{spec.name}" data_type: {_TYPES[spec.dtype]} {shape} }}'
+    return f"{kind} {{ name: {_quoted(spec.name)} data_type: {_TYPES[spec.dtype]} {shape} }}"
 
 
 def _warm_up(model: Model, bundle: Bundle) -> str:
@@ -159,7 +165,7 @@ def _warm_up(model: Model, bundle: Bundle) -> str:
 
 def _zeros(spec: TensorSpec, sizes: dict[str, int]) -> str:
     dims = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape[1:]] or [1]
-    return f'inputs {{ key: "{spec.name}" value {{ data_type: {_TYPES[spec.dtype]} dims: {dims} zero_data: true }} }}'
+    return f"inputs {{ key: {_quoted(spec.name)} value {{ data_type: {_TYPES[spec.dtype]} dims: {dims} zero_data: true }} }}"
 
 
 def _size(model: Model, bundle: Bundle) -> Sequence[int]:

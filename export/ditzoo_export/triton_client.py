@@ -20,6 +20,7 @@ from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.errors import BackendError, DitzooError
+from ditzoo.files import file_name
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, from_json
 from ditzoo.sampling.loop import sample
@@ -85,7 +86,7 @@ class TritonBackend(OpenedBackend):
 
     def _find(self, ready: Sequence[str], graph: str) -> list[Served]:
         """The ready models that serve the graph `graph` of the card."""
-        own = f"{self.card.name}-{graph}"
+        own = f"{file_name(self.card.name)}-{graph}"
         return [self._describe(name) for name in sorted(ready) if name == own or name.startswith(f"{own}-")]
 
     def _describe(self, name: str) -> Served:

@@ -25,6 +25,9 @@ class Faults:
     truncates: int = 0  # file bodies of half the size, with a Content-Length to match
     ignores_range: bool = False
     gated: bool = False  # only the token hf_member may read
+    lies: dict[str, str] = field(default_factory=dict)  # headers of answers about files that replace the true ones
+    honest: int = 0  # true answers about files before the lies begin
+    false_sha: str = ""  # the commit that the list of files names instead of its own
     stalls: threading.Event | None = None  # file bodies wait for this event
     stalls_after: float = 0.5  # they wait after this part of the body
     stalled: threading.Event = field(default_factory=threading.Event)  # set when a file body waits
@@ -118,7 +121,15 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = self._commit(repo, revision or "main") or ("", {})
         if not commit:
             return
-        self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": path} for path in files]})
+        sha = self.hub.faults.false_sha or commit
+        self._json(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": sha,
+                "siblings": [{"rfilename": path} for path in files],
+            }
+        )
 
     def _commit(self, repo: str, revision: str) -> tuple[str, dict[str, bytes | Path]] | None:
         commits = self.hub.repos.get(repo)
@@ -230,6 +241,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _start(self, status: int, headers: dict[str, str]) -> None:
+        if "X-Repo-Commit" in headers and self.hub.faults.lies and not self.hub.spend("honest"):
+            headers = {**headers, **self.hub.faults.lies}
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -24,6 +25,7 @@ from ditzoo.cli import run
 from ditzoo.errors import UsageError
 from ditzoo.specs import Profile
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
+from ditzoo_export.triton import config as config_of
 from ditzoo_export.triton import export_triton, models
 from tests.support.export_models import TINY_DIT, random_model
 
@@ -175,6 +177,17 @@ def test_the_client_finds_the_engine_for_a_batch(merged: bool, tmp_path: Path) -
 def _environment() -> dict[str, str]:
     root = str(Path(ditzoo.__file__).parent.parent)
     return {**os.environ, "PYTHONPATH": root, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def test_a_tensors_name_cannot_leave_its_quotes() -> None:
+    bundle = cached_bundle(ditzoo.card("dit-digits"))
+    name = 'x" } backend: "python\n\\'
+    model = models(bundle)[0]
+    spec = msgspec.structs.replace(model.inputs[0], name=name)
+    text = config_of(msgspec.structs.replace(model, inputs=(spec,)), bundle, instances=1)
+    parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert (parsed.backend, parsed.input[0].name) == ("onnxruntime", name)
+    assert set(parsed.model_warmup[0].inputs) == {name}
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ditzoo.families.dit import to_diffusers
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
-from tests.support.kills import count_operations
+from tests.support.kills import count_operations, fail_renames
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,9 +71,11 @@ _SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli", "rich.console
 class Command:
     """The command line in a separate process. It is forked from a process that has loaded torch, which saves seconds."""
 
-    def __init__(self, arguments: tuple[str, ...], env: dict[str, str], *, kill_at: int | None = None) -> None:
+    def __init__(
+        self, arguments: tuple[str, ...], env: dict[str, str], *, kill_at: int | None, renames: Mapping[int, int]
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
-        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder, kill_at))
+        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder, kill_at, renames))
         self._process.start()
 
     def wait(self) -> int:
@@ -103,13 +105,17 @@ class Command:
         return self._folder.joinpath("2").read_text()
 
 
-def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path, kill_at: int | None) -> None:
+def _command(
+    arguments: tuple[str, ...], env: dict[str, str], folder: Path, kill_at: int | None, renames: Mapping[int, int]
+) -> None:
     """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment.
 
-    The process writes the number of its file operations in the caches to `folder`, or is killed at operation `kill_at`.
+    The process writes the number of its file operations in the caches to `folder`, or is killed at operation `kill_at`. The
+    `renames` in ditzoo's cache fail.
     """
     assert "huggingface_hub" not in sys.modules
     count = count_operations(Path(env["DITZOO_CACHE"]), Path(env["HF_HOME"]), kill_at=kill_at)
+    fail_renames(Path(env["DITZOO_CACHE"]), faults=renames)
     for stream in (1, 2):
         os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()
@@ -143,8 +149,10 @@ class Desk:
             **more,
         }
 
-    def start(self, *arguments: str, kill_at: int | None = None, **env: str) -> Command:
-        return Command(arguments, self.env(**env), kill_at=kill_at)
+    def start(
+        self, *arguments: str, kill_at: int | None = None, renames: Mapping[int, int] | None = None, **env: str
+    ) -> Command:
+        return Command(arguments, self.env(**env), kill_at=kill_at, renames=renames or {})
 
     def run(self, *arguments: str, **env: str) -> Command:
         process = self.start(*arguments, **env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -33,6 +33,34 @@ def count_operations(*folders: Path, kill_at: int | None = None) -> Callable[[],
             if done == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             done += 1
+
+    sys.addaudithook(hook)
+    return lambda: done
+
+
+KILL = 0
+"""Stands for a kill where an error's number could stand."""
+
+
+def fail_renames(*folders: Path, faults: Mapping[int, int], then: int | None = None) -> Callable[[], int]:
+    """From now on the renames in `folders` fail whose number is in `faults`, with that error of the system or with a kill.
+
+    `then` is what happens to every later one. Returns the function that says how many renames there were.
+    """
+    roots = tuple(str(folder) for folder in folders)
+    done = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal done
+        path = arguments[0] if event == "os.rename" else None
+        if not isinstance(path, str | bytes | os.PathLike) or not os.fsdecode(path).startswith(roots):
+            return
+        fault = faults.get(done, then if faults and done > max(faults) else None)
+        done += 1
+        if fault == KILL:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif fault is not None:
+            raise OSError(fault, os.strerror(fault), os.fsdecode(path))
 
     sys.addaudithook(hook)
     return lambda: done

@@ -1,7 +1,7 @@
 """Stand-ins for CUDA, TensorRT and CuPy on machines without a GPU.
 
 Device memory is host memory, and an engine runs its ONNX graph. Like the real libraries, they refuse unknown addresses, shapes
-outside a profile, destroyed streams and graphs, engines with code if that is not allowed, and engines whose weights are missing.
+outside a profile, destroyed streams and graphs, engines with code if that is not allowed, and engines without weights.
 Work that is captured as a CUDA graph runs only when the graph is launched.
 """
 

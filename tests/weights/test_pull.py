@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,11 +17,12 @@ from threading import Event
 
 import pytest
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 
 from recipes.checkpoints import hub_server
 from tests.support.damage import damage_silently
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
+from tests.support.kills import KILL
 
 WEIGHTS = state(TINY)
 PUBLISHED = diffusers(WEIGHTS, TINY)
@@ -222,6 +224,24 @@ def test_killed_at_ten_file_operations_and_again(desk: Desk) -> None:
         for path in stored(desk):
             assert_pulled(str(path / "model.safetensors"))
         assert_pulled(desk.run("pull", "tiny").stdout)
+        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
+
+
+@pytest.mark.parametrize("fault", [KILL, errno.EIO], ids=["kill", "error"])
+@pytest.mark.parametrize("disk", [{}, {0: errno.EINVAL}], ids=["exchanging", "a disk that exchanges nothing"])
+def test_an_import_that_replaces_weights_loses_nothing_when_a_rename_fails(
+    desk: Desk, tmp_path: Path, disk: dict[int, int], fault: int
+) -> None:
+    for seed in (0, 1):
+        save_file(diffusers(state(TINY, seed=seed), TINY), tmp_path / f"{seed}.safetensors")
+    command = ("import", "tiny-dit", str(tmp_path / "1.safetensors"), "--like", "tiny", "--overwrite")
+    desk.run("import", "tiny-dit", str(tmp_path / "0.safetensors"), "--like", "tiny")
+    for number in range(len(disk), 3):
+        process = desk.start(*command, renames={**disk, number: fault})
+        assert process.wait() in (-signal.SIGKILL, 0, 1, 2)
+        assert desk.run("where", "tiny-dit").returncode == 0 or disk
+        assert desk.run(*command).returncode == 0
+        assert load_file(desk.run("where", "tiny-dit").stdout.strip()).keys() == WEIGHTS.keys()
         assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
 
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
+from ditzoo.cli import run
 from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.weights.catalogue import card
 from ditzoo.weights.hub_reference import parse
@@ -283,6 +284,24 @@ def test_bad_references(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["", "../victim/v", "a/b", ".hidden", "a\nb", 'a"b', "a b", "\x1b[31m", "é", "a" * 201, "hf:a", "hf:../b", "hf:a/b:x\n"],
+)
+def test_a_name_that_is_a_path_or_markup_is_no_name_of_a_card(name: str) -> None:
+    base = CARDS["dit-s-2"]
+    with pytest.raises(ValueError, match="is not a valid name for a model"):
+        msgspec.structs.replace(base, name=name)
+    text = msgspec.json.encode({**msgspec.to_builtins(base), "name": name})
+    with pytest.raises(msgspec.ValidationError, match="is not a valid name for a model"):
+        msgspec.json.decode(text, type=Card)
+
+
+@pytest.mark.parametrize("name", ["a", "My-model_2.1", "hf:a/b", "hf:a.b/c_d@main", "hf:a/b@refs/pr/1:sub dir/x+y (1).pt"])
+def test_names_and_references_are_names_of_cards(name: str) -> None:
+    assert msgspec.structs.replace(CARDS["dit-s-2"], name=name).name == name
+
+
 def test_import_takes_in_what_is_on_no_hub(desk: Desk) -> None:
     desk.describes()
     weights = state(TINY_UVIT)
@@ -321,6 +340,28 @@ def test_push_serves_a_team(desk: Desk) -> None:
     assert colleague.run("where", "hf:me/team").stdout.strip() == str(path)
     assert "hf:me/team" in colleague.run("list", "--state", "cached").stdout
     assert len(desk.hub.log) == asked
+
+
+def test_what_was_pulled_by_reference_samples_compares_and_exports(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of files are made of the name of the model; those of a reference have ':' and '/' in them."""
+    desk.describes()
+    desk.run("import", "tiny-uvit", str(dcae(state(TINY_UVIT), desk.home / "file.safetensors")))
+    name = desk.run("push", "tiny-uvit", "me/team", HF_TOKEN="hf_secret").stdout.strip()
+    assert desk.run("pull", name).returncode == 0
+    plain = f"hf--me--team--{name.rpartition('@')[2]}"
+    monkeypatch.setenv("DITZOO_CACHE", str(desk.home / "ditzoo"))
+    (tmp_path / "work" / "served").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    assert run(["sample", name, "--num", "1", "--steps", "2"]) == 0
+    assert run(["parity", name, "--backends", "torch,onnxruntime", "--steps", "2", "--times", "1"]) == 0
+    assert run(["export", "triton", name, "--repo", "served"]) == 0
+    made = {path.name for path in Path().iterdir()} | {path.name for path in Path("served").iterdir()}
+    assert {f"{plain}.png", f"{plain}-backbone", f"{plain}.plan.json"} <= made
+    assert any(path.name.startswith(plain) for path in (desk.home / "ditzoo" / "bundles").iterdir())
+    listed = json.loads(desk.run("cache", "ls", "--json").stdout)
+    assert {item["what"] for item in listed if item["model"] == name} == {"weights", "checkpoint", "ONNX bundle"}
 
 
 @pytest.mark.slow
