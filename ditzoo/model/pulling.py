@@ -26,7 +26,7 @@ def list_models(
 
     `pattern` is a pattern such as "dit-xl-*", or a part of a name. `family` is the family of the models, such as "sit"; it
     depends on the network and on its prediction. `resolution` is the side of the images in pixels. `state` tells where the
-    weights are: embedded, cached, damaged, hub, by-hand or architecture. Raises UsageError if the family or the state is unknown.
+    weights are: embedded, cached, damaged, hub, by-hand or architecture. Raises UsageError for an unknown family or state.
     """
     return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 
