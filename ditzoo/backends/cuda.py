@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ditzoo.errors import BackendError
 
 _OLD_DRIVER, _NO_DEVICE = 35, 100
-"""The numbers of cudaErrorInsufficientDriver, which is also said where there is no driver at all, and cudaErrorNoDevice."""
+"""The numbers of cudaErrorInsufficientDriver and cudaErrorNoDevice. CUDA returns the first one also if there is no driver."""
 
 
 def runtime() -> Any:
@@ -22,9 +22,9 @@ def runtime() -> Any:
 
 
 def gpu() -> str | None:
-    """The architecture of the first GPU, such as "sm89", or None if no driver shows a GPU.
+    """The architecture of the first GPU, such as "sm89", or None if there is no driver or no GPU.
 
-    Raises BackendError if there is a driver, and it is too old or shows no GPU for another reason.
+    Raises BackendError if the driver is too old, or if CUDA fails in another way.
     """
     cuda = runtime()
     status, count = cuda.cudaGetDeviceCount()
@@ -54,7 +54,7 @@ def gpu_name() -> str:
 
 
 def call(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """Calls a CUDA function and returns what it gives besides its status: one value, or a tuple of none or several.
+    """Calls a CUDA function. Returns its values without the status: one value, or a tuple of none or several.
 
     Raises BackendError if the function failed.
     """

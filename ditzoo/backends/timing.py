@@ -1,4 +1,4 @@
-"""Backends around another backend, which watch it or time it."""
+"""Backends that wrap another backend, to record or to time its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ditzoo.specs import Array
 
 
 class DelegatingBackend(OpenedBackend):
-    """Does what `backend` does. Closing this one leaves `backend` open, which is the caller's. See `ditzoo.backends.base`."""
+    """Passes every call on to `backend`. Closing this one leaves `backend` open, because the caller opened it."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
@@ -24,34 +24,34 @@ class DelegatingBackend(OpenedBackend):
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The output of the other."""
+        """The output of `backend`."""
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
-        """Prepares the other, if it computes conditioning ahead."""
+        """Prepares `backend`, if it computes conditioning ahead."""
         if isinstance(self.backend, PreparesConditioning):
             self.backend.prepare(times, labels)
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
-        """The other's."""
+        """Converts an array as `backend` does."""
         return self.backend.asarray(array)
 
     def numpy(self, array: Array) -> npt.NDArray[np.floating[Any]]:
-        """The other's."""
+        """Converts an array as `backend` does."""
         return self.backend.numpy(array)
 
     def close(self) -> None:
-        """Leaves the other open."""
+        """Leaves `backend` open."""
 
 
 class TimedBackend(DelegatingBackend):
-    """`seconds` is how long all calls of the other took. On a GPU, a call may return before its work is done."""
+    """`seconds` is the time that all calls of `backend` took. On a GPU, a call may return before its work is done."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
         self.seconds = 0.0
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
-        """The output of the other."""
+        """The output of `backend`."""
         started = time.perf_counter()
         output = self.backend(inputs)
         self.seconds += time.perf_counter() - started
