@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +38,7 @@ def run_recipe(
     `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, and draw
     the images for the published FID with the settings of the card.
     """
+    from ditzoo.files import file_name
     from ditzoo.recipes import RECORD, load_recipe
     from ditzoo.recipes import run_recipe as run
     from ditzoo.weights.catalogue import cards
@@ -46,7 +46,7 @@ def run_recipe(
     if recipe == REPRODUCE:
         if name is None:
             raise UsageError("run reproduce needs the name of a model; `ditzoo list` shows the names")
-        folder = folder or Path("runs") / re.sub(r"[^A-Za-z0-9._-]+", "--", name)
+        folder = folder or Path("runs") / file_name(name)
         loaded = _reproduction(name, folder)
     else:
         if name is not None:
