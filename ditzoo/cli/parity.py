@@ -161,12 +161,12 @@ def _with_verdict(report: Report) -> dict[str, object]:
 
 def _check_html(path: Path) -> None:
     from ditzoo.files import check_writable
-    from ditzoo.measure.plots import check_matplotlib
+    from ditzoo.measure.report import check_packages
 
     check_writable(path.parent, "--html")
     if path.suffix not in (".html", ".htm"):
         raise UsageError(f"--html writes an .html file, not {path}")
-    check_matplotlib()
+    check_packages()
 
 
 def _write_html(path: Path, card: Card, run: ParityRun) -> None:

@@ -5,85 +5,78 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from html import escape
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from PIL import Image
 
+from ditzoo.errors import MissingPackageError
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import Comparison, ForwardError, Report
-from ditzoo.measure.plots import block_chart, heat_map, histogram, line_chart, svg
+from ditzoo.measure.plots import block_chart, check_matplotlib, heat_map, histogram, line_chart, svg
 from ditzoo.pictures.sheets import contact_sheet
 from ditzoo.zoo.card import Card
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
+TEMPLATE = "report.html.jinja"
 COLUMNS = 10
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
-td.number { text-align: right; font-variant-numeric: tabular-nums } .pass { color: #047857 } .fail { color: #b91c1c }
-img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 } figcaption { color: #555 }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots svg { max-width: 29rem; height: auto }
-"""
+
+class _Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """A contact sheet as a data URL, with its caption."""
+
+    data: str
+    caption: str
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True):
+    """A section of the report. The plots are SVG elements."""
+
+    title: str
+    text: str
+    pictures: tuple[_Picture, ...] = ()
+    plots: tuple[Markup, ...]
 
 
 def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bisection] = ()) -> str:
     """The report on the `comparisons` of one model, all with the same reference, and on the `bisections`, if there are any.
 
-    Raises MissingPackageError if matplotlib is not installed.
+    Raises MissingPackageError if matplotlib or jinja2 is not installed.
     """
+    check_packages()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     reports = [comparison.report for comparison in comparisons]
-    passed = all(report.passed for report in reports)
-    title = f"Parity of {card.name}: {'pass' if passed else 'FAIL'}"
-    body = [
-        f"<h1>Parity of {escape(card.name)}: {_verdict(passed)}</h1>",
-        f"<p>{escape(_setting(reports[0]))}</p>",
-        _table(reports),
-        '<div class="plots">',
-        svg(_drift(reports)),
-        svg(_forward(reports)) if any(report.forward for report in reports) else "",
-        "</div>",
-        *map(_section, comparisons),
-        *map(_block_by_block, bisections),
-    ]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
-
-
-def _setting(report: Report) -> str:
-    return (
-        f"The reference is {report.reference}. Every backend drew the same {report.images} images from the same noise, with"
-        f" {report.solver} in {report.steps} steps. All errors are ‖difference‖ / ‖reference‖. Forward is the error of one"
-        " evaluation of the network on the reference's latents. Guided is the same after guidance. Sample is the error of the"
-        " final latents."
+    environment = Environment(loader=PackageLoader("ditzoo.measure", ""), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(TEMPLATE).render(
+        model=card.name,
+        passed=all(report.passed for report in reports),
+        reports=reports,
+        plots=_plots(_drift(reports), _forward(reports) if any(report.forward for report in reports) else None),
+        sections=[*map(_section, comparisons), *map(_block_by_block, bisections)],
     )
 
 
-def _table(reports: Sequence[Report]) -> str:
-    names = ("compared", "forward", "guided", "sample", "PSNR", "SSIM", "LPIPS", "verdict")
-    rows = [_row([f"<th>{name}</th>" for name in names])]
-    for report in reports:
-        limit = report.tolerance
-        numbers = (
-            "" if report.worst_forward is None else f"{report.worst_forward:.1e} (limit {limit.forward:.1e})",
-            "" if not report.forward else f"{max(error.guided_relative_l2 for error in report.forward):.1e}",
-            f"{report.sample_relative_l2:.1e} (limit {limit.sample:.1e})",
-            "identical" if report.psnr is None else f"{report.psnr:.1f} dB (limit {limit.psnr:.0f})",
-            f"{report.ssim:.6f}",
-            "none" if report.lpips is None else f"{report.lpips:.2g}",
-        )
-        cells = [f'<td class="number">{number}</td>' for number in numbers]
-        rows.append(_row([f"<td>{escape(report.candidate)}</td>", *cells, f"<td>{_verdict(report.passed)}</td>"]))
-    absent = dict.fromkeys(report.no_lpips for report in reports if report.no_lpips)
-    return f"<table>{''.join(rows)}</table>{''.join(f'<p>No LPIPS: {escape(why)}.</p>' for why in absent)}"
+def check_packages() -> None:
+    """Raises MissingPackageError, with the pip command, if matplotlib or jinja2 is not installed."""
+    check_matplotlib()
+    if find_spec("jinja2") is None:
+        raise MissingPackageError("reports need jinja2: pip install 'ditzoo[report]'")
 
 
-def _section(comparison: Comparison) -> str:
+def _plots(*figures: Figure | None) -> tuple[Markup, ...]:
+    """The figures as SVG elements, which the template takes as they are."""
+    from markupsafe import Markup
+
+    return tuple(Markup(svg(figure)) for figure in figures if figure is not None)  # noqa: S704  # our own plots
+
+
+def _section(comparison: Comparison) -> _Section:
     """The section of one comparison: an explanation of its numbers, the pictures, and their differences."""
     report = comparison.report
     first, second = comparison.reference_pixels, comparison.candidate_pixels
@@ -91,31 +84,31 @@ def _section(comparison: Comparison) -> str:
     largest = float(difference.max())
     gain = 255 / largest if largest else 1.0
     amplified = np.clip(gain * difference, 0, 255).astype(np.uint8)
-    return "".join(
-        [
-            f"<h2>{escape(report.candidate)}</h2><p>{escape(_meaning(report, largest))}</p>",
-            _figure(first.astype(np.uint8), f"{report.reference} (the reference)"),
-            _figure(second.astype(np.uint8), report.candidate),
-            _figure(amplified, f"the difference of both, amplified {gain:.3g} times"),
-            '<div class="plots">',
-            svg(histogram(difference.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)")),
-            svg(_grid(report.forward)) if any(error.labels for error in report.forward) else "",
-            "</div>",
-        ]
+    return _Section(
+        title=report.candidate,
+        text=_meaning(report, largest),
+        pictures=(
+            _picture(first.astype(np.uint8), f"{report.reference} (the reference)"),
+            _picture(second.astype(np.uint8), report.candidate),
+            _picture(amplified, f"the difference of both, amplified {gain:.3g} times"),
+        ),
+        plots=_plots(
+            histogram(difference.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)"),
+            _grid(report.forward) if any(error.labels for error in report.forward) else None,
+        ),
     )
 
 
-def _block_by_block(bisection: Bisection) -> str:
+def _block_by_block(bisection: Bisection) -> _Section:
     """The section of one bisection: the verdict, and the error of every block."""
-    series = {f"time {moment.time:g}": moment.blocks for moment in bisection.moments}
     chart = block_chart(
-        series,
+        {f"time {moment.time:g}": moment.blocks for moment in bisection.moments},
         limit=bisection.tolerance,
         title="Error of each block's output",
         y_label="relative L2 error",
         limit_label="limit",
     )
-    return f"<h2>Block by block: {escape(bisection.candidate)}</h2><p>{escape(bisection.verdict)}.</p>{svg(chart)}"
+    return _Section(title=f"Block by block: {bisection.candidate}", text=f"{bisection.verdict}.", plots=_plots(chart))
 
 
 def _meaning(report: Report, largest: float) -> str:
@@ -171,20 +164,11 @@ def _grid(forward: Sequence[ForwardError]) -> Figure:
     )
 
 
-def _figure(pictures: np.ndarray, caption: str) -> str:
-    sheet = contact_sheet(pictures, columns=min(len(pictures), COLUMNS))
-    return f'<figure><img src="{_data_url(sheet)}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
+def _picture(pictures: np.ndarray, caption: str) -> _Picture:
+    return _Picture(data=_data_url(contact_sheet(pictures, columns=min(len(pictures), COLUMNS))), caption=caption)
 
 
 def _data_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _verdict(passed: bool) -> str:
-    return f'<span class="{"pass" if passed else "fail"}">{"pass" if passed else "FAIL"}</span>'
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(cells)}</tr>"

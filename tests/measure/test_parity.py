@@ -156,7 +156,7 @@ def test_the_html_report_is_one_file_with_plots_and_pictures() -> None:
     assert not re.search(r'(?:src|href)="(?:https?:|/)', text), "it loads something from elsewhere"
     assert "script" not in {tag for tag, _ in seen.tags}
     assert "FAIL" in text
-    assert "That is beyond the tolerance" in text
+    assert "This exceeds the tolerance" in text
     assert text == html(CARD, [against(Shifted(1e-3)), against(TorchBackend(CARD, precision="bf16"))])
 
 
