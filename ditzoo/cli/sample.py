@@ -49,7 +49,11 @@ def sample(
         ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="torch or onnxruntime. [default: torch for a name, onnxruntime for a bundle]")
+        str | None,
+        typer.Option(
+            help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx."
+            " [default: torch for a name, for a bundle the one that runs it]"
+        ),
     ] = None,
     classes: Classes = None,
     num: Annotated[
