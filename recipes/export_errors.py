@@ -36,16 +36,18 @@ FORMS = (
 """Every precision with its target; int8 has both targets."""
 
 
-def load(name: str) -> tuple[Card, Network | None]:
+def load(name: str, *, depth: int | None = None) -> tuple[Card, Network | None]:
     """The card of a model, and a network with random weights, or None for an embedded model.
 
-    The card of a model with random weights has no decoder.
+    The card of a model with random weights has no decoder. `depth` is another number of blocks for its network.
     """
     card = _smaller(name) if name in SMALLER else ditzoo.card(name)
     if isinstance(card.weights, Embedded):
         return card, None
     if isinstance(card.decoder, Autoencoder):
         card = msgspec.structs.replace(card, decoder=msgspec.structs.replace(card.decoder, source=None, statistics=None))
+    if depth is not None:
+        card = msgspec.structs.replace(card, backbone=msgspec.structs.replace(card.backbone, depth=depth), weights=Unreleased())
     return card, random_net(card.backbone)
 
 

@@ -250,14 +250,16 @@ def test_a_missing_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capf
     assert capfd.readouterr().err == "error: the backend diffusers needs a package: pip install 'ditzoo[diffusers]'\n"
 
 
-def test_other_resolutions_are_refused() -> None:
+def test_bundles_of_different_resolutions_are_refused() -> None:
     card, net = random_model(TINY_DIT)
+    square = cached_bundle(card, net=net)
     wide = cached_bundle(card, net=net, settings=make_settings(card, resolution="8x16"))
     with (
+        open_backend("onnxruntime", square) as reference,
         open_backend("onnxruntime", wide) as candidate,
         pytest.raises(UsageError, match=r"takes x: float32\[batch, 4, 8, 8\], .* 4, 8, 16\]: their resolutions differ"),
     ):
-        compare(TorchBackend(card, net=net), candidate, make_plan(card, steps=2), classes=[1])
+        compare(reference, candidate, make_plan(card, steps=2), classes=[1])
 
 
 def test_other_weights_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +290,7 @@ def test_a_bundle_is_what_was_exported(capfd: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("--against tensorrt", "unknown peer 'tensorrt'; known: FILE.npz, diffusers (other backends are for --backends)"),
+        ("--against tensorrt", "unknown peer 'tensorrt'; known: FILE.npz, diffusers (--backends takes the other backends)"),
         ("--against diffusers:int8", "diffusers has no option 'int8'"),
         ("--backends torch", "--backends needs two or more"),
         ("--times 0", "must be 1 or more, not 0"),

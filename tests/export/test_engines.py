@@ -84,7 +84,7 @@ def test_engines_of_fp32_compute_in_tf32_only_if_asked(options: tuple[str, ...])
 def test_gpus_that_are_not_in_any_list_have_a_capability() -> None:
     check_precision("sm103", "fp8")
     for gpu, precision in (("sm70", "bf16"), ("sm87", "fp8")):
-        with pytest.raises(UsageError, match=f"{gpu} has no {precision}, which begins with sm"):
+        with pytest.raises(UsageError, match=f"{gpu} cannot compute in {precision}, which needs sm"):
             check_precision(gpu, precision)  # type: ignore[arg-type]
 
 

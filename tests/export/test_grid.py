@@ -1,8 +1,12 @@
-"""The whole grid: the embedded models, DiT-S/2 and U-ViT-S/2 (random weights), in every precision, as graphs and engines."""
+"""The whole grid: the embedded models, and networks of each family with random weights, as graphs and engines.
+
+The networks with random weights have the width of the S models and fewer blocks. `python recipes/export_errors.py` exports them
+with all their blocks.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import onnx
 import pytest
@@ -24,7 +28,10 @@ WEIGHTS = {
     "fp8": TensorProto.FLOAT8E4M3FN,
 }
 
-model = cache(load)
+DEPTH = 3
+"""Blocks of the networks with random weights: for a U-ViT one on the way in, one in the middle and one on the way out."""
+
+model = cache(partial(load, depth=DEPTH))
 
 
 @pytest.mark.parametrize(("precision", "target"), FORMS)

@@ -54,7 +54,7 @@ def test_the_matrices_of_the_recipes_can_be_read() -> None:
         ("out = 1", "is not an export matrix"),
         ('out = "x"\nexport = [{models = ["dit-digits"], precision = ["fp16"]}]', "unknown field `precision`"),
         ('out = "x"\nexport = [{models = ["dit-digit"]}]', "did you mean dit-digits"),
-        (MATRIX.replace("sm90", "sm75").replace("fp16", "bf16"), "sm75 has no bf16"),
+        (MATRIX.replace("sm90", "sm75").replace("fp16", "bf16"), "sm75 cannot compute in bf16"),
         ("out = ", "is not an export matrix"),
     ],
 )
@@ -106,7 +106,7 @@ def test_inspect_of_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--batch", "0"], "a batch size must be 1 or more"),
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--batch", "8-4"], "runs backwards; write 4-8"),
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--resolution", "9"], "no multiple of 2"),
-        (["tensorrt", "dit-digits", "--gpu", "sm75", "--precision", "bf16"], "sm75 has no bf16"),
+        (["tensorrt", "dit-digits", "--gpu", "sm75", "--precision", "bf16"], "sm75 cannot compute in bf16"),
         (["tensorrt", "dit-digits", "--gpu", "rtx"], "unknown GPU"),
         (["tensorrt", "dit-digits", "--gpu", "sm89", "--profiles", "all"], "separate or merged"),
         (["onnx", "dit-digits", "--precision", "int3"], "unknown precision"),
@@ -124,4 +124,4 @@ def test_bad_input_is_one_clear_line(
 
 def test_a_name_is_not_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export", "bundle", "dit-digits", "--tar", str(tmp_path / "a.tar")]) == 2
-    assert "export it first" in capsys.readouterr().err
+    assert "dit-digits is a name, not a bundle; first run `ditzoo export onnx" in capsys.readouterr().err

@@ -190,8 +190,8 @@ def test_batches() -> None:
     for text, message in (
         ("0", "1 or more"),
         ("8-4", "runs backwards; write 4-8"),
-        ("1-2-3-4", "no batch size"),
-        ("x", "no batch size"),
+        ("1-2-3-4", "is not a batch size"),
+        ("x", "is not a batch size"),
     ):
         with pytest.raises(UsageError, match=message):
             parse_batches(text)
