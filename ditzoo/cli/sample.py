@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,20 +104,15 @@ def sample(
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
-    from ditzoo.pictures.png_metadata import read_request
     from ditzoo.plan.make import choose_plan
     from ditzoo.sampling.loop import check_request
     from ditzoo.sampling.request import make_request
-    from ditzoo.sampling.sizes import check_model_size, choose_size
+    from ditzoo.sampling.sizes import choose_size
     from ditzoo.weights.catalogue import card_of
 
     if like is not None:
         check_alone(context, "--like repeats the request of a picture")
-        request = read_request(like)
-        found = find_model(model or request.model)
-        if card_of(found).name != request.model:
-            raise UsageError(f"{like} shows {request.model}, not {card_of(found).name}")
-        check_model_size(found, request.latent_size(card_of(found)))
+        found, request = _repeated(like, model)
     else:
         if model is None:
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
@@ -145,8 +139,7 @@ def sample(
             size=choose_size(found, resolution),
             argument="--classes",
         )
-    with output.status("encoding the prompts") if request.prompts else nullcontext():
-        condition = condition_of(found, request, device=device)  # type: ignore[arg-type]  # `open_model` checks it
+    condition = condition_of(found, request, device=device, display=output)  # type: ignore[arg-type]  # `open_model` checks it
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
     target = Path(f"{file_name(request.model)}.png") if out is None else out
@@ -155,24 +148,36 @@ def sample(
     size = request.latent_size(card_of(found))
     with open_model(found, spec, device=device, threads=threads, size=size, display=output) as opened:
         started = time.perf_counter()
-        if save_latents is not None and no_pictures:
-            written = _draw_latents(opened, found, request, condition, batch=batch, path=save_latents)
-        else:
-            written = _draw(
-                opened,
-                found,
-                request,
-                condition,
-                batch=batch,
-                target=target,
-                latents=save_latents,
-                preview=preview,
-                animate=animate,
-                decoder=open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` has checked it
-            )
+        written = _draw(
+            opened,
+            found,
+            request,
+            condition,
+            batch=batch,
+            target=target,
+            latents=save_latents,
+            preview=preview,
+            animate=animate,
+            decoder=None if no_pictures else open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` has checked it
+        )
         seconds = time.perf_counter() - started
         name = opened.name
     _tell(request, name, written, seconds, json=json)
+
+
+def _repeated(picture: Path, model: str | None) -> tuple[Card | Bundle, SampleRequest]:
+    """The model and the request that a picture stores. `model` is another name or folder of the same model."""
+    from ditzoo.model_names import find_model
+    from ditzoo.pictures.png_metadata import read_request
+    from ditzoo.sampling.sizes import check_model_size
+    from ditzoo.weights.catalogue import card_of
+
+    request = read_request(picture)
+    found = find_model(model or request.model)
+    if card_of(found).name != request.model:
+        raise UsageError(f"{picture} shows {request.model}, not {card_of(found).name}")
+    check_model_size(found, request.latent_size(card_of(found)))
+    return found, request
 
 
 def _draw(
@@ -186,9 +191,12 @@ def _draw(
     latents: Path | None,
     preview: int | None,
     animate: Path | None,
-    decoder: Decoder,
+    decoder: Decoder | None,
 ) -> list[Path]:
-    """Samples, decodes and writes the images batch by batch. Returns the paths of the files."""
+    """Samples, decodes and writes the images batch by batch. Returns the paths of the files.
+
+    Without a `decoder` it writes only the latents.
+    """
     import numpy as np
 
     from ditzoo.measure.recording import save_latents
@@ -203,7 +211,7 @@ def _draw(
         def on_state(state: Step) -> None:
             if state.done:
                 advance()
-            if state.images.start == 0 and trajectory.wants(state.done):
+            if decoder is not None and state.images.start == 0 and trajectory.wants(state.done):
                 trajectory.take(state.done, decode(model, backend.numpy(state.x), decoder=decoder))
 
         finished = []
@@ -217,32 +225,6 @@ def _draw(
         return [*pictures.written, *trajectory.written]
     save_latents(latents, request, np.concatenate(finished), precision=backend.precision)
     return [*pictures.written, *trajectory.written, latents]
-
-
-def _draw_latents(
-    backend: Backend,
-    model: Card | Bundle,
-    request: SampleRequest,
-    condition: Condition | None,
-    *,
-    batch: int | None,
-    path: Path,
-) -> list[Path]:
-    """Samples and writes only the latents, which needs no decoder. Returns the path of the file."""
-    import numpy as np
-
-    from ditzoo.measure.recording import save_latents
-    from ditzoo.pictures.draw import draw
-
-    with output.progress(f"{backend.card.name} on {backend.name}", _steps(request, batch)) as advance:
-
-        def on_state(state: Step) -> None:
-            if state.done:
-                advance()
-
-        drawn = list(draw(model, backend, request, condition=condition, batch=batch, decoder=None, callback=on_state))
-    save_latents(path, request, np.concatenate([part.latents for part in drawn]), precision=backend.precision)
-    return [path]
 
 
 def _steps(request: SampleRequest, batch: int | None) -> int:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
-from ditzoo.bundle import Bundle
 from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import TIMES, SampledStates, SamplingTask, compared_rows
@@ -25,13 +23,11 @@ from ditzoo.plan.make import choose_plan
 from ditzoo.plan.table import Plan
 from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.classes import Classes
-from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.noise import noise_of
-from ditzoo.sampling.request import SampleRequest, make_request
+from ditzoo.sampling.request import make_request
 from ditzoo.sampling.sizes import check_model_size, choose_size
 from ditzoo.specs import Device
 from ditzoo.weights.catalogue import card_of
-from ditzoo.zoo.card import Card
 
 PEER, RECORDING = "diffusers", ".npz"
 """The two values that `against` takes: the library whose own network is compared, and the suffix of a file of latents."""
@@ -86,9 +82,10 @@ def parity(
         size = request.latent_size(card)
         check_model_size(found, size)
     rows, tolerances = compared_rows(request.plan, times), limits_of(tolerance)
+    condition = condition_of(found, request, device=device, display=display)  # type: ignore[arg-type]  # `open_model` checks it
     return run_parity(
         [partial(open_model, found, spec, device=device, threads=threads, size=size, display=display) for spec in specs],
-        SamplingTask(plan=request.plan, condition=_condition(found, request, device, display), noise=noise),
+        SamplingTask(plan=request.plan, condition=condition, noise=noise),
         rows=rows,
         decoder=open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` checks it
         recorded=None if recording is None else recording.drawn,
@@ -149,11 +146,6 @@ def bisect_with_exporter(
     from ditzoo_export.bisection.search import bisect, evaluations
 
     return bisect(reference, candidate, evaluations(drawn, task, rows=rows), tolerance=tolerance)
-
-
-def _condition(model: Card | Bundle, request: SampleRequest, device: Device | str, display: Display) -> Condition | None:
-    with display.status("encoding the prompts") if request.prompts else nullcontext():
-        return condition_of(model, request, device=device)  # type: ignore[arg-type]  # `open_model` checks it
 
 
 def _check_alone(file: Path, given: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.pictures.decode import Decoder, Pictures, decode
 from ditzoo.pictures.text_encoder import prompt_condition
+from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import Step, sample_steps
 from ditzoo.sampling.memory import explaining_memory
@@ -26,14 +27,17 @@ class DrawnBatch(msgspec.Struct, frozen=True, kw_only=True):
     pictures: Pictures | None
 
 
-def condition_of(model: Card | Bundle, request: SampleRequest, *, device: Device = "cpu") -> Condition | None:
+def condition_of(
+    model: Card | Bundle, request: SampleRequest, *, device: Device = "cpu", display: Display = SILENT
+) -> Condition | None:
     """The condition for the images of a request. It is None for an unconditional model.
 
-    This encodes the prompts. `open_encoder` says when the text encoder runs on `device`. Raises UsageError if the model does
-    not take the classes or prompts.
+    This encodes the prompts and shows it on `display`. `open_encoder` says when the text encoder runs on `device`. Raises
+    UsageError if the model does not take the classes or prompts.
     """
     if request.prompts is not None:
-        return prompt_condition(model, request.prompts, device=device)
+        with display.status("encoding the prompts"):
+            return prompt_condition(model, request.prompts, device=device)
     card = model.card if isinstance(model, Bundle) else model
     return None if request.classes is None else class_condition(card, request.classes)
 
