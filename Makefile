@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench gpu docs clean
 
 demo: $(READY)  ## draw digits on PyTorch and ONNX Runtime; write the picture, print the parity table
 	$(BIN)/ditzoo demo --out demo.png
@@ -18,6 +18,9 @@ check: $(READY)  ## check style, format and types
 
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2
+
+gpu: $(READY)  ## tell what of ditzoo holds on this machine's GPU, in ten minutes; results go to acceptance/
+	$(BIN)/python recipes/gpu_acceptance.py --out acceptance
 
 docs: $(READY)  ## generate docs/cli.md
 	$(BIN)/typer ditzoo.cli utils docs --name ditzoo --output docs/cli.md

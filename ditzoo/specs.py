@@ -63,9 +63,8 @@ class PrecisionTraits(Data, frozen=True, kw_only=True):
     the element type of ONNX tensors. One value takes `bytes` bytes, and `largest` is the largest finite value. `inputs` is the
     dtype of the network's inputs and outputs; labels are always int64. `half` means that the large matrix multiplications
     compute with 16-bit inputs and outputs. `eight_bits` means that their weights and inputs are quantized. `targets` are the
-    runtimes that graphs can be written for. `on_cpu` says whether ONNX Runtime runs such graphs on a CPU. `fused_attention`
-    says whether ONNX Runtime's attention operator takes this type, both on CPUs and on NVIDIA GPUs. `capability` is the lowest
-    compute capability of a GPU, times ten; 0 means any GPU. `tolerance` has the limits of the parity with fp32.
+    runtimes that graphs can be written for. `on_cpu` says whether ONNX Runtime runs such graphs on a CPU. `capability` is the
+    lowest compute capability of a GPU, times ten; 0 means any GPU. `tolerance` has the limits of the parity with fp32.
     """
 
     torch: str | None = None
@@ -77,7 +76,6 @@ class PrecisionTraits(Data, frozen=True, kw_only=True):
     eight_bits: bool = False
     targets: tuple[Target, ...] = TARGETS
     on_cpu: bool = True
-    fused_attention: bool = False
     capability: int = 0
     tolerance: Tolerance
 
@@ -97,7 +95,6 @@ PRECISION_TRAITS: dict[Precision, PrecisionTraits] = {
         onnx="FLOAT",
         bytes=4,
         largest=3.4028234663852886e38,
-        fused_attention=True,
         tolerance=Tolerance(forward=1e-5, sample=1e-4, psnr=60.0),
     ),
     "bf16": PrecisionTraits(
@@ -116,7 +113,6 @@ PRECISION_TRAITS: dict[Precision, PrecisionTraits] = {
         bytes=2,
         largest=65504.0,
         half=True,
-        fused_attention=True,
         tolerance=Tolerance(forward=2e-3, sample=2e-2, psnr=40.0),
     ),
     "int8": PrecisionTraits(

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ditzoo import Card
+from ditzoo import Card, card
 from ditzoo.weights.local import weights_state
-from ditzoo.zoo import card
 from ditzoo.zoo.card import Autoencoder, Unreleased
 from ditzoo.zoo.configs import BackboneConfig
 
 if TYPE_CHECKING:
     from ditzoo.nets.network import Network
 
-MODELS = {"dit-xl-2": "dit-xl-2-256", "dit-xl-2-512": "dit-xl-2-512", "uvit-h-2": "uvit-h-2-256"}
+MODELS = {"dit-b-2": "dit-b-2", "dit-xl-2": "dit-xl-2-256", "dit-xl-2-512": "dit-xl-2-512", "uvit-h-2": "uvit-h-2-256"}
 
 
 def random_model(name: str) -> Card:

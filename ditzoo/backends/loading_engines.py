@@ -120,6 +120,16 @@ class EngineLoader:
         accept(config.set_runtime_cache(self._kernels), "the runtime cache")
 
 
+def check_gpu(trt: Any, gpu: str) -> None:
+    """Raises BackendError if a flavour of TensorRT does not know a GPU such as "sm90". Only TensorRT-RTX lists its GPUs."""
+    known = [name.lower() for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
+    if known and gpu not in known:
+        raise BackendError(
+            f"{trt.__name__} {trt.__version__} is for {', '.join(known)}, not for {gpu}; use tensorrt, or --backend onnxruntime"
+            " or torch with --device cuda"
+        )
+
+
 def accept(status: bool | None, what: str) -> None:
     """Raises BackendError if TensorRT returned False. (Some members return None in one version and True in another.)"""
     if status is False:

@@ -21,7 +21,7 @@ from ditzoo.backends import cuda
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
 from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
-from ditzoo.backends.loading_engines import EngineLoader, Slot
+from ditzoo.backends.loading_engines import EngineLoader, Slot, check_gpu
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Engine
@@ -33,12 +33,14 @@ from ditzoo.zoo.card import Card
 def open_engines(row: BackendRow, bundle: Bundle, options: OpenOptions) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
     trt = import_module(row.name)
+    if gpu := cuda.gpu():
+        check_gpu(trt, gpu)
     engines = check_engines(
         bundle,
         flavour=row.name,
         version=trt.__version__,
         precision=options.precision,
-        gpu=cuda.gpu(),
+        gpu=gpu,
         tf32=options.tf32,
     )
     return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
+from ditzoo.backends.loading_engines import check_gpu
 from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
@@ -96,6 +97,7 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
             f"tensorrt builds only for the GPU of this machine ({here or 'it has none'}); use --flavour tensorrt_rtx"
         )
     for gpu in gpus:
+        check_gpu(load(flavour), gpu)
         check_precision(gpu, settings.onnx.precision)
     _check_options(settings, here)
     return gpus
@@ -217,9 +219,6 @@ def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str
         return
     config.num_compute_capabilities = len(gpus)
     for i, gpu in enumerate(gpus):
-        if not hasattr(trt.ComputeCapability, gpu.upper()):
-            known = [name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM")]
-            raise UsageError(f"{trt.__name__} {trt.__version__} builds for {', '.join(known)}, not for {gpu}")
         config.set_compute_capability(getattr(trt.ComputeCapability, gpu.upper()), i)
 
 

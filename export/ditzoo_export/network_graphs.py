@@ -11,7 +11,7 @@ from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.families import family_of, in_precision
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
-from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
+from ditzoo.specs import TensorSpec, resized
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import LARGEST, own_size
 from ditzoo_export.network_modules import Guided, with_fused_attention
@@ -27,7 +27,7 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
     precision = settings.traced
     family = family_of(card.backbone)
     net = in_precision(net, card.backbone, DTYPES[precision]).eval()
-    if settings.target == "onnxruntime" and PRECISION_TRAITS[precision].fused_attention:
+    if settings.target == "onnxruntime":
         net = with_fused_attention(net)
     sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings.size) for spec in (*net.inputs, *net.outputs)}
