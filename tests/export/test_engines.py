@@ -13,7 +13,7 @@ import ditzoo
 from ditzoo.backends import cuda
 from ditzoo.bundle import MANIFEST, open_bundle
 from ditzoo.cli import run
-from ditzoo.errors import ExportError, UsageError
+from ditzoo.errors import BackendError, ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
