@@ -6,12 +6,12 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from importlib.metadata import packages_distributions
 from io import StringIO
 from pathlib import Path
 
 import onnxruntime as ort
 
+from ditzoo.distributions import distributions_of
 from ditzoo.errors import BackendError
 from ditzoo.specs import Device
 
@@ -119,8 +119,8 @@ def check_placement(session: ort.InferenceSession, path: Path, provider: str) ->
 
 
 def _check_packages() -> None:
-    """Raises BackendError if several packages of ONNX Runtime are installed: they write into one folder, over each other."""
-    packages = sorted(set(packages_distributions().get("onnxruntime", ())))
+    """Raises BackendError if several packages of ONNX Runtime wrote into one folder, over each other."""
+    packages = distributions_of("onnxruntime")
     if len(packages) > 1:
         raise BackendError(
             f"the packages {' and '.join(packages)} are installed over each other; keep one:"

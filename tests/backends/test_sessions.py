@@ -138,8 +138,8 @@ def test_int8_that_measures_as_it_runs_is_for_cpus(device: Device) -> None:
 
 
 def test_two_packages_of_onnx_runtime_are_refused(opened: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    both = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"]}
-    monkeypatch.setattr(sessions, "packages_distributions", lambda: both)
+    both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(sessions, "distributions_of", lambda module: both)
     with pytest.raises(BackendError, match="onnxruntime and onnxruntime-gpu are installed over each other; keep one"):
         open_backend("onnxruntime", cached_bundle(UVIT), device="cuda")
     open_backend("onnxruntime", cached_bundle(UVIT)).close()  # the CPU is in either

@@ -205,8 +205,9 @@ def test_any_distribution_of_onnx_runtime_will_do(monkeypatch: pytest.MonkeyPatc
             raise PackageNotFoundError(name)
         return "1.31.1" if name == "onnxruntime-gpu" else installed(name)
 
-    assert "onnxruntime" in artifacts.made_by(ditzoo.card("uvit-digits"))
+    assert artifacts.made_by(ditzoo.card("uvit-digits"))["onnxruntime"] == ort.__version__
     monkeypatch.setattr(artifacts, "version", only_gpu)
+    monkeypatch.setattr(artifacts, "distributions_of", lambda module: {"onnxruntime-gpu": "1.31.1"})
     assert artifacts.made_by(ditzoo.card("uvit-digits"))["onnxruntime-gpu"] == "1.31.1"
 
 
