@@ -27,7 +27,8 @@ class CapturedRuns:
 
     Such a session records its first run of each graph number. It replays the record after that, and reads and writes the same
     addresses. So each set of shapes has a number and arrays of its own, of `library`. Inputs are copied into these arrays, and
-    outputs out of them. One thread runs at a time.
+    outputs out of them. One thread runs at a time. The library must be CuPy for a session on a GPU, because ONNX Runtime copies
+    inputs of the host as they are bound, and not again.
     """
 
     def __init__(self, session: ort.InferenceSession, library: Any) -> None:

@@ -155,8 +155,8 @@ class OnnxRuntimeBackend(GraphBackend):
             return self._captured.run(inputs, {spec.name: (spec.concrete(**sizes), spec.dtype) for spec in graph.outputs})
         given = {name: array_namespace(value).ascontiguousarray(value) for name, value in inputs.items()}
         taken = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in graph.outputs}
+        cuda.settle(self._library)  # ONNX Runtime has a stream of its own, and may copy an input as soon as it is bound
         binding = bind(session, given, taken)
-        cuda.settle(self._library)  # ONNX Runtime has a stream of its own
         if self._kind == "tensorrt_rtx" and graph is self._graph and len(self._profiles) > 1:
             session.run_with_iobinding(binding, choosing_profile(self._profiles, sizes))
         else:
