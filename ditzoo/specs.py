@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
-from ditzoo.errors import InputError
+from ditzoo.errors import InputError, UsageError, unknown
 from ditzoo.records import Data
 
 Array: TypeAlias = Any
@@ -26,8 +26,9 @@ Target: TypeAlias = Literal["onnxruntime", "tensorrt"]
 Those for onnxruntime (on CPUs) measure the scales as they run. Those for tensorrt hold scales that were measured beforehand."""
 
 Device: TypeAlias = Literal["cpu", "cuda", "tensorrt", "tensorrt_rtx"]
-"""The device that a network runs on. The last two are only for ONNX Runtime: it runs the network on a GPU with its execution
-provider for TensorRT or TensorRT-RTX."""
+"""The kind of device that a network runs on. The last two are only for ONNX Runtime: it runs the network on a GPU with its
+execution provider for TensorRT or TensorRT-RTX. Where a function takes the text of a device, a GPU may have a number, as in
+"cuda:1"; `split_device` reads it."""
 
 Form: TypeAlias = Literal["split", "single"]
 """The number of graphs of a network. "single" is one graph. "split" puts conditioning, which depends only on time and label,
@@ -41,6 +42,26 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 DEVICES: tuple[Device, ...] = get_args(Device)
 FORMS: tuple[Form, ...] = get_args(Form)
+
+
+def split_device(text: str) -> tuple[Device, int]:
+    """The kind of a device and the number of its GPU: ("cuda", 1) for "cuda:1". Without a number it is GPU 0.
+
+    Raises UsageError for an unknown kind, and for a number that is none or that follows the CPU.
+    """
+    name, colon, number = text.partition(":")
+    kind = next((kind for kind in DEVICES if kind == name), None)
+    if kind is None:
+        raise unknown("device", text, DEVICES)
+    if colon and (kind == "cpu" or not number.isdecimal()):
+        raise UsageError(f"{text!r} is not a device; use cpu, or a GPU with its number, such as cuda:1")
+    return kind, int(number or 0)
+
+
+def device_name(text: str) -> str:
+    """The one name of a device: "cuda" for "cuda:0". Raises UsageError if it is not a device."""
+    kind, index = split_device(text)
+    return f"{kind}:{index}" if index else kind
 
 
 class Tolerance(Data, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ ORDER = (
     "ditzoo.files",
     "ditzoo.progress",
     "ditzoo.tasks",
+    "ditzoo.distributions",
     "ditzoo.errors",
     "ditzoo",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TypeVar
@@ -14,7 +14,7 @@ from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, check_type
 from ditzoo.files import digest
 from ditzoo.model_names import ModelLike, find_model
-from ditzoo.specs import Device, Form, Precision, Profile
+from ditzoo.specs import Form, Precision, Profile, device_name
 from ditzoo.zoo.card import Card
 
 T = TypeVar("T", Precision, Form)
@@ -24,23 +24,27 @@ def open_backend(
     name: str,
     model: ModelLike,
     *,
-    device: Device = "cpu",
+    device: str = "cpu",
     precision: Precision | None = None,
     form: Form | None = None,
     compiled: bool = False,
     tf32: bool = False,
     threads: int | None = None,
     profiles: Sequence[Profile] = (),
+    provider_options: Mapping[str, str] | None = None,
 ) -> Backend:
     """Opens a backend on a model. `ditzoo.backends.table` says what each backend runs: a card's weights, a bundle's graphs, or
     a bundle's engines. A backend that runs weights takes a bundle too, and runs the weights of its card.
 
     `name` may carry options, as in "onnxruntime:int8"; see `ditzoo.backends.options`. A device in the name comes before the
-    argument. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that the bundle must have;
-    for torch it says whether the part that depends on time and label alone runs ahead ("split"). `compiled` passes a network
-    of torch through its compiler. `tf32` lets a GPU compute the matrix multiplications and convolutions of fp32 in TF32, which
-    has limits of parity of its own. `threads` is the number of CPU threads. `profiles` are the sizes for which onnxruntime's
-    TensorRT devices build engines; without them, they build for each size that comes.
+    argument. `device` is cpu or cuda, and for onnxruntime also tensorrt or tensorrt_rtx. A GPU may have a number: "cuda" is the
+    first one, and "cuda:1" the second. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that
+    the bundle must have; for torch it says whether the part that depends on time and label alone runs ahead ("split").
+    `compiled` passes a network of torch through its compiler. `tf32` lets a GPU compute the matrix multiplications and
+    convolutions of fp32 in TF32, which has limits of parity of its own. `threads` is the number of CPU threads. `profiles` are
+    the sizes for which onnxruntime's TensorRT devices build engines; without them, they build for each size that comes.
+    `provider_options` are options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"};
+    see docs/gpu.md.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
@@ -50,13 +54,14 @@ def open_backend(
     spec = parse_spec(name)
     row = row_of(spec.name)
     options = OpenOptions(
-        device=spec.device or device,
+        device=spec.device or device_name(device),
         precision=_one_of(name, spec.precision, precision),
         form=_one_of(name, spec.form, form),
         compiled=spec.compiled or compiled,
         tf32=spec.tf32 or tf32,
         threads=threads,
         profiles=tuple(profiles),
+        provider_options={**(provider_options or {}), **spec.provider_options},
     )
     check_options(row, options)
     runnable = _RUNNABLE[row.runs](row, find_model(model), options)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,16 @@ from ditzoo.errors import BackendError
 _OLD_DRIVER, _NO_DEVICE = 35, 100
 """The numbers of cudaErrorInsufficientDriver and cudaErrorNoDevice. CUDA returns the first one also if there is no driver."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _OnOneGpu(Protocol):
+    index: int
+
+
+S = TypeVar("S", bound=_OnOneGpu)
+
 
 def runtime() -> Any:
     """cuda-python's binding of the CUDA runtime; raises ModuleNotFoundError if it is not installed."""
@@ -21,9 +33,32 @@ def runtime() -> Any:
     return bindings
 
 
-def gpu() -> str | None:
-    """The architecture of the first GPU, such as "sm89", or None if there is no driver or no GPU.
+@contextmanager
+def on_gpu(index: int) -> Iterator[None]:
+    """Makes the GPU of a number the current one of this thread until the block ends. Raises BackendError if there is none."""
+    before = call(runtime().cudaGetDevice)
+    call(runtime().cudaSetDevice, index)
+    try:
+        yield
+    finally:
+        call(runtime().cudaSetDevice, before)
 
+
+def on_its_gpu(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """A method that runs on the GPU of its object, whose number is in `index`."""
+
+    @wraps(method)
+    def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with on_gpu(self.index):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+def gpu() -> str | None:
+    """The architecture of the current GPU, such as "sm89", or None if there is no driver or no GPU.
+
+    The first GPU is current, unless `on_gpu` makes another one so.
     Raises BackendError if the driver is too old, or if CUDA fails in another way.
     """
     cuda = runtime()
@@ -40,16 +75,18 @@ def gpu() -> str | None:
         raise BackendError(f"CUDA failed in cudaGetDeviceCount: {getattr(status, 'name', status)}")
     kind = cuda.cudaDeviceAttr
     major, minor = (
-        call(cuda.cudaDeviceGetAttribute, attribute, 0)
+        call(cuda.cudaDeviceGetAttribute, attribute, call(cuda.cudaGetDevice))
         for attribute in (kind.cudaDevAttrComputeCapabilityMajor, kind.cudaDevAttrComputeCapabilityMinor)
     )
     return f"sm{major}{minor}"
 
 
 def gpu_name() -> str:
-    """The name of the first GPU, such as "NVIDIA H100 80GB HBM3": GPUs of one architecture differ. Raises BackendError if there
-    is none."""
-    name: bytes = call(runtime().cudaGetDeviceProperties, 0).name
+    """The name of the current GPU, such as "NVIDIA H100 80GB HBM3": GPUs of one architecture differ.
+
+    Raises BackendError if there is none.
+    """
+    name: bytes = call(runtime().cudaGetDeviceProperties, call(runtime().cudaGetDevice)).name
     return name.rstrip(b"\0").decode()
 
 

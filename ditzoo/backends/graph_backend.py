@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.bundle import Bundle, Graph
-from ditzoo.specs import Array, Device, TensorSpec, check_inputs
+from ditzoo.specs import Array, TensorSpec, check_inputs
 from ditzoo.zoo.card import Card
 
 
@@ -29,7 +29,7 @@ class GraphBackend(OpenedBackend):
         graphs: Mapping[str, Graph],
         card: Card,
         *,
-        device: Device = "cpu",
+        device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         graph, conditioning = graphs["backbone"], graphs.get("conditioning")

@@ -120,7 +120,7 @@ class EngineLoader:
         accept(config.set_runtime_cache(self._kernels), "the runtime cache")
 
 
-def check_gpu(trt: Any, gpu: str) -> None:
+def check_architecture(trt: Any, gpu: str) -> None:
     """Raises BackendError if a flavour of TensorRT does not know a GPU such as "sm90". Only TensorRT-RTX lists its GPUs."""
     known = [name.lower() for name in dir(getattr(trt, "ComputeCapability", None)) if name.startswith("SM")]
     if known and gpu not in known:

@@ -21,10 +21,10 @@ from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
-from ditzoo.specs import Array, Device
+from ditzoo.specs import Array
 from ditzoo.zoo.card import Card
 
-_DEVICES: dict[Device, str] = {"cpu": "CPU"}
+_DEVICES: dict[str, str] = {"cpu": "CPU"}
 
 
 def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVinoBackend:
@@ -46,7 +46,7 @@ class OpenVinoBackend(GraphBackend):
         graphs: Mapping[str, Graph],
         card: Card,
         *,
-        device: Device = "cpu",
+        device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads)

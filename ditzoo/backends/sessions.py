@@ -6,14 +6,17 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from importlib.metadata import packages_distributions
 from io import StringIO
 from pathlib import Path
 
 import onnxruntime as ort
 
-from ditzoo.errors import BackendError
-from ditzoo.specs import Device
+from ditzoo.backends.gpus import check_gpu
+from ditzoo.backends.probing import probe_cuda
+from ditzoo.backends.rtx_plugin import PROVIDER, plugin_device
+from ditzoo.distributions import distributions_of
+from ditzoo.errors import BackendError, UsageError
+from ditzoo.specs import Device, split_device
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +24,7 @@ PROVIDERS: dict[Device, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
+    "tensorrt_rtx": PROVIDER,
 }
 """ONNX Runtime's execution provider for each device."""
 
@@ -37,14 +40,14 @@ _HEAVY = ("MatMul", "Gemm", "Conv", "Attention", "Quantize")
 
 
 def has_provider(device: Device) -> bool:
-    """Whether the installed ONNX Runtime has the execution provider of a device."""
+    """Whether the installed ONNX Runtime has the execution provider of a kind of device. Plugins are not among them."""
     return PROVIDERS[device] in ort.get_available_providers()
 
 
 def open_session(
     path: Path,
     *,
-    device: Device = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     entries: Mapping[str, str] | None = None,
     provider_options: Mapping[str, str] | None = None,
@@ -53,35 +56,67 @@ def open_session(
 ) -> ort.InferenceSession:
     """A new session of the graph at `path`, which reports errors only.
 
-    `entries` are ONNX Runtime's session options by name, and `provider_options` are those of the device's execution provider.
-    Unless `optimized`, the graph runs node by node as it was written. Unless `tf32`, a GPU computes float32 in float32. Raises
-    BackendError if the execution provider is not installed, if two packages of ONNX Runtime are, if ONNX Runtime falls back to
-    another provider for the graph or for a heavy part of it, if it cannot load the graph, or if TF32 is not as asked.
+    `device` may have the number of a GPU, such as "cuda:1". `entries` are ONNX Runtime's session options by name, and
+    `provider_options` are those of the device's execution provider. Unless `optimized`, the graph runs node by node as it was
+    written. Unless `tf32`, a GPU computes float32 in float32.
+
+    Raises BackendError if the execution provider is not installed or does not work, if there is no such GPU, if two packages of
+    ONNX Runtime wrote over each other, if ONNX Runtime falls back to another provider for the graph or for a heavy part of it,
+    if it cannot load the graph, or if TF32 is not as asked. Raises MissingPackageError if the provider is a plugin that is not
+    installed, and UsageError for a provider option that ditzoo sets itself.
     """
-    provider, available = PROVIDERS[device], ort.get_available_providers()
-    if device != "cpu":
-        _check_packages()
-    if provider not in available:
-        raise BackendError(
-            f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); use --device cpu,"
-            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install"
-            f" 'ditzoo[{'gpu-tensorrt' if device == 'tensorrt' else 'gpu'}]'"
-        )
-    settle_tf32(device, tf32=tf32)
-    if device != "cpu":
-        _load_cuda()
-    given = {**({"use_tf32": str(int(tf32))} if device == "cuda" else {}), **(provider_options or {})}
-    options = _session_options(device, threads, entries or {}, optimized=optimized)
-    try:
-        session = ort.InferenceSession(path, options, providers=[(provider, given)])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
+    kind, index = split_device(device)
+    provider = PROVIDERS[kind]
+    options = _session_options(kind, threads, entries or {}, optimized=optimized)
+    if kind == "cpu":
+        return _create(path, options, [(provider, dict(provider_options or {}))])
+    _check_provider(kind)
+    settle_tf32(kind, tf32=tf32)
+    _load_cuda()
+    if kind == "tensorrt_rtx":
+        options.add_provider_for_devices([plugin_device(index)], dict(provider_options or {}))
+        session = _create(path, options, None)
+    else:
+        check_gpu(device)
+        ours = {"device_id": str(index), **({"use_tf32": str(int(tf32))} if kind == "cuda" else {})}
+        session = _create(path, options, [(provider, merged(ours, provider_options or {}))])
     used = session.get_providers()
     if used[0] != provider:
         raise BackendError(f"ONNX Runtime fell back from {provider} to {used[0]}: its libraries do not load; use --device cpu")
-    if device != "cpu" and hasattr(session, "get_provider_graph_assignment_info"):
+    if hasattr(session, "get_provider_graph_assignment_info"):
         check_placement(session, path, provider)
+    if kind == "cuda":
+        probe_cuda(index)
     return session
+
+
+def merged(ours: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """The provider options that ditzoo sets and those that a user gave; raises UsageError for one that is in both."""
+    if both := sorted({*ours} & {*given}):
+        raise UsageError(f"ditzoo sets {', '.join(both)} of ONNX Runtime itself; leave that out, and see docs/gpu.md")
+    return {**ours, **given}
+
+
+def _check_provider(kind: Device) -> None:
+    """Raises BackendError if ONNX Runtime has not the provider of a GPU, unless it is a plugin, or is installed twice."""
+    _check_packages()
+    provider, available = PROVIDERS[kind], ort.get_available_providers()
+    if kind != "tensorrt_rtx" and provider not in available:
+        raise BackendError(
+            f"this ONNX Runtime has no {provider} (it has {', '.join(available)}); use --device cpu,"
+            " or replace onnxruntime by the GPU package: pip uninstall onnxruntime && pip install"
+            f" 'ditzoo[{'gpu-tensorrt' if kind == 'tensorrt' else 'gpu'}]'"
+        )
+
+
+def _create(
+    path: Path, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]] | None
+) -> ort.InferenceSession:
+    """A session on `providers`; without them, on those that the options name."""
+    try:
+        return ort.InferenceSession(path, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise BackendError(f"ONNX Runtime cannot load {path}: {error}") from error
 
 
 def settle_tf32(device: Device, *, tf32: bool) -> None:
@@ -119,8 +154,8 @@ def check_placement(session: ort.InferenceSession, path: Path, provider: str) ->
 
 
 def _check_packages() -> None:
-    """Raises BackendError if several packages of ONNX Runtime are installed: they write into one folder, over each other."""
-    packages = sorted(set(packages_distributions().get("onnxruntime", ())))
+    """Raises BackendError if several packages of ONNX Runtime wrote into one folder, over each other."""
+    packages = distributions_of("onnxruntime")
     if len(packages) > 1:
         raise BackendError(
             f"the packages {' and '.join(packages)} are installed over each other; keep one:"

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from ditzoo.errors import unknown
 from ditzoo.records import Data
-from ditzoo.specs import DEVICES, FLAVOURS, FORMS, GRAPH_PRECISIONS, Device, Form, Precision, Target
+from ditzoo.specs import DEVICES, FLAVOURS, FORMS, GRAPH_PRECISIONS, Device, Form, Precision, Target, split_device
 
 Runs: TypeAlias = Literal["weights", "graphs", "engines"]
 """What a backend runs: the weights of a card, the ONNX graphs of a bundle, or the TensorRT engines of a bundle."""
@@ -18,7 +18,8 @@ class BackendRow(Data, frozen=True, kw_only=True):
     `packages` are the modules that must be importable, and `extra` is the extra of the distribution that installs them.
     `devices` is empty where the backend has one device only, and `forms` where a network is never split. `built_on` are the
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
-    backend carry scales that were measured at export. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU.
+    backend carry scales that were measured at export. `provider_options` says that options of an execution provider of ONNX
+    Runtime may follow the name. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU.
     """
 
     name: str
@@ -34,6 +35,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     tf32: bool = False
     built_on: tuple[Device, ...] = ()
     fixed_scales: bool = False
+    provider_options: bool = False
     readable_modules: bool = True
 
     @property
@@ -48,10 +50,10 @@ class BackendRow(Data, frozen=True, kw_only=True):
         }
         return {field: values for field, values in words.items() if values}
 
-    def target(self, *, precision: Precision, device: Device) -> Target:
-        """What a card's ONNX graphs are written for when this backend is to run them."""
+    def target(self, *, precision: Precision, device: str) -> Target:
+        """What a card's ONNX graphs are written for when this backend is to run them on a device, such as "tensorrt:1"."""
         fixed = self.fixed_scales and precision == "int8"
-        return "tensorrt" if fixed or device in self.built_on else "onnxruntime"
+        return "tensorrt" if fixed or split_device(device)[0] in self.built_on else "onnxruntime"
 
 
 _TORCH_DEVICES: tuple[Device, ...] = ("cpu", "cuda")
@@ -94,6 +96,7 @@ ROWS = (
         precisions=GRAPH_PRECISIONS,
         devices=DEVICES,
         built_on=FLAVOURS,
+        provider_options=True,
         tf32=True,
     ),
     BackendRow(

@@ -8,7 +8,7 @@ evaluation copies them to the device and back (a few hundred kilobytes).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,32 @@ from ditzoo.backends import cuda
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
 from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
-from ditzoo.backends.loading_engines import EngineLoader, Slot, check_gpu
+from ditzoo.backends.gpus import check_gpu
+from ditzoo.backends.loading_engines import EngineLoader, Slot, check_architecture
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
-from ditzoo.specs import Array, Precision, TensorSpec, axes_of, check_inputs
+from ditzoo.specs import Array, Precision, TensorSpec, axes_of, check_inputs, device_name, split_device
 from ditzoo.zoo.card import Card
 
 
 def open_engines(row: BackendRow, bundle: Bundle, options: OpenOptions) -> TensorRTBackend:
     """The backend of a bundle's engines; raises BackendError, with the command to rebuild them, where they do not run."""
-    trt = import_module(row.name)
-    if gpu := cuda.gpu():
-        check_gpu(trt, gpu)
-    engines = check_engines(
-        bundle,
-        flavour=row.name,
-        version=trt.__version__,
-        precision=options.precision,
-        gpu=gpu,
-        tf32=options.tf32,
-    )
-    return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt)
+    trt, index = import_module(row.name), split_device(options.device)[1]
+    check_gpu(options.device)
+    with nullcontext() if cuda.gpu() is None else cuda.on_gpu(index):
+        if gpu := cuda.gpu():
+            check_architecture(trt, gpu)
+        engines = check_engines(
+            bundle,
+            flavour=row.name,
+            version=trt.__version__,
+            precision=options.precision,
+            gpu=gpu,
+            tf32=options.tf32,
+        )
+        return TensorRTBackend(bundle.path, engines, bundle.card, trt=trt, index=index)
 
 
 def check_engines(
@@ -76,25 +79,27 @@ def check_engines(
 
 
 class TensorRTBackend(OpenedBackend):
-    """Engines of one bundle on one GPU. See `ditzoo.backends.base.Backend`. Arrays are CuPy's if it is installed, else numpy's.
+    """Engines of one bundle on the GPU of the number `index`, which must be current as this is made: see `cuda.on_gpu`.
 
+    See `ditzoo.backends.base.Backend`. Arrays are CuPy's on the first GPU if it is installed, else numpy's.
     A batch that is too large for every profile is split, and one that is too small is padded. The kernels that TensorRT-RTX
     compiles for this GPU are kept in ditzoo's cache. Raises BundleError or BackendError if TensorRT refuses an engine.
     """
 
-    def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any) -> None:
+    def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any, index: int = 0) -> None:
         graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
         backbone = graphs["backbone"][0]
-        self.card, self.precision, self.folder = card, backbone.precision, folder
+        self.card, self.precision, self.folder, self.index = card, backbone.precision, folder, index
         single = card.splits and not graphs["conditioning"]
         self.tf32 = "tf32" in backbone.options
-        self.name = f"{backbone.flavour} {backbone.precision} cuda{' tf32' if self.tf32 else ''}{' single' if single else ''}"
+        words = {device_name(f"cuda:{index}"): True, "tf32": self.tf32, "single": single}
+        self.name = " ".join([backbone.flavour, backbone.precision, *(word for word, said in words.items() if said)])
         self.outputs: tuple[TensorSpec, ...] = backbone.outputs
         conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
         self.inputs: tuple[TensorSpec, ...] = (
             backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
         )
-        self._library, self._open = cuda.arrays(), True
+        self._library, self._open = np if index else cuda.arrays(), True  # CuPy computes on the first GPU
         self._modulations: dict[str, cuda.Buffer] = {}
         with ExitStack() as held:  # gives all back if an engine cannot be loaded
             self._stream = cuda.Stream()
@@ -119,6 +124,7 @@ class TensorRTBackend(OpenedBackend):
         """The network's output."""
         return self.values(inputs)[self.outputs[0].name]
 
+    @cuda.on_its_gpu
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes are not among them."""
         check_inputs(self.inputs, inputs)
@@ -137,6 +143,7 @@ class TensorRTBackend(OpenedBackend):
         library = array_namespace(parts[0][self.outputs[0].name])
         return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
+    @cuda.on_its_gpu
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`. The kernels that TensorRT-RTX compiled are kept in ditzoo's cache."""
         if not self._open:

@@ -13,13 +13,14 @@ import torch
 
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
+from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype, placed
-from ditzoo.specs import PRECISION_TRAITS, Array, Device, Form, Precision, TensorSpec, check_inputs, resized
+from ditzoo.specs import PRECISION_TRAITS, Array, Form, Precision, TensorSpec, check_inputs, resized, split_device
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
 
@@ -63,7 +64,7 @@ class TorchBackend(OpenedBackend):
         net: Network | None = None,
         library: str = "torch",
         half_precision: Collection[str] | None = None,
-        device: Device = "cpu",
+        device: str = "cpu",
         precision: Precision = "fp32",
         form: Form | None = None,
         threads: int | None = None,
@@ -162,7 +163,7 @@ def _float32_switches(tf32: bool) -> list[tuple[Any, str, str | bool]]:
     return [(owner, "fp32_precision", "tf32" if tf32 else "ieee") for owner in owners]
 
 
-def _compiled(run: Callable[..., torch.Tensor], device: Device) -> Callable[..., torch.Tensor]:
+def _compiled(run: Callable[..., torch.Tensor], device: str) -> Callable[..., torch.Tensor]:
     if device == "cpu":
         return torch.compile(run)
     graphs = torch.compile(run, mode="reduce-overhead")
@@ -177,13 +178,14 @@ def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bo
     return tuple(msgspec.structs.replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
 
 
-def _check_device(device: Device, precision: Precision) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
+def _check_device(device: str, precision: Precision) -> None:
+    if split_device(device)[0] == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             "torch sees no CUDA device here; use --device cpu, or install a CUDA build of torch on a machine with a GPU"
         )
+    check_gpu(device)
     try:
         probe = torch.ones(1, 1, 4, 4, dtype=DTYPES[precision], device=device)
         torch.nn.functional.conv2d(probe, probe) @ probe[..., :1, :]
     except RuntimeError as error:
-        raise BackendError(f"torch cannot compute in {precision} on this {device}: {error}; use --precision fp32") from error
+        raise BackendError(f"torch cannot compute in {precision} on {device} here: {error}; use --precision fp32") from error

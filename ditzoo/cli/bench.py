@@ -76,7 +76,7 @@ def bench(
         partial(open_model, found, spec, device=device, threads=threads, size=size, display=output)
         for spec in parse_specs(backends)
     ]
-    text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)  # type: ignore[arg-type]  # `open_model` checks it
+    text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
         result = run(
             openers,

@@ -57,7 +57,7 @@ Resolution: TypeAlias = Annotated[
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="The noise of image i depends only on (seed, i).")]
-Device: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")]
 Threads: TypeAlias = Annotated[int | None, typer.Option(help="The number of CPU threads of the network. [default: all]")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists already.")]

@@ -50,7 +50,7 @@ def sample(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx."
+            help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1."
             " [default: torch for a name, for a bundle the one that runs it]"
         ),
     ] = None,
@@ -98,9 +98,8 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw images with a model on any backend."""
-    from ditzoo.backends.options import BackendSpec
     from ditzoo.files import file_name
-    from ditzoo.model.opening import default_backend, open_model
+    from ditzoo.model.opening import choose_backend, open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -139,14 +138,15 @@ def sample(
             size=choose_size(found, resolution),
             argument="--classes",
         )
-    condition = condition_of(found, request, device=device, display=output)  # type: ignore[arg-type]  # `open_model` checks it
+    spec = choose_backend(found, backend, precision=precision)
+    place = spec.device or device
+    condition = condition_of(found, request, device=place, display=output)
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
-    spec = BackendSpec(name=backend or default_backend(found), precision=precision)  # type: ignore[arg-type]  # `open_backend` checks it
     size = request.latent_size(card_of(found))
-    with open_model(found, spec, device=device, threads=threads, size=size, display=output) as opened:
+    with open_model(found, spec, device=place, threads=threads, size=size, display=output) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,
@@ -158,7 +158,7 @@ def sample(
             latents=save_latents,
             preview=preview,
             animate=animate,
-            decoder=None if no_pictures else open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` has checked it
+            decoder=None if no_pictures else open_decoder(found, device=place),
         )
         seconds = time.perf_counter() - started
         name = opened.name

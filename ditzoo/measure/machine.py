@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ditzoo.backends.table import ROWS
+from ditzoo.distributions import distributions_of
 from ditzoo.records import Data
 from ditzoo.specs import Device, Precision
 
@@ -37,8 +38,8 @@ def machine() -> dict[str, str]:
     for package in dict.fromkeys(("ditzoo", *(package for row in ROWS for package in row.packages), "numpy")):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+        except PackageNotFoundError:  # another distribution may bring the module, as onnxruntime-gpu does
+            found.update(distributions_of(package.partition(".")[0]))
     return found
 
 

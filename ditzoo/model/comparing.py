@@ -26,7 +26,6 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.noise import noise_of
 from ditzoo.sampling.request import make_request
 from ditzoo.sampling.sizes import check_model_size, choose_size
-from ditzoo.specs import Device
 from ditzoo.weights.catalogue import card_of
 
 PEER, RECORDING = "diffusers", ".npz"
@@ -48,7 +47,7 @@ def parity(
     resolution: str | int | None = None,
     seed: int = 0,
     times: int = TIMES,
-    device: Device | str = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     tolerance: str | Mapping[str, float] | None = None,
     bisect: bool = False,
@@ -82,12 +81,12 @@ def parity(
         size = request.latent_size(card)
         check_model_size(found, size)
     rows, tolerances = compared_rows(request.plan, times), limits_of(tolerance)
-    condition = condition_of(found, request, device=device, display=display)  # type: ignore[arg-type]  # `open_model` checks it
+    condition = condition_of(found, request, device=device, display=display)
     return run_parity(
         [partial(open_model, found, spec, device=device, threads=threads, size=size, display=display) for spec in specs],
         SamplingTask(plan=request.plan, condition=condition, noise=noise),
         rows=rows,
-        decoder=open_decoder(found, device=device),  # type: ignore[arg-type]  # `open_model` checks it
+        decoder=open_decoder(found, device=device),
         recorded=None if recording is None else recording.drawn,
         tolerances=tolerances,
         bisect=bisect_with_exporter if bisect else None,

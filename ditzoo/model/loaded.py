@@ -23,7 +23,6 @@ from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.loop import Step, check_request
 from ditzoo.sampling.request import make_request
 from ditzoo.sampling.sizes import choose_size, latent_shape
-from ditzoo.specs import Device
 from ditzoo.weights.catalogue import HUB, card_of, cards
 from ditzoo.weights.local import weights_state
 from ditzoo.zoo.card import Card
@@ -40,7 +39,7 @@ class Model:
     network, the decoder and the text encoder run on `device`.
     """
 
-    def __init__(self, source: Card | Bundle, backend: Backend, *, device: Device = "cpu") -> None:
+    def __init__(self, source: Card | Bundle, backend: Backend, *, device: str = "cpu") -> None:
         self.source, self.card, self.backend, self.device = source, card_of(source), backend, device
         self._decoder: Decoder | None = None
         self._closed = False
@@ -142,7 +141,7 @@ def load(
     model: ModelLike,
     *,
     backend: str | None = None,
-    device: Device | str = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     display: Display = SILENT,
 ) -> Model:
@@ -151,17 +150,17 @@ def load(
     `model` is a name such as "dit-digits", `hf:OWNER/REPO`, a bundle's folder, a card or an opened bundle. If the weights are
     on the Hub and not stored yet, they are pulled. `backend` is "NAME[:OPTION...]", such as "torch:bf16" or "onnxruntime:int8".
     The default is torch for a card; for a bundle it is onnxruntime, or the TensorRT flavour of its engines. onnxruntime and
-    TensorRT run an export of a card. It is made on first use and kept in ditzoo's cache. `device` is cpu or cuda. `threads` is
-    the number of CPU threads of the network. Raises UsageError if an argument is wrong. Raises MissingPackageError if a package
-    is missing; the message has the pip command. Raises BackendError if the backend cannot run on this machine, and the same
-    errors as `pull` if the weights cannot be fetched.
+    TensorRT run an export of a card. It is made on first use and kept in ditzoo's cache. `device` is cpu or cuda, or cuda:1 for
+    the second GPU. `threads` is the number of CPU threads of the network. Raises UsageError if an argument is wrong. Raises
+    MissingPackageError if a package is missing; the message has the pip command. Raises BackendError if the backend cannot run
+    on this machine, and the same errors as `pull` if the weights cannot be fetched.
     """
     if backend is not None:
         check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
     found = _with_weights(model)
     spec = BackendSpec(name=default_backend(found)) if backend is None else parse_spec(backend)
     opened = open_model(found, spec, device=device, threads=threads, display=display)
-    return Model(found, opened, device=spec.device or device)  # type: ignore[arg-type]  # `open_model` checks it
+    return Model(found, opened, device=spec.device or device)
 
 
 def _with_weights(model: ModelLike) -> Card | Bundle:

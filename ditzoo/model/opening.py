@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+import msgspec
+
 from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import BackendSpec
+from ditzoo.backends.options import BackendSpec, parse_spec
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
+from ditzoo.errors import UsageError
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import Device
+from ditzoo.specs import split_device
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
 
@@ -26,11 +31,25 @@ def default_backend(model: Card | Bundle) -> str:
     return flavours[0] if flavours and "backbone" not in model.manifest.graphs else "onnxruntime"
 
 
+def choose_backend(model: Card | Bundle, text: str | None, *, precision: str | None = None) -> BackendSpec:
+    """The backend and options of a text such as "onnxruntime:cuda", or the default backend without a text.
+
+    Raises UsageError for an unknown backend or option, and if the text names another precision than `precision`, which
+    `open_backend` checks.
+    """
+    spec = BackendSpec(name=default_backend(model)) if text is None else parse_spec(text)
+    if precision is None:
+        return spec
+    if spec.precision not in (None, precision):
+        raise UsageError(f"the backend {text!r} says {spec.precision}, and the precision is {precision}; leave one out")
+    return msgspec.structs.replace(spec, precision=precision)
+
+
 def open_model(
     model: ModelLike,
     spec: BackendSpec,
     *,
-    device: Device | str = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     size: Size | None = None,
     display: Display = SILENT,
@@ -49,12 +68,13 @@ def open_model(
         return open_backend(
             spec.name,
             found,
-            device=spec.device or device,  # type: ignore[arg-type]  # `open_backend` checks it
+            device=spec.device or device,
             precision=spec.precision,
             form=spec.form,
             compiled=spec.compiled,
             tf32=spec.tf32,
             threads=threads,
+            provider_options=spec.provider_options,
         )
 
 
@@ -69,7 +89,7 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Siz
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
     resolution = None if size is None else in_pixels(model, size)
     if row.runs == "graphs":
-        target = row.target(precision=precision, device=spec.device or device)  # type: ignore[arg-type]
+        target = row.target(precision=precision, device=spec.device or device)
         settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
         with display.status(f"exporting {model.name} to ONNX, unless the cache has it"):
             return cached_bundle(model, settings=settings)
@@ -81,5 +101,13 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Siz
         split=split,
         options=("tf32",) if spec.tf32 else (),
     )
-    with display.status(f"building engines of {model.name}, unless the cache has them"):
+    index = split_device(spec.device or device)[1]
+    with display.status(f"building engines of {model.name}, unless the cache has them"), _building_on(index):
         return cached_engines(model, settings=engines)
+
+
+def _building_on(index: int) -> AbstractContextManager[None]:
+    """A block in which "the GPU of this machine" is the one of this number."""
+    from ditzoo.backends import cuda
+
+    return nullcontext() if cuda.gpu() is None else cuda.on_gpu(index)

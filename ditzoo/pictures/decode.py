@@ -7,12 +7,13 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.backends.gpus import cuda_device
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
 from ditzoo.errors import InputError, UsageError, check_type
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.sampling.noise import Floats
-from ditzoo.specs import Device, check_inputs
+from ditzoo.specs import check_inputs
 from ditzoo.zoo.card import Autoencoder, Card, Pixels
 
 Pictures: TypeAlias = npt.NDArray[np.uint8]
@@ -27,7 +28,7 @@ class Decoder(Protocol):
     def __call__(self, latents: Floats) -> Floats: ...
 
 
-def open_decoder(model: ModelLike, *, device: Device = "cpu") -> Decoder:
+def open_decoder(model: ModelLike, *, device: str = "cpu") -> Decoder:
     """The decoder of a model.
 
     If a bundle holds the graph of a decoder, ONNX Runtime runs it. Otherwise torch runs the decoder. The decoder of a model
@@ -62,7 +63,7 @@ def decode(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None)
     return pixel_values(model, latents, decoder=decoder).astype(np.uint8)
 
 
-def _graph_decoder(bundle: Bundle, device: Device) -> Decoder:
+def _graph_decoder(bundle: Bundle, device: str) -> Decoder:
     """The decoder in a bundle. It raises UsageError if it was not exported for the size of the latents."""
     run, specs = load_graph(bundle, "decoder", device=device), bundle.manifest.graphs["decoder"].inputs
 
@@ -79,12 +80,12 @@ def _graph_decoder(bundle: Bundle, device: Device) -> Decoder:
     return decode
 
 
-def _torch_decoder(card: Card, device: Device) -> Decoder:
+def _torch_decoder(card: Card, device: str) -> Decoder:
     import torch
 
     from ditzoo.pictures import autoencoders
 
-    place = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+    place = cuda_device(device) if torch.cuda.is_available() else "cpu"
     net = autoencoders.load(card).to(place)
 
     def run(latents: Floats) -> Floats:

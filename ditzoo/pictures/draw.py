@@ -16,7 +16,6 @@ from ditzoo.sampling.loop import Step, sample_steps
 from ditzoo.sampling.memory import explaining_memory
 from ditzoo.sampling.noise import Floats
 from ditzoo.sampling.request import SampleRequest
-from ditzoo.specs import Device
 from ditzoo.zoo.card import Card
 
 
@@ -28,7 +27,7 @@ class DrawnBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def condition_of(
-    model: Card | Bundle, request: SampleRequest, *, device: Device = "cpu", display: Display = SILENT
+    model: Card | Bundle, request: SampleRequest, *, device: str = "cpu", display: Display = SILENT
 ) -> Condition | None:
     """The condition for the images of a request. It is None for an unconditional model.
 

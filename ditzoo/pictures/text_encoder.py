@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.backends.gpus import cuda_device
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
 from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
@@ -18,13 +19,12 @@ from ditzoo.files import cache_dir, replacing
 from ditzoo.hub.fetch import fetch
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.noise import Floats
-from ditzoo.specs import Device
 from ditzoo.zoo.card import Card, TextEncoder
 
 TOKENIZER = "tokenizer.json"
 
 
-def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: Device = "cpu") -> Condition:
+def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: str = "cpu") -> Condition:
     """The condition for one image per prompt. The null condition is the empty prompt.
 
     Embeddings are kept in ditzoo's cache. `open_encoder` says which library and which device the text encoder runs on. A bundle
@@ -46,7 +46,7 @@ def prompt_condition(model: Card | Bundle, prompts: Sequence[str], *, device: De
     return Condition(name="context", values=np.stack([embeddings[prompt] for prompt in prompts]), null=embeddings[""])
 
 
-def open_encoder(model: Card | Bundle, *, device: Device = "cpu") -> Callable[[Sequence[str]], Floats]:
+def open_encoder(model: Card | Bundle, *, device: str = "cpu") -> Callable[[Sequence[str]], Floats]:
     """The text encoder of a model: a function from N prompts to embeddings [N, tokens, width].
 
     If a bundle holds the graph of a text encoder, ONNX Runtime runs it. Otherwise torch runs the text encoder. `device` is the
@@ -100,11 +100,11 @@ def load_torch(card: Card, text: TextEncoder) -> tuple[Any, Path]:
     return net.eval().requires_grad_(False), folder / TOKENIZER
 
 
-def _torch_encoder(card: Card, text: TextEncoder, device: Device) -> Callable[[Sequence[str]], Floats]:
+def _torch_encoder(card: Card, text: TextEncoder, device: str) -> Callable[[Sequence[str]], Floats]:
     import torch
 
     net, tokenizer = load_torch(card, text)
-    place = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+    place = cuda_device(device) if torch.cuda.is_available() else "cpu"
     net = net.to(place)
 
     def encode(prompts: Sequence[str]) -> Floats:

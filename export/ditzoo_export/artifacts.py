@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import msgspec
 
 import ditzoo
 from ditzoo.bundle import Bundle, provide
+from ditzoo.distributions import distributions_of
 from ditzoo.errors import MissingPackageError
 from ditzoo.files import cache_dir, digest, file_name, sha256
 from ditzoo.plan.make import DIFFUSERS
@@ -33,9 +33,6 @@ DECODER_PACKAGES, TEXT_PACKAGES = ("diffusers",), ("transformers", "tokenizers")
 
 ABOVE = ("cli", "model")
 """The packages of ditzoo that the exporter cannot import. All other packages may change an export or its verification."""
-
-ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-"""The distributions that bring ONNX Runtime: any one of them does."""
 
 DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
@@ -115,7 +112,8 @@ def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
     With a `flavour`, the version of that TensorRT is there too. Raises MissingPackageError, with the command that installs the
     package, if one is missing.
     """
-    names = [*PACKAGES, _onnx_runtime(), *([DISTRIBUTIONS[flavour]] if flavour else [])]
+    runtime = distributions_of("onnxruntime") or ("onnxruntime",)  # onnxruntime-gpu will do as well
+    names = [*PACKAGES, *runtime, *([DISTRIBUTIONS[flavour]] if flavour else [])]
     if isinstance(card.decoder, Autoencoder) or card.sampling.solver.startswith(DIFFUSERS):
         names += DECODER_PACKAGES
     if card.text is not None:
@@ -131,14 +129,6 @@ def sources() -> list[Path]:
         *Path(__file__).parent.rglob("*.py"),
         *(path for path in below.rglob("*.py") if path.relative_to(below).parts[0] not in ABOVE),
     ]
-
-
-def _onnx_runtime() -> str:
-    """The name of the distribution of ONNX Runtime that is installed, or of the usual one."""
-    for name in ONNX_RUNTIMES:
-        with suppress(PackageNotFoundError):
-            return version(name) and name
-    return ONNX_RUNTIMES[0]
 
 
 def _version(name: str, flavour: str | None) -> str:

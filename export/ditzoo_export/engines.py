@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
-from ditzoo.backends.loading_engines import check_gpu
+from ditzoo.backends.loading_engines import check_architecture
 from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
@@ -97,7 +97,7 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
             f"tensorrt builds only for the GPU of this machine ({here or 'it has none'}); use --flavour tensorrt_rtx"
         )
     for gpu in gpus:
-        check_gpu(load(flavour), gpu)
+        check_architecture(load(flavour), gpu)
         check_precision(gpu, settings.onnx.precision)
     _check_options(settings, here)
     return gpus

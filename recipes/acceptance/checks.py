@@ -67,14 +67,14 @@ def needs_flavour(flavour: str) -> None:
     """Raises SkipError if a flavour of TensorRT is not installed, or does not know this GPU."""
     needs(flavour, "cuda.bindings")
     from ditzoo.backends import cuda
-    from ditzoo.backends.loading_engines import check_gpu
+    from ditzoo.backends.loading_engines import check_architecture
     from ditzoo.errors import BackendError
 
     gpu = cuda.gpu()
     if gpu is None:
         raise SkipError("needs a GPU")
     try:
-        check_gpu(import_module(flavour), gpu)
+        check_architecture(import_module(flavour), gpu)
     except BackendError as error:
         raise SkipError(str(error)) from error
 

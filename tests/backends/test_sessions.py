@@ -8,21 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
 import ditzoo
+from ditzoo.backends import cuda, gpus, open_backend, sessions
 from ditzoo.backends import onnxruntime as module
-from ditzoo.backends import open_backend, sessions
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.specs import Device
 from ditzoo_export import cached_bundle, make_settings
 
-UVIT = ditzoo.card("uvit-digits")
+DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +37,31 @@ def opened(halves: Bundle, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, st
     given: list[dict[str, str]] = []
     session = ort.InferenceSession
 
+    class Options(ort.SessionOptions):
+        """Options that take a plugin's GPU, which a machine without one cannot have."""
+
+        plugin: tuple[str, dict[str, str]] | None = None
+
+        def add_provider_for_devices(self, devices: list[object], options: dict[str, str]) -> None:
+            assert devices == ["a GPU"]
+            self.plugin = (sessions.PROVIDER, options)
+
     class OnCpu:
-        def __new__(cls, path: Path, options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]) -> object:
-            made = session(path, options)
-            given.append(providers[0][1])
-            made.get_providers = lambda: [providers[0][0]]
+        def __new__(
+            cls, model: Path, options: Options, providers: list[tuple[str, dict[str, str]]] | None, enable_fallback: int
+        ) -> object:
+            made = session(model, options)
+            provider, chosen = providers[0] if providers else options.plugin or ("CPUExecutionProvider", {})
+            given.append(chosen)
+            made.get_providers = lambda: [provider]
             return made
 
     cached_bundle(UVIT)  # is verified on the CPU, before sessions are replaced
     monkeypatch.setattr(sessions.ort, "get_available_providers", lambda: list(sessions.PROVIDERS.values()))
     monkeypatch.setattr(sessions.ort, "InferenceSession", OnCpu)
+    monkeypatch.setattr(sessions.ort, "SessionOptions", Options)
+    monkeypatch.setattr(sessions, "probe_cuda", lambda index: None)
+    monkeypatch.setattr(sessions, "plugin_device", lambda index: ["a GPU", "another GPU"][index])
     monkeypatch.setattr(sessions, "check_placement", lambda session, path, provider: None)
     monkeypatch.setattr(sessions, "_is_loaded", lambda library: False)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
@@ -59,7 +75,7 @@ def test_cuda_computes_float32_in_float32_unless_tf32_was_asked_for(opened: list
         assert (plain.tf32, fast.tf32) == (False, True)
         assert fast.name == "onnxruntime fp32 cuda tf32"
     module.open_session(bundle.path / "backbone.onnx", device="cuda")  # so decoders and text encoders are opened
-    assert opened[-1] == {"use_tf32": "0"}
+    assert opened[-1] == {"device_id": "0", "use_tf32": "0"}
     with pytest.raises(UsageError, match="tf32 is a way to compute fp32, and this is fp16"):
         open_backend("onnxruntime:cuda:tf32", halves)
 
@@ -137,9 +153,52 @@ def test_int8_that_measures_as_it_runs_is_for_cpus(device: Device) -> None:
         open_backend("onnxruntime", bundle, device=device)
 
 
+def test_a_gpu_has_a_number_and_a_provider_has_options(opened: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, probed = cached_bundle(UVIT), list[int]()
+    monkeypatch.setattr(gpus, "gpu_count", lambda: 2)
+    monkeypatch.setattr(sessions, "probe_cuda", probed.append)
+    limit = {"gpu_mem_limit": "8000000000"}
+    with (
+        open_backend("onnxruntime:cuda:1", bundle, provider_options=limit) as backend,
+        open_backend("onnxruntime", bundle, device="tensorrt:1"),
+        open_backend("onnxruntime", bundle, device="tensorrt_rtx", provider_options={"nv_max_workspace_size": "5"}),
+    ):
+        assert opened[0] == {"device_id": "1", "use_tf32": "0", **limit}
+        assert opened[1]["device_id"] == "1"
+        assert {"nv_max_workspace_size", "nv_runtime_cache_path"} == {*opened[2]}  # its GPU has no number here
+        assert backend.name == "onnxruntime fp32 cuda:1 gpu_mem_limit=8000000000"
+        assert probed == [1]
+    with pytest.raises(BackendError, match="there is no GPU 2, which cuda:2 names; use --device cuda or cuda:1"):
+        open_backend("onnxruntime", bundle, device="cuda:2")
+    for name, device in (("device_id", "cuda"), ("use_tf32", "cuda"), ("nv_runtime_cache_path", "tensorrt_rtx")):
+        with pytest.raises(UsageError, match=f"ditzoo sets {name} of ONNX Runtime itself; leave that out"):
+            open_backend("onnxruntime", bundle, device=device, provider_options={name: "1"})
+
+
+def test_a_backend_that_captures_runs_has_a_session_of_its_own(
+    opened: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Latents and modulations are numpy's here, in a module of another name, as CuPy's would be."""
+    library = type("Library", (), {name: staticmethod(getattr(np, name)) for name in ("asarray", "empty")})
+    monkeypatch.setattr(cuda, "arrays", lambda: library)
+    monkeypatch.setattr(cuda, "settle", lambda library: None)
+    bundle, plan = cached_bundle(DIT), ditzoo.make_plan(DIT, steps=2)
+    given = {"enable_cuda_graph": "1"}
+    with open_backend("onnxruntime", bundle) as cpu:
+        expected = ditzoo.sample(cpu, plan, classes=[3], seed=2)
+    opened.clear()
+    with (
+        open_backend("onnxruntime", bundle, device="cuda", provider_options=given) as first,
+        open_backend("onnxruntime", bundle, device="cuda", provider_options=given) as second,
+    ):
+        assert ["enable_cuda_graph" in options for options in opened] == [True, False, True]  # the conditioning runs once
+        for backend in (first, second, first):
+            np.testing.assert_array_equal(ditzoo.sample(backend, plan, classes=[3], seed=2), expected)
+
+
 def test_two_packages_of_onnx_runtime_are_refused(opened: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    both = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"]}
-    monkeypatch.setattr(sessions, "packages_distributions", lambda: both)
+    both = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(sessions, "distributions_of", lambda module: both)
     with pytest.raises(BackendError, match="onnxruntime and onnxruntime-gpu are installed over each other; keep one"):
         open_backend("onnxruntime", cached_bundle(UVIT), device="cuda")
     open_backend("onnxruntime", cached_bundle(UVIT)).close()  # the CPU is in either

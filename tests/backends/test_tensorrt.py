@@ -21,7 +21,7 @@ import ditzoo
 from ditzoo.backends import cuda
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache
-from ditzoo.backends.loading_engines import accept, check_gpu, present
+from ditzoo.backends.loading_engines import accept, check_architecture, present
 from ditzoo.backends.tensorrt import TensorRTBackend, check_engines
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
@@ -265,6 +265,21 @@ class Machine:
         return float(np.abs(expected - drawn).max())
 
 
+def test_engines_run_on_the_gpu_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call makes it current, and puts back the GPU that was. CuPy is for the first GPU alone."""
+    machine = Machine(tmp_path, monkeypatch)
+    monkeypatch.setattr(cuda, "arrays", lambda: Library)
+    with cuda.on_gpu(1):
+        backend = TensorRTBackend(tmp_path, write_engines(tmp_path, machine.specs), machine.card, trt=machine.module, index=1)
+    machine.cuda.chosen.clear()
+    with backend:
+        assert backend.name == "tensorrt_rtx fp32 cuda:1"
+        assert machine.error(backend) <= 1e-5
+    assert machine.cuda.chosen
+    assert machine.cuda.chosen == [1, 0] * (len(machine.cuda.chosen) // 2)
+    assert (machine.cuda.memory, machine.cuda.streams) == ({}, set())
+
+
 @pytest.mark.parametrize("option", ["stripped", "version_compatible", "tf32"])
 def test_engines_with_options_run(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(tmp_path, monkeypatch, options=(option,))
@@ -350,7 +365,7 @@ def test_this_gpu_has_an_architecture_and_a_name() -> None:
 def test_engines_of_this_gpu_hold_the_limits(name: str, options: tuple[str, ...]) -> None:
     """Opened twice, so that the second time kernels come from the cache."""
     try:
-        check_gpu(import_module("tensorrt_rtx"), str(cuda.gpu()))
+        check_architecture(import_module("tensorrt_rtx"), str(cuda.gpu()))
     except BackendError as error:
         pytest.skip(str(error))
     card = ditzoo.card(name)

@@ -15,7 +15,7 @@ import pytest
 
 import ditzoo
 from ditzoo import zoo
-from ditzoo.backends import cuda, graphs
+from ditzoo.backends import cuda, gpus, graphs
 from ditzoo.bundle import MANIFEST, PLAN, Bundle, open_bundle
 from ditzoo.cli import run
 from ditzoo.manifests import record_file
@@ -211,6 +211,8 @@ def test_graphs_run_where_onnx_runtime_can(monkeypatch: pytest.MonkeyPatch, capl
     assert caplog.messages == ["this ONNX Runtime has no CUDAExecutionProvider: decoder and text encoder run on the CPU"]
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     assert graphs.graph_device("cuda") == graphs.graph_device("tensorrt_rtx") == "cuda"
+    monkeypatch.setattr(gpus, "gpu_count", lambda: 2)
+    assert graphs.graph_device("tensorrt:1") == "cuda:1"
 
 
 def test_the_key_covers_the_decoder(latents: Card, tmp_path: Path) -> None:

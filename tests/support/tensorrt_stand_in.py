@@ -40,6 +40,17 @@ class Cuda:
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self._numbers = count(7)
         self.launches = 0
+        self.current = 0
+        self.chosen: list[int] = []
+        """The GPUs that were made current, in their order."""
+
+    def cudaGetDevice(self) -> tuple[int, int]:  # noqa: N802
+        return OK, self.current
+
+    def cudaSetDevice(self, device: int) -> tuple[int]:  # noqa: N802
+        self.current = device
+        self.chosen.append(device)
+        return (OK,)
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[int, Any]:  # noqa: N802
         return OK, SimpleNamespace(name=b"NVIDIA L4/24\0\0")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from ditzoo.backends import cuda
 from ditzoo.backends.base import Backend
 from ditzoo.backends.batching import chunks
 from ditzoo.backends.graph_backend import GraphBackend
@@ -24,6 +25,7 @@ from ditzoo.measure.bisection import OUTPUT, Bisection, BlockErrors, Fault, Plac
 from ditzoo.measure.parity import SampledStates, SamplingTask
 from ditzoo.sampling.loop import evaluation_inputs
 from ditzoo.sampling.sizes import choose_size
+from ditzoo.specs import device_name
 from ditzoo_export.artifacts import cached_bundle
 from ditzoo_export.bisection.changed_graphs import error, first_change
 from ditzoo_export.bisection.module_outputs import Call, GraphOutputReader, OutputReader, TorchOutputReader, Values
@@ -122,15 +124,19 @@ def _output_reader(candidate: Backend) -> OutputReader:
         return GraphOutputReader(open_bundle(candidate.folder), candidate.reopen)
     if isinstance(candidate, TensorRTBackend):
         settings = engine_settings(open_bundle(candidate.folder))
-        return GraphOutputReader(cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings))
+        return GraphOutputReader(
+            cached_bundle(candidate.card, settings=settings.onnx), partial(_on_tensorrt, settings, candidate.index)
+        )
     readable = ", ".join(row.name for row in ROWS if row.readable_modules)
     raise UsageError(f"--bisect can look into {readable}, not into {candidate.name}")
 
 
-def _on_tensorrt(settings: EngineSettings, exposed: Bundle) -> TensorRTBackend:
-    """Builds engines of a bundle with additional outputs, and opens them."""
-    options = OpenOptions(precision=settings.onnx.precision)
-    return open_engines(row_of(settings.flavour), build_engines(exposed, settings), options)
+def _on_tensorrt(settings: EngineSettings, index: int, exposed: Bundle) -> TensorRTBackend:
+    """Builds engines of a bundle with additional outputs, and opens them, on the GPU of this number."""
+    options = OpenOptions(device=device_name(f"cuda:{index}"), precision=settings.onnx.precision)
+    with cuda.on_gpu(index):
+        built = build_engines(exposed, settings)
+    return open_engines(row_of(settings.flavour), built, options)
 
 
 def build_engines(exposed: Bundle, settings: EngineSettings) -> Bundle:

@@ -1,0 +1,26 @@
+"""The installed distributions, such as "onnxruntime-gpu", that bring a module."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import distributions, packages_distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+
+@cache
+def distributions_of(module: str) -> dict[str, str]:
+    """The distributions that write into the folder of the module that Python imports, as version by name, sorted by name.
+
+    More than one wrote over each other. A distribution in another folder of the path, which this one hides, is not among them.
+    It is empty if there is no such module.
+    """
+    spec = find_spec(module)
+    folders = {Path(folder).resolve() for folder in (spec.submodule_search_locations or ())} if spec else set()
+    names = set(packages_distributions().get(module, ()))
+    found = [distribution for name in names for distribution in distributions(name=name)]
+    return {
+        distribution.name: distribution.version
+        for distribution in sorted(found, key=lambda distribution: distribution.name)
+        if Path(str(distribution.locate_file(module))).resolve() in folders
+    }
