@@ -114,12 +114,12 @@ class OnnxRuntimeBackend(GraphBackend):
         session, sizes = self._sessions[graph.file], axes_of(graph.inputs, inputs)
         given = {name: array_namespace(value).ascontiguousarray(value) for name, value in inputs.items()}
         taken = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in graph.outputs}
+        cuda.settle(self._library)  # ONNX Runtime has a stream of its own, and may copy an input as soon as it is bound
         binding = session.io_binding()
         for bind, arrays in ((binding.bind_input, given), (binding.bind_output, taken)):
             for name, value in arrays.items():
                 device = "cpu" if isinstance(value, np.ndarray) else "cuda"
                 bind(name, device, 0, value.dtype, value.shape, cuda.address(value))
-        cuda.settle(self._library)  # ONNX Runtime has a stream of its own
         session.run_with_iobinding(binding)
         return list(taken.values())
 
