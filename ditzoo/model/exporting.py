@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ditzoo.bundle import Bundle
-from ditzoo.errors import MissingPackageError, check_type
+from ditzoo.errors import MissingPackageError, UsageError, check_type
 from ditzoo.files import check_writable
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
@@ -93,6 +93,31 @@ def export_tensorrt(
         options=options,
     )
     return export_engines(card, Path(out), settings=settings, overwrite=overwrite)
+
+
+def refit_tensorrt(
+    model: ModelLike, checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> Bundle:
+    """Puts other weights into the refittable engines of a bundle. Writes a new bundle into the folder `out`.
+
+    `model` is the folder of the engines, or the opened bundle. `checkpoint` is a file with weights of the same network, or the
+    name of a model whose weights are here, such as a fine-tune that was imported. Names and shapes are checked first, and the
+    new weights are verified as in `export_onnx`. Raises UsageError if the model is no bundle of refittable engines, or if the
+    weights are of another network. Raises CheckpointError if the file does not fit, and BackendError if the engines do not run
+    on this machine or refuse the weights.
+    """
+    bundle = find_model(model)
+    check_type("out", out, (str, os.PathLike), _FOLDER)
+    check_type("checkpoint", checkpoint, (str, os.PathLike), "the path of a checkpoint, or the name of a model")
+    if not isinstance(bundle, Bundle):
+        raise UsageError(f"--refit takes the folder of a bundle of engines, not the name {bundle.name}")
+    check_exporter()
+    from ditzoo_export.refitting import FineTune, check_refittable, fine_tune_of, refit_engines
+
+    check_refittable(bundle, bundle.card)
+    path = Path(checkpoint)
+    tuned = fine_tune_of(path, bundle) if path.is_file() else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
+    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite)
 
 
 def write_triton_repository(

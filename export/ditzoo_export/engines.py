@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ditzoo.backends import cuda
-from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
+from ditzoo.bundle import ENGINE, Bundle, Engine, Graph
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, replacing
-from ditzoo.manifests import record_files
-from ditzoo.pictures.text_encoder import TOKENIZER
-from ditzoo.records import to_json
 from ditzoo.specs import Profile
+from ditzoo_export.engine_bundle import finish_engines
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
 
 log = logging.getLogger(__name__)
@@ -50,25 +47,19 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
             engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
             engines[engine.file.removesuffix(ENGINE)] = engine
-    for name in (CARD, PLAN):
-        (folder / name).write_bytes((source.path / name).read_bytes())
-    manifest = Manifest(
-        model=source.card.name,
+    finish_engines(
+        folder,
+        source,
+        engines,
         key=key,
-        weights=source.manifest.weights,
+        made_by=made_by,
         settings={
             "command": settings.command(source.card),
             "flavour": settings.flavour,
             "gpus": ", ".join(gpus),
             **({"built on": cuda.gpu_name()} if cuda.gpu() else {}),
         },
-        graphs=_keep_graphs(folder, source, graphs if "stripped" in settings.options else {}),
-        engines=engines,
-        files=record_files(folder),
-        made_by=made_by,
-        verified=source.manifest.verified,
     )
-    (folder / MANIFEST).write_bytes(to_json(manifest))
 
 
 def load(flavour: str) -> Any:
@@ -177,18 +168,6 @@ def _label(profile: Profile) -> str:
     return f"{size}{'-' if size else ''}b{profile.axes['batch']}"
 
 
-def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Copies the ONNX files of `graphs`, of the decoder and of the text encoder beside the engines. Returns these graphs.
-
-    Engines without weights need `graphs`. With the decoder and the text encoder, a bundle makes images without torch.
-    """
-    kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
-    for name in source.manifest.files:
-        if name == TOKENIZER or any(name.startswith(graph.file) for graph in kept.values()):
-            shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
-    return kept
-
-
 def _check_options(settings: EngineSettings, here: str | None) -> None:
     """Raises UsageError if the flavour does not have an option, or if the option needs a GPU and this machine has none."""
     rtx, options = settings.flavour == "tensorrt_rtx", settings.options
@@ -208,9 +187,8 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
 def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
     if "tf32" not in options:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is set by default
-    for option in options:
-        if option in _FLAGS:
-            config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))
+    for flag in _flags(trt, options):
+        config.set_flag(flag)
     if "hardware_compatible" in options:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if not hasattr(trt, "ComputeCapability"):
@@ -221,6 +199,17 @@ def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str
             known = [name.lower() for name in dir(trt.ComputeCapability) if name.startswith("SM")]
             raise UsageError(f"{trt.__name__} {trt.__version__} builds for {', '.join(known)}, not for {gpu}")
         config.set_compute_capability(getattr(trt.ComputeCapability, gpu.upper()), i)
+
+
+def _flags(trt: Any, options: Sequence[str]) -> list[Any]:
+    """The builder's flags of these options. An engine without weights needs one more, unless it takes any weights.
+
+    TensorRT then expects the weights that it was built from. TensorRT-RTX has no such engines: there they take any weights.
+    """
+    names = [_FLAGS[option] for option in options if option in _FLAGS]
+    if "stripped" in options and "refittable" not in options:
+        names.append("REFIT" if hasattr(trt, "ComputeCapability") else "REFIT_IDENTICAL")
+    return [getattr(trt.BuilderFlag, name) for name in names]
 
 
 def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:

@@ -100,8 +100,8 @@ def _check_flavour(bundle: Bundle) -> None:
     """Raises UsageError for engines that Triton cannot load: its backend for TensorRT loads no engines of TensorRT-RTX."""
     if any(engine.flavour != _BACKEND for engine in bundle.manifest.engines.values()):
         raise UsageError(
-            f"Triton cannot load the tensorrt_rtx engines in {bundle.path}; build engines on the server's GPU with `ditzoo export"
-            f" tensorrt {bundle.card.name} --flavour tensorrt --out DIR`, or export ONNX graphs with `ditzoo export onnx`"
+            f"Triton cannot load the tensorrt_rtx engines in {bundle.path}; on the server's GPU, build others: `ditzoo export"
+            f" tensorrt {bundle.card.name} --flavour tensorrt --out DIR`; or export ONNX graphs with `ditzoo export onnx`"
         )
 
 
