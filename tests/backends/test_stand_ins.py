@@ -20,6 +20,7 @@ CLASSES = {
     "RuntimeConfig": "IRuntimeConfig",
     "RuntimeCache": "IRuntimeCache",
     "CudaEngine": "ICudaEngine",
+    "SerializationConfig": "ISerializationConfig",
     "Refitter": "Refitter",
     "OnnxParserRefitter": "OnnxParserRefitter",
     "Context": "IExecutionContext",

@@ -44,6 +44,11 @@ CLASSES = {
         "config": "IRuntimeConfig",
         "cache": "IRuntimeCache",
     },
+    "export/ditzoo_export/refitting.py": {
+        "loaded": "ICudaEngine",
+        "runtime": "Runtime",
+        "serialization": "ISerializationConfig",
+    },
     "export/ditzoo_export/engines.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",

@@ -94,8 +94,27 @@ class CudaEngine:
         self.configs.append(runtime_config)
         return Context(self.cuda, self, runtime_config)
 
-    def serialize(self) -> bytes:
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, arg0: SerializationConfig) -> bytes:
+        assert arg0.flags == {real.SerializationFlag.INCLUDE_REFIT}  # with weights, and able to take others again
         return f"{self.name} {self.graph}".encode()
+
+
+class SerializationConfig:
+    """An ISerializationConfig. What a refitted engine is written with by default is not documented, so all must be said."""
+
+    def __init__(self) -> None:
+        self.flags = {real.SerializationFlag.EXCLUDE_WEIGHTS}
+
+    def set_flag(self, flag: Any) -> bool:
+        self.flags.add(flag)
+        return True
+
+    def clear_flag(self, flag: Any) -> bool:
+        self.flags.discard(flag)
+        return True
 
 
 class Refitter:
@@ -247,6 +266,9 @@ def tensorrt(cuda: Cuda, engines: dict[str, Engine], graphs: Path, *, rtx: bool)
         Refitter=Refitter,
         OnnxParserRefitter=OnnxParserRefitter,
         loaded=loaded,
+        SerializationFlag=real.SerializationFlag,
+        __version__="1.7",
+        __name__="tensorrt_rtx" if rtx else "tensorrt",
         ExecutionContextAllocationStrategy=real.ExecutionContextAllocationStrategy,
     )
     if rtx:
