@@ -18,12 +18,14 @@ from cuda.bindings import runtime
 from cuda.bindings.runtime import cudaError_t
 
 OK = cudaError_t.cudaSuccess
+TOTAL = 24 * 10**9
 Work = Callable[[], None]
 
 
 class Cuda:
     """The functions of cuda.bindings.runtime that `ditzoo.backends.cuda` uses."""
 
+    cudaDeviceAttr = runtime.cudaDeviceAttr  # noqa: N815
     cudaMemcpyKind = runtime.cudaMemcpyKind  # noqa: N815
     cudaStreamCaptureMode = runtime.cudaStreamCaptureMode  # noqa: N815
     cudaStreamNonBlocking = runtime.cudaStreamNonBlocking  # noqa: N815
@@ -47,6 +49,19 @@ class Cuda:
 
     def cudaGetDeviceProperties(self, device: int) -> tuple[Any, Any]:  # noqa: N802
         return OK, SimpleNamespace(name=b"NVIDIA L4/24\0\0")
+
+    def cudaGetDeviceCount(self) -> tuple[Any, int]:  # noqa: N802
+        return OK, 1
+
+    def cudaDeviceGetAttribute(self, attr: Any, device: int) -> tuple[Any, int]:  # noqa: N802
+        assert isinstance(attr, runtime.cudaDeviceAttr)
+        return OK, {runtime.cudaDeviceAttr.cudaDevAttrComputeCapabilityMajor: 8}.get(attr, 9)
+
+    def cudaDeviceGetPCIBusId(self, length: int, device: int) -> tuple[Any, bytes]:  # noqa: N802
+        return OK, b"0000:65:00.0".ljust(length, bytes(1))
+
+    def cudaMemGetInfo(self) -> tuple[Any, int, int]:  # noqa: N802
+        return OK, TOTAL - sum(map(len, self.memory.values())), TOTAL
 
     def cudaMalloc(self, size: int) -> tuple[Any, Any]:  # noqa: N802
         assert isinstance(size, int)
