@@ -24,7 +24,6 @@ from ditzoo.backends.engine_slots import CAPTURED_SHAPES, accept, present
 from ditzoo.backends.tensorrt import TensorRTBackend, check_engines
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.errors import BackendError
-from ditzoo.measure.parity import TOLERANCES
 from ditzoo.sampling.memory import is_out_of_memory
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
@@ -382,27 +381,6 @@ def test_an_old_driver_is_not_no_driver(monkeypatch: pytest.MonkeyPatch) -> None
     status = cudaError_t.cudaErrorSystemDriverMismatch
     with pytest.raises(BackendError, match="CUDA failed in cudaGetDeviceCount: cudaErrorSystemDriverMismatch"):
         cuda.gpu()
-
-
-@pytest.mark.gpu
-def test_this_gpu_has_an_architecture_and_a_name() -> None:
-    assert str(cuda.gpu()).startswith("sm")
-    assert "NVIDIA" in cuda.gpu_name()
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("options", [(), ("stripped",), ("refittable",), ("tf32",)], ids=str)
-@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
-def test_engines_of_this_gpu_hold_the_limits(name: str, options: tuple[str, ...]) -> None:
-    """Opened twice, so that the second time kernels come from the cache."""
-    card = ditzoo.card(name)
-    bundle = cached_engines(card, settings=make_engine_settings(card, precision="fp32", batch="2-20", options=options))
-    assert bundle.manifest.settings["built on"] == cuda.gpu_name()
-    limits = TOLERANCES["tf32" if options == ("tf32",) else "fp32"]
-    for _ in range(2):
-        with ditzoo.open_backend("torch", card) as reference, ditzoo.open_backend("tensorrt_rtx", bundle) as candidate:
-            report = ditzoo.compare(reference, candidate, ditzoo.make_plan(card), classes=range(10), tolerance=limits).report
-        assert report.passed
 
 
 def stand_in_engine(bundle: Bundle, graph: str, batches: Sequence[tuple[int, int]]) -> Engine:
