@@ -78,6 +78,8 @@ class EngineLoader:
             )
         if "stripped" in spec.options:
             put_weights(self._trt, loaded, self._folder / f"{spec.graph}.onnx", logger=self._logger, engine=spec.file)
+        if "weight_streaming" in spec.options:  # TensorRT keeps on the host what the free memory does not hold
+            loaded.weight_streaming_budget_v2 = loaded.get_weight_streaming_automatic_budget()
         return loaded
 
     def _memory(self, graph: str, *, held: ExitStack) -> dict[str, cuda.Buffer]:

@@ -122,6 +122,12 @@ def tensorrt(
         bool, typer.Option("--version-compatible", help="Run on newer TensorRT versions (tensorrt only).")
     ] = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="fp32 is computed in TF32: faster, with limits of its own.")] = False,
+    weight_streaming: Annotated[
+        bool, typer.Option("--weight-streaming", help="Keep weights on the host that do not fit into the GPU's memory.")
+    ] = False,
+    workspace: Annotated[
+        int | None, typer.Option(metavar="MB", help="The most GPU memory for one layer's intermediate results. [default: all]")
+    ] = None,
     refit: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +155,7 @@ def tensorrt(
         "hardware_compatible": hardware_compatible,
         "version_compatible": version_compatible,
         "tf32": tf32,
+        "weight_streaming": weight_streaming,
     }
     with output.status(f"building engines of {name}, unless the folder has them"):
         bundle = export_tensorrt(
@@ -162,6 +169,7 @@ def tensorrt(
             merged=profiles == "merged",
             split=split,
             options=[option for option, on in given.items() if on],
+            workspace=workspace,
             overwrite=overwrite,
         )
     for engine in bundle.manifest.engines.values():

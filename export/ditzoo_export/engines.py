@@ -30,7 +30,12 @@ _LONGEST_LABEL = 160
 The name of the file is also the name of the model's folder in a Triton repository.
 """
 
-_FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
+_FLAGS = {
+    "stripped": "STRIP_PLAN",
+    "refittable": "REFIT",
+    "version_compatible": "VERSION_COMPATIBLE",
+    "weight_streaming": "WEIGHT_STREAMING",
+}
 
 
 def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
@@ -93,11 +98,19 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
 
 
 def build(
-    trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
+    trt: Any,
+    path: Path,
+    graph: Graph,
+    profiles: Sequence[Profile],
+    gpus: Sequence[str],
+    options: Sequence[str],
+    *,
+    workspace: int | None = None,
 ) -> bytes:
     """A serialised engine of the ONNX graph at `path`.
 
-    Raises ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
+    `workspace` is the most device memory for the intermediate results of a layer, in MB; by default all there is. Raises
+    ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
     """
     errors_said: list[str] = []
     logger = _logger(trt, errors_said)
@@ -113,6 +126,8 @@ def build(
     for profile in profiles:
         config.add_optimization_profile(_optimization_profile(builder, graph, profile))
     _configure(trt, config, gpus, options)
+    if workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * 2**20)
     config.progress_monitor = _monitor(trt)
     timing = _timing_cache(trt, config, gpus)
     engine = builder.build_serialized_network(network, config)
@@ -138,7 +153,8 @@ def _engine(
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
     file = f"{name}-{_labels(profiles)}{ENGINE}"
-    (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
+    built = build(trt, source / graph.file, graph, profiles, gpus, settings.options, workspace=settings.workspace)
+    (folder / file).write_bytes(built)
     return Engine(
         file=file,
         graph=name,

@@ -30,6 +30,7 @@ from ditzoo_export.refitting import fine_tune_of, graph_settings
 pytestmark = pytest.mark.gpu
 
 DIT = ditzoo.card("dit-digits")
+OPTIONS = [(), ("stripped",), ("refittable",), ("refittable", "stripped"), ("tf32",), ("weight_streaming",)]
 LIMITS = TOLERANCES["fp32"]
 
 
@@ -86,7 +87,9 @@ def test_this_gpu_has_an_architecture_a_name_and_memory() -> None:
     assert 2**30 < (gpu.free_memory() or 0) < 2**40
 
 
-@pytest.mark.parametrize("options", [(), ("stripped",), ("refittable",), ("refittable", "stripped"), ("tf32",)], ids=str)
+@pytest.mark.parametrize(
+    "options", [(), ("stripped",), ("refittable",), ("refittable", "stripped"), ("tf32",), ("weight_streaming",)], ids=str
+)
 @pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
 def test_engines_of_this_gpu_hold_the_limits(name: str, options: tuple[str, ...], flavour: str) -> None:
     """Opened twice, so that the second time kernels come from the cache."""

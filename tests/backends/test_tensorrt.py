@@ -310,13 +310,14 @@ def test_tensorrt_rtx_compiles_the_kernels_of_a_shape_before_it_runs(tmp_path: P
     assert [strategy.name for strategy in strategies] == ["EAGER", "WHOLE_GRAPH_CAPTURE"]
 
 
-@pytest.mark.parametrize("option", ["stripped", "version_compatible", "tf32"])
+@pytest.mark.parametrize("option", ["stripped", "version_compatible", "tf32", "weight_streaming"])
 def test_engines_with_options_run(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(tmp_path, monkeypatch, options=(option,))
     for path in machine.graphs.path.glob("*.onnx*"):
         shutil.copy(path, tmp_path)
     with machine.open() as backend:
         assert machine.error(backend) <= 1e-5
+        assert machine.module.loaded["backbone"].weight_streaming_budget_v2 == 500 * (option == "weight_streaming")
         assert backend.tf32 == (option == "tf32")
         assert backend.name == f"tensorrt_rtx fp32 cuda{' tf32' if backend.tf32 else ''}"
 

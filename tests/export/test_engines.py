@@ -81,6 +81,19 @@ def test_engines_of_fp32_compute_in_tf32_only_if_asked(options: tuple[str, ...])
     assert ("--tf32" in settings.command(ditzoo.card("dit-digits"))) == bool(options)
 
 
+def test_memory_is_limited_where_that_is_asked_for() -> None:
+    """An engine whose weights are streamed is larger: it can run with any part of them on the host."""
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    place = load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"]
+    assert build(*place, ["weight_streaming"], workspace=64) != build(*place, [])
+    settings = make_engine_settings(card, gpu="sm89", options=["weight_streaming"], workspace=64)
+    assert settings.command(card).endswith("--workspace 64 --weight-streaming")
+    with pytest.raises(UsageError, match="--workspace must be 1 MB or more, not 0"):
+        make_engine_settings(card, gpu="sm89", workspace=0)
+
+
 def test_gpus_that_are_not_in_any_list_have_a_capability() -> None:
     check_precision("sm103", "fp8")
     for gpu, precision in (("sm70", "bf16"), ("sm87", "fp8")):

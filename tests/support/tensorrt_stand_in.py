@@ -82,6 +82,11 @@ class CudaEngine:
     def refittable(self) -> bool:
         return bool({"stripped", "refittable"} & set(self.spec.options))
 
+    weight_streaming_budget_v2 = 0
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return 500
+
     def create_runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig()
 
