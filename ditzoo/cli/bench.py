@@ -56,7 +56,7 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.backends.options import parse_specs
-    from ditzoo.measure.bench import count_multiply_adds, run
+    from ditzoo.measure.bench import count_multiply_adds, rows_per_image, run
     from ditzoo.model.opening import open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.text_encoder import prompt_condition
@@ -72,8 +72,10 @@ def bench(
     batches = parse_numbers(batch, argument="--batch")
     if plot is not None:
         _check_plot(plot)
+    rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
+    profiles = ",".join(map(str, rows))
     openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, display=output)
+        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
         for spec in parse_specs(backends)
     ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
@@ -119,7 +121,8 @@ def _show(result: Bench) -> None:
     output.talk(
         f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation; ratio: speed relative"
         f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time"
-        " that was spent outside the network; MB: peak memory for loading and drawing one image, host + GPU"
+        " that was spent outside the network; MB: memory for loading and drawing one image, host + GPU;"
+        f" {result.warmup} rounds of warm-up"
     )
     for ceilings in result.ceilings:
         output.talk(_limits(result, ceilings))

@@ -99,7 +99,7 @@ def sample(
 ) -> None:
     """Draw images with a model on any backend."""
     from ditzoo.files import file_name
-    from ditzoo.model.opening import choose_backend, open_model
+    from ditzoo.model.opening import choose_backend, open_model, sampling_batch
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -146,7 +146,8 @@ def sample(
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
     size = request.latent_size(card_of(found))
-    with open_model(found, spec, device=place, threads=threads, size=size, display=output) as opened:
+    together = sampling_batch(min(batch or request.count, request.count))
+    with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,

@@ -5,7 +5,6 @@ All backends are open at once and take turns, one evaluation each. Other load on
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import numpy as np
 from ditzoo.backends.base import Backend
 from ditzoo.backends.timing import TimedBackend
 from ditzoo.errors import UsageError
+from ditzoo.measure import gpu
 from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, seconds
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity_run import Opener
@@ -50,8 +50,10 @@ class Measurement(Data, frozen=True, kw_only=True):
     error of the evaluation; the first backend is the reference. `load` is the time to open the backend. `first_image` is the
     time from then to the latents of one image in numpy. Both are in seconds. `overhead` is the share of `first_image` that was
     not spent in calls of the network. It is only meaningful on a CPU: on a GPU, a call may return before its work is done.
-    `host_memory` and `device_memory` are in bytes: the peak while the backend loads and draws one image. For the host, the
-    memory in use before is subtracted. They are None if the system does not report them. `speed` is in multiply-adds per
+    `host_memory` and `device_memory` are in bytes. The first is the peak while the backend loads and draws one image, less the
+    memory in use before. The second is by how much the free memory of the GPU was less afterwards; libraries keep what they
+    took. It holds for the whole GPU, so nothing else may run there. They are None if the system does not report them, and the
+    second one for backends on a CPU. `speed` is in multiply-adds per
     second; it is None if torch is not installed, which counts them.
     """
 
@@ -72,8 +74,9 @@ class Measurement(Data, frozen=True, kw_only=True):
 class Bench(Data, frozen=True, kw_only=True):
     """The results of a benchmark, with a description of the machine.
 
-    `parameters` is the number of parameters of the network. `multiply_adds` is for one evaluation of one row of the batch;
-    a guided image takes `rows` rows. `ceilings` are the limits of the processor, and of the GPU if torch uses one.
+    `parameters` is the number of parameters of the network. `multiply_adds` is for one evaluation of one row of the batch; a
+    guided image takes `rows` rows. `warmup` rounds ran before the timed ones. `ceilings` are the limits of the processor, and
+    of the GPU if torch uses one.
     """
 
     model: str
@@ -81,6 +84,7 @@ class Bench(Data, frozen=True, kw_only=True):
     parameters: int
     multiply_adds: int | None
     rows: int
+    warmup: int
     machine: dict[str, str]
     ceilings: tuple[Ceilings, ...]
     measurements: tuple[Measurement, ...]
@@ -114,6 +118,11 @@ def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
     return multiply_adds(card.backbone, size=size)
 
 
+def rows_per_image(plan: Plan) -> int:
+    """The number of rows that one image takes in the evaluation that is measured: two if it is guided."""
+    return 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+
+
 def run(
     openers: Sequence[Opener],
     plan: Plan,
@@ -140,7 +149,7 @@ def run(
         backends = [entry[0] for entry in loaded]
         if any(backend.card != backends[0].card for backend in backends):
             raise UsageError("these backends run different models; choose backends that run the same model")
-        halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+        halves = rows_per_image(plan)
         measurements = []
         height, width = (latent_shape(backends[0], size) if size else common_shape(*backends))[1:]
         for batch in batches:
@@ -156,6 +165,7 @@ def run(
         parameters=backends[0].card.backbone.parameters,
         multiply_adds=multiply_adds,
         rows=halves,
+        warmup=warmup,
         machine=machine(),
         ceilings=(ceilings(), *gpu_ceilings()),
         measurements=tuple(measurements),
@@ -173,6 +183,8 @@ class _Costs(msgspec.Struct, frozen=True, kw_only=True):
 def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text: Condition | None) -> tuple[Backend, _Costs]:
     """Opens a backend and draws one image. Returns the backend, and the time and memory for both."""
     before = _reset_peak()
+    gpu.release_cached()
+    free = gpu.free_memory()
     started = time.perf_counter()
     backend = stack.enter_context(opener())
     load = time.perf_counter() - started
@@ -182,8 +194,14 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text:
     )
     peak = _peak()
     used = None if before is None or peak is None else peak - before
-    overhead = 1 - timed.seconds / first
-    return backend, _Costs(load=load, first_image=first, overhead=overhead, host_memory=used, device_memory=_device_peak())
+    left = None if "cpu" in backend.name.split() else gpu.free_memory()
+    return backend, _Costs(
+        load=load,
+        first_image=first,
+        overhead=1 - timed.seconds / first,
+        host_memory=used,
+        device_memory=None if free is None or left is None else max(0, free - left),
+    )
 
 
 def _take_turns(
@@ -267,14 +285,6 @@ def _peak() -> int | None:
         return None
     kilobytes = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
     return None if kilobytes is None else 1024 * int(kilobytes)
-
-
-def _device_peak() -> int | None:
-    """The peak GPU memory that torch allocated, in bytes. None if torch is not loaded or has no GPU."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return int(torch.cuda.max_memory_allocated())
 
 
 def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:

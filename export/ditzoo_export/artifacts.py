@@ -97,6 +97,11 @@ def engine_key(card: Card, settings: EngineSettings, net: Network | None = None)
     return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
 
 
+def refit_key(bundle: Bundle, card: Card, settings: Settings, net: Network | None = None) -> str:
+    """The hash of everything that refitted engines depend on: the engines of `bundle`, and the export of the new weights."""
+    return _hash("refit", bundle.manifest.key, onnx_key(card, settings, net))
+
+
 def _gpus(settings: EngineSettings) -> tuple[str, ...]:
     """The GPUs that the engines are built for, by name."""
     if settings.gpus is not None:

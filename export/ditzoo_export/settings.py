@@ -107,8 +107,9 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     `profiles` are the profiles of the backbone. `merged` puts all of them into one engine; otherwise there is one engine per
     profile. `gpus` is None for the GPU of this machine. `options` are "stripped" (the engine is built without weights, and it
-    reads them from the ONNX file later), "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be
-    computed in TF32).
+    reads them from the ONNX file later), "refittable", "hardware_compatible", "version_compatible", "tf32" (fp32 may be
+    computed in TF32), and "weight_streaming" (weights that do not fit into the memory of the GPU stay on the host, and are
+    copied when they are needed). `workspace` is the most device memory for the intermediate results of one layer, in MB.
     """
 
     onnx: Settings
@@ -117,6 +118,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...]
     merged: bool = False
     options: tuple[str, ...] = ()
+    workspace: int | None = None
 
     def command(self, card: Card) -> str:
         """The command line that builds these engines."""
@@ -127,10 +129,11 @@ class EngineSettings(Data, frozen=True, kw_only=True):
             f"--resolution {','.join(sizes)} --batch {','.join(batches)} --precision {self.onnx.precision}",
             f"--profiles {'merged' if self.merged else 'separate'} {'--split' if self.onnx.split else '--single'}",
         ]
+        words += [] if self.workspace is None else [f"--workspace {self.workspace}"]
         return " ".join([*words, *(f"--{option.replace('_', '-')}" for option in self.options)])
 
 
-OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32")
+OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32", "weight_streaming")
 
 
 def make_engine_settings(
@@ -144,6 +147,7 @@ def make_engine_settings(
     merged: bool = False,
     split: bool | None = None,
     options: Sequence[str] = (),
+    workspace: int | None = None,
 ) -> EngineSettings:
     """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
 
@@ -161,6 +165,8 @@ def make_engine_settings(
             raise unknown("option", option, OPTIONS)
     if "tf32" in options and precision != "fp32":
         raise UsageError(f"--tf32 is a way to compute fp32, and this is {precision}; leave one of the two out")
+    if workspace is not None and workspace < 1:
+        raise UsageError(f"--workspace must be 1 MB or more, not {workspace}")
     profiles = [
         Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
@@ -173,6 +179,7 @@ def make_engine_settings(
         profiles=tuple(profiles),
         merged=merged,
         options=tuple(sorted(options)),
+        workspace=workspace,
     )
 
 

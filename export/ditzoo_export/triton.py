@@ -23,6 +23,7 @@ PROFILES = "profiles"
 """The parameter in a model's configuration that holds the profiles of its engine, as JSON. Triton itself does not show them."""
 
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
+_BACKEND = "tensorrt"
 _LARGEST_BATCH = 64
 _DELAY_MICROSECONDS = 2000
 
@@ -47,10 +48,12 @@ def export_triton(
 ) -> list[Path]:
     """Writes the models of a bundle into a Triton model repository, and returns their folders.
 
-    Raises UsageError if `instances` is below 1, or if a folder exists already and `overwrite` is not set.
+    Raises UsageError if `instances` is below 1, if the engines are of TensorRT-RTX, or if a folder exists already and
+    `overwrite` is not set.
     """
     if instances < 1:
         raise UsageError(f"--instances must be 1 or more, not {instances}")
+    _check_flavour(bundle)
     made = []
     for model in models(bundle):
         target = repo / model.name
@@ -75,7 +78,7 @@ def models(bundle: Bundle) -> list[Model]:
 
 def config(model: Model, bundle: Bundle, *, instances: int) -> str:
     """The text of the model's config.pbtxt: the protobuf message `ModelConfig` in text format."""
-    gpu = model.backend == "tensorrt" or bundle.manifest.settings.get("target") == "tensorrt"
+    gpu = model.backend == _BACKEND or bundle.manifest.settings.get("target") == "tensorrt"
     group = f"count: {instances} kind: {'KIND_GPU' if gpu else 'KIND_CPU'}"
     chosen = " ".join(f'profile: "{i}"' for i in range(len(model.profiles)) if len(model.profiles) > 1)
     preferred = sorted({profile.axes["batch"].opt for profile in model.profiles} or {model.largest})
@@ -91,6 +94,15 @@ def config(model: Model, bundle: Bundle, *, instances: int) -> str:
         *([_parameter(PROFILES, msgspec.json.encode(model.profiles).decode())] if model.profiles else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _check_flavour(bundle: Bundle) -> None:
+    """Raises UsageError for engines that Triton cannot load: its backend for TensorRT loads no engines of TensorRT-RTX."""
+    if any(engine.flavour != _BACKEND for engine in bundle.manifest.engines.values()):
+        raise UsageError(
+            f"Triton cannot load the tensorrt_rtx engines in {bundle.path}; on the server's GPU, build others: `ditzoo export"
+            f" tensorrt {bundle.card.name} --flavour tensorrt --out DIR`; or export ONNX graphs with `ditzoo export onnx`"
+        )
 
 
 def _quoted(text: str) -> str:
@@ -117,7 +129,7 @@ def _engine_model(bundle: Bundle, name: str, engine: Engine) -> Model:
     return Model(
         name=f"{file_name(bundle.card.name)}-{name}".replace("+", "."),
         file=engine.file,
-        backend="tensorrt",
+        backend=_BACKEND,
         inputs=engine.inputs,
         outputs=engine.outputs,
         largest=max(profile.axes["batch"].max for profile in engine.profiles),
@@ -130,7 +142,7 @@ def _place(bundle: Bundle, model: Model, folder: Path) -> None:
 
     External weights are copied too. They keep their name, because the ONNX file refers to it.
     """
-    suffix = ".plan" if model.backend == "tensorrt" else ".onnx"
+    suffix = ".plan" if model.backend == _BACKEND else ".onnx"
     shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
     for name in bundle.manifest.files:
         if name.startswith(f"{model.file}."):

@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from ditzoo.errors import BackendError, ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
-from ditzoo_export.engines import _configure, build, load
+from ditzoo_export.engines import _configure, _flags, build, load
 from ditzoo_export.settings import check_precision
 from ditzoo_export.triton import models
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
@@ -79,6 +80,30 @@ def test_engines_of_fp32_compute_in_tf32_only_if_asked(options: tuple[str, ...])
     assert config.get_flag(trt.BuilderFlag.TF32) == bool(options)
     settings = make_engine_settings(ditzoo.card("dit-digits"), gpu="sm89", precision="fp32", options=options)
     assert ("--tf32" in settings.command(ditzoo.card("dit-digits"))) == bool(options)
+
+
+def test_engines_without_weights_say_which_weights_they_take() -> None:
+    trt = load("tensorrt_rtx")
+    other = SimpleNamespace(BuilderFlag=trt.BuilderFlag)  # TensorRT has the same flags, and no list of GPUs
+    for module, options, expected in (
+        (trt, ("stripped",), ["STRIP_PLAN", "REFIT"]),
+        (other, ("stripped",), ["STRIP_PLAN", "REFIT_IDENTICAL"]),
+        (other, ("refittable", "stripped"), ["REFIT", "STRIP_PLAN"]),
+    ):
+        assert [flag.name for flag in _flags(module, options)] == expected
+
+
+def test_memory_is_limited_where_that_is_asked_for() -> None:
+    """An engine whose weights are streamed is larger: it can run with any part of them on the host."""
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    place = load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"]
+    assert build(*place, ["weight_streaming"], workspace=64) != build(*place, [])
+    settings = make_engine_settings(card, gpu="sm89", options=["weight_streaming"], workspace=64)
+    assert settings.command(card).endswith("--workspace 64 --weight-streaming")
+    with pytest.raises(UsageError, match="--workspace must be 1 MB or more, not 0"):
+        make_engine_settings(card, gpu="sm89", workspace=0)
 
 
 def test_gpus_that_are_not_in_any_list_have_a_capability() -> None:

@@ -21,6 +21,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 import ditzoo
+from ditzoo.bundle import Bundle
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
 from ditzoo.specs import Profile
@@ -30,6 +31,12 @@ from ditzoo_export.triton import export_triton, models
 from tests.support.export_models import TINY_DIT, random_model
 
 TYPES = {"FP32": np.float32, "INT64": np.int64}
+
+
+def of_tensorrt(bundle: Bundle) -> Bundle:
+    """The bundle, whose engines now say that they are of TensorRT. Only a machine with a GPU can build real ones."""
+    engines = {name: msgspec.structs.replace(engine, flavour="tensorrt") for name, engine in bundle.manifest.engines.items()}
+    return msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, engines=engines))
 
 
 def _configs(repo: Path) -> dict[str, Any]:
@@ -68,7 +75,11 @@ def test_a_repository_of_any_resolution(tmp_path: Path) -> None:
 def test_a_repository_of_engines(tmp_path: Path) -> None:
     card, net = random_model(TINY_DIT)
     settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
-    export_triton(cached_engines(card, settings=settings, net=net), tmp_path)
+    bundle = cached_engines(card, settings=settings, net=net)
+    with pytest.raises(UsageError, match=r"cannot load the tensorrt_rtx engines in .*; on the server's GPU, build others"):
+        export_triton(bundle, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    export_triton(of_tensorrt(bundle), tmp_path)
     configs = _configs(tmp_path)
     (name,) = [name for name in configs if "backbone" in name]
     assert configs[name].backend == "tensorrt"
@@ -160,7 +171,7 @@ def test_the_client_draws_what_the_local_backend_draws(name: str, tmp_path: Path
 def test_the_client_finds_the_engine_for_a_batch(merged: bool, tmp_path: Path) -> None:
     card = ditzoo.card("dit-digits")
     settings = make_engine_settings(card, gpu="sm89", precision="fp32", batch="2,4-5", merged=merged)
-    bundle, graphs = cached_engines(card, settings=settings), cached_bundle(card)
+    bundle, graphs = of_tensorrt(cached_engines(card, settings=settings)), cached_bundle(card)
     export_triton(bundle, tmp_path, client=True)
     engines = {model.name: engine for model, engine in zip(models(bundle), bundle.manifest.engines.values(), strict=True)}
     files = {name: graphs.path / graphs.manifest.graphs[engine.graph].file for name, engine in engines.items()}
