@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ditzoo.errors import HubError
+from ditzoo.errors import HubError, UsageError
 from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
 from ditzoo.hub.names import is_resolvable, is_unresolved
@@ -22,6 +22,9 @@ from ditzoo.records import Data
 
 PATIENCE = 30.0
 """The default time, in seconds, after which a server that sends no new byte counts as unreachable."""
+
+MOST_PATIENCE = 86_400
+"""The longest time, in seconds, that a user may choose instead: a day."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
 _REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what takes space)"
@@ -214,6 +217,8 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
     The call runs in a thread of its own. If it hangs, the thread is abandoned. So neither a look-up of a name nor the client's
     own retries can block the caller.
     """
+    if not 0 < patience <= MOST_PATIENCE:
+        raise UsageError(f"--timeout must be a number of seconds, more than 0 and at most {MOST_PATIENCE:,}, not {patience:g}")
     if is_offline():
         raise UnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids downloads; unset it and try again"
