@@ -202,7 +202,7 @@ def _run(step: RecipeStep, folder: Path) -> Outcome:
     command = [sys.executable, "-m", "ditzoo.cli", *step.command]
     paths = os.pathsep.join([*(str(Path(path).absolute()) for path in sys.path if path)])
     environment = {**os.environ, "PYTHONPATH": paths, _RUNNING: str(folder.absolute())}
-    with (folder / f"{step.name}.log").open("w") as log:
+    with (folder / f"{step.name}.log").open("wb") as log:
         done = subprocess.run(  # noqa: S603  (our own command line)
             command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         )

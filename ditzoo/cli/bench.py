@@ -138,10 +138,10 @@ def _limits(result: Bench, ceilings: Ceilings) -> str:
 
 
 def _check_plot(path: Path) -> None:
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
     from ditzoo.measure.plots import check_matplotlib
 
-    check_writable(path.parent, "--plot")
+    check_output_file(path, "--plot")
     check_matplotlib()
     if path.suffix != ".svg":
         raise UsageError(f"--plot writes an .svg file, not {path}")
@@ -156,4 +156,4 @@ def _draw(result: Bench, path: Path) -> None:
         series.setdefault(entry.backend, []).append((entry.batch, entry.images_per_second))
     figure = line_chart(series, title=f"{result.model}, {result.steps} steps", x_label="batch", y_label="images per second")
     with replacing(path) as scratch:
-        scratch.write_text(svg(figure))
+        scratch.write_text(svg(figure), encoding="utf-8")

@@ -245,6 +245,8 @@ def _check_targets(target: Path | None, *, latents: Path | None, preview: int | 
         check_writable(target if target.is_dir() else target.parent)
         if not is_folder(target):
             check_picture_path(target)
+        elif target.exists() and not target.is_dir():
+            raise UsageError(f"--out: {target} is a file without the suffix of a picture; choose another file or folder")
     if latents is not None:
         check_writable(latents.parent, "--save-latents")
         if latents.suffix not in (".npy", ".npz") or latents.is_dir():

@@ -16,7 +16,7 @@ _PORTS = range(1, 65_536)
 
 
 def check_environment() -> None:
-    """Raises UsageError, with the variable and what it takes, if a variable that the Hub's client or ditzoo reads is malformed."""
+    """Raises UsageError if a variable that ditzoo or the Hub's client reads is malformed, with the values that it takes."""
     for name in _NUMBERS:
         if (value := os.environ.get(name)) is not None and not re.fullmatch("[0-9]{1,6}", value):
             raise UsageError(f"{name} must be a whole number of seconds, not {value[:80]!r}; correct it, or unset it")

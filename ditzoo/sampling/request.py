@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type, wrong_type
+from ditzoo.errors import UsageError, check_type, shortened, wrong_type
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes, choose_classes
@@ -162,4 +162,6 @@ def _texts(prompts: str | Iterable[str] | None) -> list[str]:
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     for text in texts:
         check_type("prompts", text, str, _PROMPTS)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"the prompt {shortened(text)!r} is not UTF-8; write it in UTF-8")
     return texts

@@ -55,7 +55,7 @@ def export_triton(
     for model in models(bundle):
         target = repo / model.name
         with provide_folder(target, overwrite=overwrite) as folder:
-            (folder / CONFIG).write_text(config(model, bundle, instances=instances))
+            (folder / CONFIG).write_text(config(model, bundle, instances=instances), encoding="utf-8")
             (folder / "1").mkdir()
             _place(bundle, model, folder / "1")
         made.append(target)
