@@ -15,7 +15,7 @@ def never(folder: Path) -> None:
     raise AssertionError("the work began")
 
 
-@pytest.mark.parametrize("place", [".", "..", "", "../here", "inner/..", "/", "/proc", "/dev/shm"])
+@pytest.mark.parametrize("place", [".", "..", "", "../here", "inner/..", "/", "/proc"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_place_that_cannot_be_replaced_is_refused_first(
     place: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
