@@ -238,15 +238,10 @@ def _steps(request: SampleRequest, batch: int | None) -> int:
 def _check_targets(target: Path | None, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
     """Raises UsageError if an output file cannot be written. Called before any work is done."""
     from ditzoo.files import check_writable
-    from ditzoo.pictures.sheets import check_picture_path
-    from ditzoo.pictures.writers import is_folder
+    from ditzoo.pictures.writers import check_target
 
     if target is not None:
-        check_writable(target if target.is_dir() else target.parent)
-        if not is_folder(target):
-            check_picture_path(target)
-        elif target.exists() and not target.is_dir():
-            raise UsageError(f"--out: {target} is a file without the suffix of a picture; choose another file or folder")
+        check_target(target)
     if latents is not None:
         check_writable(latents.parent, "--save-latents")
         if latents.suffix not in (".npy", ".npz") or latents.is_dir():

@@ -6,6 +6,7 @@ import codecs
 import io
 import os
 import sys
+from typing import TextIO
 
 _ESCAPING = "ditzoo-escapes"
 _STDOUT, _STDERR = 1, 2
@@ -31,7 +32,7 @@ def abandon_stdout() -> None:
     os.close(null)
 
 
-def _usable(stream: io.TextIOBase | None, number: int) -> io.TextIOWrapper:
+def _usable(stream: TextIO | None, number: int) -> io.TextIOWrapper:
     """`stream`, or a new one if it is closed, which escapes what it cannot encode."""
     found = stream if isinstance(stream, io.TextIOWrapper) else io.TextIOWrapper(os.fdopen(number, "wb", closefd=False))
     found.reconfigure(errors=_ESCAPING)

@@ -48,7 +48,7 @@ class StoredArray(msgspec.Struct, frozen=True, kw_only=True):
         with _errors(), zipfile.ZipFile(self.file) as archive:
             data = archive.read(self.member)
         flat = np.frombuffer(data, self.dtype, offset=self.offset)
-        return flat.reshape(self.shape, order="F" if self.fortran else "C")
+        return flat.reshape(self.shape, order="F" if self.fortran else "C").copy()
 
 
 def open_npz(path: Path, names: Collection[str]) -> dict[str, StoredArray]:

@@ -57,7 +57,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     assert run(["sample", "dit-digits", "--classes", "3", "--steps", "2", "--out", f"{NO_TEXT}.png", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["files"] == [f"{NO_TEXT}.png"]
-    assert os.listdir(b".") == [b"a\xff.png"]
+    assert [os.fsencode(path.name) for path in tmp_path.iterdir()] == [b"a\xff.png"]
     for typed in (["sample", NO_TEXT], ["inspect", NO_TEXT], ["sample", "dit-digits", "--prompt", NO_TEXT]):
         assert run(typed) == 2
         assert capfd.readouterr().err.count("\n") == 1
