@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from ditzoo.errors import BundleError, UsageError, check_type
-from ditzoo.files import appearing, check_writable, disk_errors, recover, replacing
+from ditzoo.files import appearing, check_output_file, check_replaceable, check_writable, disk_errors, recover, replacing
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
 from ditzoo.plan.table import Plan
@@ -158,6 +158,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
         recover(target.absolute())
         if bundle := find_bundle(target, key):
             return bundle, True
+        check_replaceable(target)
         _check_replaceable(target, overwrite=overwrite)
         with disk_errors(target), appearing(target.absolute()) as folder:
             fill(folder)
@@ -170,6 +171,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises UsageError if `target` exists and `overwrite` is False, or if it cannot be written.
     """
+    check_replaceable(target)
     check_writable(target.parent)
     with lock_of(target):
         recover(target.absolute())
@@ -186,7 +188,7 @@ def pack(bundle: Bundle, archive: Path) -> None:
     """
     if archive.suffix != ".tar":
         raise UsageError(f"--tar writes a .tar file, not {archive}")
-    check_writable(archive.parent, "--tar")
+    check_output_file(archive, "--tar")
     names = sorted([MANIFEST, *bundle.manifest.files])
     with disk_errors(archive), replacing(archive) as scratch, tarfile.open(scratch, "w") as tar:
         for name in names:

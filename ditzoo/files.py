@@ -148,6 +148,25 @@ def check_writable(folder: Path, option: str = "--out") -> None:
         raise UsageError(f"{option}: cannot write to {folder}: {error.strerror}; choose another folder") from error
 
 
+def check_output_file(path: Path, option: str) -> None:
+    """Raises UsageError if the file `path` cannot be written, or if it is a folder. The message names the `option`."""
+    check_writable(path.parent, option)
+    if path.is_dir():
+        raise UsageError(f"{option}: {path} is a folder; give the path of a file")
+
+
+def check_replaceable(target: Path, option: str = "--out") -> None:
+    """Raises UsageError if no folder can be put in the place of `target`. The message names the `option` that chose it.
+
+    These are the working folder and the folders that it is in, because the process would lose them, and a folder that a disk is
+    mounted on, because the system keeps it where it is.
+    """
+    if target.name in ("", "..") or Path.cwd().is_relative_to(target.resolve()):
+        raise UsageError(f"{option}: {target} holds the working folder, so it cannot be replaced; choose a folder inside it")
+    if target.is_mount():
+        raise UsageError(f"{option}: a disk is mounted on {target}, so it cannot be replaced; choose a folder inside it")
+
+
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """A new folder that replaces `target` in one step when the block succeeds. If the block fails, it is deleted.

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import bench, cache, demo, export, inspect, output, parity, plan, pull, recipes, sample, zoo
+from ditzoo.cli import bench, cache, demo, export, inspect, output, parity, plan, pull, recipes, sample, streams, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -52,6 +52,9 @@ def _root(
         str | None, typer.Option("--zoo", metavar="FILE", help="A TOML file with your own cards. [default: $DITZOO_ZOO]")
     ] = None,
 ) -> None:
+    from ditzoo.hub.environment import check_environment
+
+    check_environment()
     if zoo_file is not None:
         os.environ["DITZOO_ZOO"] = zoo_file
     if context.invoked_subcommand is None:
@@ -66,7 +69,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         with output.warnings():
-            return app(list(arguments), standalone_mode=False) or 0
+            status = app(list(arguments), standalone_mode=False) or 0
+            sys.stdout.flush()
+            return status
     except DitzooError as error:
         output.error(str(error))
         return 2
@@ -74,6 +79,11 @@ def run(arguments: Sequence[str]) -> int:
         context: typer.Context | None = getattr(error, "ctx", None)
         output.error(f"{error.format_message().rstrip('.')}; see `{context.command_path if context else 'ditzoo'} --help`")
         return 2
+    except BrokenPipeError:  # the reader of stdout has read enough
+        return 1
+    except MemoryError:
+        output.error("out of memory; use fewer images (--num), a smaller --batch, or a machine with more memory")
+        return 1
     except OSError as error:
         output.error(str(error))
         return 1
@@ -83,4 +93,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of the `ditzoo` command."""
-    sys.exit(run(sys.argv[1:]))
+    streams.prepare()
+    status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        streams.abandon_stdout()
+    sys.exit(status)

@@ -139,7 +139,7 @@ def write_triton_repository(
     folders exists already and `overwrite` is not set.
     """
     found, folder = find_model(model), Path(repo)
-    check_writable(folder if folder.is_dir() else folder.parent, "--repo")
+    check_writable(folder if folder.exists() else folder.parent, "--repo")
     check_exporter()
     if not isinstance(found, Bundle):
         from ditzoo_export import cached_bundle, make_settings

@@ -8,14 +8,14 @@ import msgspec
 
 from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import BackendSpec, parse_spec
+from ditzoo.backends.options import BackendSpec, OpenOptions, check_options, parse_spec
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
 from ditzoo.errors import UsageError
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import split_device
+from ditzoo.specs import device_name, split_device
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
 
@@ -67,6 +67,7 @@ def open_model(
     not installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
     load_module(spec.name)
+    _check(spec, device=device, threads=threads)
     found = _prepared(find_model(model), spec, device=device, size=size, batch=batch, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
@@ -90,6 +91,20 @@ def sampling_batch(images: int) -> str:
     run in several parts.
     """
     return f"1-{min(128, 1 << (2 * images - 1).bit_length())}"
+
+
+def _check(spec: BackendSpec, *, device: str, threads: int | None) -> None:
+    """Raises the errors of `check_options` before an export is made."""
+    options = OpenOptions(
+        device=device_name(spec.device or device),
+        precision=spec.precision,
+        form=spec.form,
+        compiled=spec.compiled,
+        tf32=spec.tf32,
+        threads=threads,
+        provider_options=spec.provider_options,
+    )
+    check_options(row_of(spec.name), options)
 
 
 def _prepared(

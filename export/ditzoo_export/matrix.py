@@ -76,7 +76,7 @@ class Outcome(Data, frozen=True, kw_only=True):
 def read_matrix(path: Path) -> Matrix:
     """The matrix in a TOML file. Raises UsageError, with the place of the error, if the file is missing or not a matrix."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Matrix)
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), Matrix)
     except FileNotFoundError as error:
         raise UsageError(f"--matrix: there is no file {path}") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:

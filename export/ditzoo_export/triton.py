@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
-from ditzoo.errors import UsageError
 from ditzoo.files import file_name
 from ditzoo.records import Data
+from ditzoo.sampling.request import check_count
 from ditzoo.specs import Profile, TensorSpec
 
 CONFIG, CLIENT = "config.pbtxt", "client.py"
@@ -25,6 +25,7 @@ PROFILES = "profiles"
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _BACKEND = "tensorrt"
 _LARGEST_BATCH = 64
+_MOST_INSTANCES = 1024
 _DELAY_MICROSECONDS = 2000
 
 
@@ -48,17 +49,16 @@ def export_triton(
 ) -> list[Path]:
     """Writes the models of a bundle into a Triton model repository, and returns their folders.
 
-    Raises UsageError if `instances` is below 1, if the engines are of TensorRT-RTX, or if a folder exists already and
-    `overwrite` is not set.
+    Raises UsageError if `instances` is below 1 or above 1024, if the engines are of TensorRT-RTX, or if a folder exists already
+    and `overwrite` is not set.
     """
-    if instances < 1:
-        raise UsageError(f"--instances must be 1 or more, not {instances}")
+    check_count("--instances", instances, most=_MOST_INSTANCES)
     _check_flavour(bundle)
     made = []
     for model in models(bundle):
         target = repo / model.name
         with provide_folder(target, overwrite=overwrite) as folder:
-            (folder / CONFIG).write_text(config(model, bundle, instances=instances))
+            (folder / CONFIG).write_text(config(model, bundle, instances=instances), encoding="utf-8")
             (folder / "1").mkdir()
             _place(bundle, model, folder / "1")
         made.append(target)
