@@ -21,7 +21,7 @@ from ditzoo.files import appearing, check_writable, disk_errors, recover, replac
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
 from ditzoo.plan.table import Plan
-from ditzoo.records import Data, T, from_json
+from ditzoo.records import Data, T, from_json, read_limited
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -246,6 +246,6 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, aga
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return from_json(path.read_bytes(), kind)
+        return from_json(read_limited(path), kind)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {path}: {error}") from error

@@ -24,12 +24,12 @@ def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
 
 
 def facts(shapes: Shapes) -> Facts:
-    """The hyperparameters that `shapes` of canonical tensors show, by name. A value is left out if its tensor is missing."""
+    """The hyperparameters that `shapes` of canonical tensors show, by name. A value is left out if its tensor is missing or has no such axis."""
     found: Facts = {}
     for name, read in recognise(shapes).facts.items():
         try:
             found[name] = read(shapes)
-        except (KeyError, IndexError, ZeroDivisionError):
+        except (LookupError, ValueError, ArithmeticError):
             continue
     return found
 
@@ -49,8 +49,11 @@ def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
 
 
 def mismatches(shapes: Shapes, config: BackboneConfig) -> list[str]:
-    """The keys that are missing, unexpected or misshapen for the network of `config`, one message a kind."""
-    return compare(shapes, network_shapes(config))
+    """The keys that are missing, unexpected or misshapen for the network of `config`, one message a kind.
+
+    Tensors that the network computes may be missing.
+    """
+    return compare(shapes, _expected(shapes, config))
 
 
 def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
@@ -61,5 +64,10 @@ def _may_fit(shapes: Shapes, config: BackboneConfig) -> bool:
 
 
 def _fits(shapes: Shapes, config: BackboneConfig) -> bool:
+    return _expected(shapes, config) == dict(shapes)
+
+
+def _expected(shapes: Shapes, config: BackboneConfig) -> dict[str, Shape]:
+    """The shapes of the network of `config`, without the tensors that it computes and that are not in `shapes`."""
     missing_allowed = family_of(config).computed.keys() - shapes.keys()
-    return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed} == dict(shapes)
+    return {key: shape for key, shape in network_shapes(config).items() if key not in missing_allowed}

@@ -53,7 +53,6 @@ def load(card: Card) -> LatentDecoder:
     decoder = with_statistics(card).decoder
     if not isinstance(decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
-    _check_numbers(card, decoder)
     if decoder.source is not None and _is_config(decoder.source.files[0].path):
         autoencoder = _pretrained(card, decoder.architecture, decoder.source)
     else:
@@ -74,20 +73,15 @@ def with_statistics(card: Card) -> Card:
         return card
     path = fetch(decoder.source) / decoder.statistics
     found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
-    wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
+    names = ("mean", "std")
+    wrong = [name for name in names if name not in found or found[name].flaw or math.prod(found[name].shape) != channels]
     if wrong:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one per latent channel, as {' and as '.join(wrong)}")
-    mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
-    return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
-
-
-def _check_numbers(card: Card, decoder: Autoencoder) -> None:
-    channels = card.backbone.latent_shape[0]
-    for name, values in (("mean", decoder.mean), ("std", decoder.std)):
-        if len(values) not in (0, 1, channels):
-            raise UsageError(
-                f"decoder.{name} of {card.name} has {len(values)} numbers; write one for all latent channels, or {channels}"
-            )
+    mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in names)
+    try:
+        return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
 def _is_config(path: str) -> bool:
