@@ -95,8 +95,6 @@ ENGINE = {
     "precision": "fp32",
     "profiles": [],
     "options": [],
-    "inputs": [],
-    "outputs": [],
     "seconds": 1.0,
 }
 
@@ -113,10 +111,11 @@ ENGINE = {
 )
 def test_an_engine_and_the_names_of_all_stay_in_the_bundle(bundle: Path, place: str, name: str, engine: dict[str, str]) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest["engines"] = {"sound": ENGINE}
+    tensors = {side: manifest["graphs"]["backbone"][side] for side in ("inputs", "outputs")}
+    manifest["engines"] = {"sound": {**ENGINE, **tensors}}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     open_bundle(bundle)
-    manifest[place][name] = manifest["graphs"]["backbone"] if place == "graphs" else {**ENGINE, **engine}
+    manifest[place][name] = manifest["graphs"]["backbone"] if place == "graphs" else {**ENGINE, **tensors, **engine}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="do not use this bundle"):
         open_bundle(bundle)

@@ -14,6 +14,7 @@ from array_api_compat import array_namespace
 from ditzoo.backends import cuda
 from ditzoo.backends.conditioning import window_rows
 from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.sessions import open_session
 from ditzoo.backends.table import BackendRow
@@ -28,6 +29,9 @@ _AS_EXPORTED = {"session.disable_quant_qdq": "1"}
 
 _RUNS_ONCE = {"session.disable_prepacking": "1"}
 """Weights stay where the file is mapped: copying them takes longer than the few matrix multiplications that they are for."""
+
+_DTYPES = {"tensor(double)": "float64", "tensor(float)": "float32", "tensor(int64)": "int64"}
+"""ONNX Runtime's names of the dtypes of a network's inputs and outputs."""
 
 _open: WeakValueDictionary[tuple[object, ...], ort.InferenceSession] = WeakValueDictionary()
 """The sessions that some backend of this process holds. They run in any number of threads, so one serves all that ask alike."""
@@ -106,7 +110,11 @@ class OnnxRuntimeBackend(GraphBackend):
     def _load(self, graph: Graph, entries: Mapping[str, str], profiles: Sequence[Profile]) -> ort.InferenceSession:
         cache = cache_dir() / self.device / (self._key[:16] + ("-tf32" if self.tf32 else "")) if self._key else None
         options = provider_options(self.device, graph.inputs, profiles, cache=cache)
-        return _shared_session(self.folder / graph.file, entries, self.device, self.threads, self.tf32, options)
+        path = self.folder / graph.file
+        session = _shared_session(path, entries, self.device, self.threads, self.tf32, options)
+        tensors = (*session.get_inputs(), *session.get_outputs())
+        check_graph(path, graph, {tensor.name: (_DTYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in tensors})
+        return session
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._sessions:

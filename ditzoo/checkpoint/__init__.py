@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,9 +19,6 @@ from ditzoo.zoo.card import Architecture, Card, Layout
 from ditzoo.zoo.configs import BackboneConfig
 
 log = logging.getLogger(__name__)
-
-_MUCH_LARGER, _SMALL = 10, 1_000_000
-"""A network is not built for comparison with a file if it has ten times the parameters of the file, and ten million."""
 
 
 class Converted(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,14 +124,8 @@ def write(entries: Entries, out: Path) -> None:
 
 
 def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) -> list[str]:
-    """The differences between a network's shapes and those of `config`: hyperparameters if these differ, else keys.
-
-    The network of `config` is not built if it has many times the parameters of the file.
-    """
+    """The differences between a network's shapes and those of `config`: hyperparameters if these differ, else keys."""
     seen = {key: entry.shape for key, entry in network.items()}
-    held = sum(math.prod(shape) for shape in seen.values())
-    if config.parameters > _MUCH_LARGER * max(held, _SMALL):
-        return [f"it is another network: it has {held:,} parameters instead of {config.parameters:,}"]
     different = shapes.differences(seen, config)
     if not different:
         return shapes.mismatches(seen, config)

@@ -16,6 +16,9 @@ from ditzoo.zoo.configs import BackboneConfig
 
 Facts: TypeAlias = dict[str, Fact]
 
+_MUCH_LARGER, _SMALL = 10, 1_000_000
+"""A network is not built to compare it with a file if it has ten times the parameters of the file, and ten million."""
+
 
 def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
     """The shape of every tensor in the network of a configuration, by canonical name."""
@@ -24,7 +27,10 @@ def network_shapes(config: BackboneConfig) -> dict[str, Shape]:
 
 
 def facts(shapes: Shapes) -> Facts:
-    """The hyperparameters that `shapes` of canonical tensors show, by name. A value is left out if its tensor is missing or has no such axis."""
+    """The hyperparameters that `shapes` of canonical tensors show, by name.
+
+    A value is left out if its tensor is missing or has another number of axes.
+    """
     found: Facts = {}
     for name, read in recognise(shapes).facts.items():
         try:
@@ -36,8 +42,19 @@ def facts(shapes: Shapes) -> Facts:
 
 def differences(shapes: Shapes, config: BackboneConfig) -> list[str]:
     """The hyperparameters of a checkpoint that differ from `config`, each in the form "depth 12 instead of 28"."""
+    if too_small := _too_small(shapes, config):
+        return too_small
     here, there = facts(shapes), facts(network_shapes(config))
     return [f"{name} {here[name]} instead of {there[name]}" for name in here if name in there and here[name] != there[name]]
+
+
+def _too_small(shapes: Shapes, config: BackboneConfig) -> list[str]:
+    """The differences of a checkpoint with far fewer parameters than the network of `config`, which is not built for it."""
+    held, kinds = sum(map(math.prod, shapes.values())), (recognise(shapes).name, family_of(config).name)
+    if config.parameters <= _MUCH_LARGER * max(held, _SMALL):
+        return []
+    other = [] if kinds[0] == kinds[1] else ["kind {} instead of {}".format(*kinds)]
+    return [*other, f"{held:,} parameters instead of {config.parameters:,}"]
 
 
 def fitting(shapes: Shapes, cards: Iterable[Card]) -> list[Card]:
