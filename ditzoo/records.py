@@ -18,6 +18,8 @@ LARGEST_FILE = 64 * 2**20
 _DEEPEST = 50
 """The most levels of nesting in a record."""
 
+_LONGEST = 500
+
 _LEAST, _MOST = -(2**63), 2**64 - 1
 """The range of whole numbers in a record: those of 64 bits, with or without a sign."""
 
@@ -40,7 +42,7 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
     try:
         return convert(msgspec.json.decode(text), kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_short(error)) from error
 
 
 def from_toml(text: bytes | str) -> dict[str, Any]:
@@ -48,15 +50,15 @@ def from_toml(text: bytes | str) -> dict[str, Any]:
     try:
         return checked(tomllib.loads(text if isinstance(text, str) else text.decode()))
     except (RecursionError, ValueError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_short(error)) from error
 
 
 def convert(value: Any, kind: type[T]) -> T:
     """The record of type `kind` in decoded JSON or TOML. Raises ValueError for the same reasons as `from_json`."""
     try:
         return msgspec.convert(checked(value), kind)
-    except (RecursionError, DitzooError) as error:
-        raise ValueError(str(error)) from error
+    except (RecursionError, DitzooError, ValueError) as error:
+        raise ValueError(_short(error)) from error
 
 
 def checked(value: T) -> T:
@@ -84,6 +86,12 @@ def read_limited(path: Path) -> bytes:
     if len(content) > LARGEST_FILE:
         raise ValueError(f"the file has more than {LARGEST_FILE:,} bytes")
     return content
+
+
+def _short(error: Exception) -> str:
+    """The message of an error, on one line. Its middle is left out if it is very long, because it may quote the file."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def _check_leaf(value: object) -> None:

@@ -21,7 +21,7 @@ from ditzoo.families.tensors import Entry
 
 ZIP = b"PK\x03\x04"
 
-_DEEPEST, _MOST_VALUES = 50, 1_000_000
+_DEEPEST, _MOST_VALUES = 50, 100_000
 """The most levels of nesting, and the most values, in a file. The state of an optimizer has some thousand values."""
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")

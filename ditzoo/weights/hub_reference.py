@@ -22,6 +22,7 @@ from ditzoo.records import Data, from_json, read_limited
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
+from ditzoo.zoo.bounds import shown
 from ditzoo.zoo.card import Card, File, Layout, OnHub, split_reference
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def parse(text: str) -> Reference:
     parts = split_reference(text)
     if parts is None:
         raise UsageError(
-            f"{text!r} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
+            f"{shown(text)} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
     return Reference(repo=parts[0], revision=parts[1], path=parts[2])
 

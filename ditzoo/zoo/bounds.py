@@ -13,7 +13,7 @@ MOST_ROWS = 1_000_000
 MOST_FIXED = 2**28
 """The most values in the positions that a network computes: 1 GB in float32."""
 
-MOST_STEPS = 100_000
+MOST_STEPS = 10_000
 """The most steps of a schedule or of a sampling run."""
 
 LARGEST_BETA, LARGEST_TIME, LARGEST_FACTOR = 1000.0, 1e9, 1024
