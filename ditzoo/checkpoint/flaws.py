@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,9 +12,17 @@ _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M
 """The types of safetensors whose elements are one floating-point number each. Types of 4 and 6 bits are packed."""
 
 
-def flaw_of_type(dtype: str) -> str:
-    """The flaw of a tensor in a safetensors file of that type; "" if there is none."""
-    return "" if dtype in _FLOATS else f"not floating point ({dtype})"
+_LARGEST = 2**60
+
+
+def flaw_in_header(dtype: str, shape: Sequence[int]) -> str:
+    """The flaw of a tensor of that type and shape in the header of a safetensors file; "" if there is none.
+
+    A tensor without elements may have axes whose product has more than 64 bits. torch does not load it.
+    """
+    if dtype not in _FLOATS:
+        return f"not floating point ({dtype})"
+    return "" if math.prod(max(axis, 1) for axis in shape) < _LARGEST else "tensors with an axis that is too large"
 
 
 def flaw_of(tensor: Tensor) -> str:

@@ -21,8 +21,8 @@ from ditzoo.families.tensors import Entry
 
 ZIP = b"PK\x03\x04"
 
-_DEEPEST, _MOST_VALUES = 50, 100_000
-"""The most levels of nesting, and the most values, in a file. The state of an optimizer has some thousand values."""
+_DEEPEST, _MOST = 50, 20_000
+"""The most levels of nesting, and the most tensors, dictionaries and lists in a file. An optimizer has some thousand tensors."""
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS = (
@@ -93,26 +93,28 @@ class _Walk:
         items = content.items() if isinstance(content, Mapping) else enumerate(content)
         tree: Tree = {}
         for key, value in items:
-            self._count()
             name = _name(key)
-            if name is None or (name in tree and not isinstance(key, str)):
+            if name is None or not isinstance(value, Tensor | Mapping | list | tuple):
+                continue
+            self._count()
+            if name in tree and not isinstance(key, str):
                 continue
             if isinstance(value, Tensor) and not _is_bytes(value):
                 tree[name] = Entry(shape=shape_of(value), load=partial(_values, value), flaw=flaw_of(value))
-            elif isinstance(value, Mapping | list | tuple):
+            elif not isinstance(value, Tensor):
                 tree[name] = self.tree(value, depth + 1)
         return tree
 
     def _count(self) -> None:
         self._seen += 1
-        if self._seen > _MOST_VALUES:
-            raise CheckpointError(f"{self._path} holds more than {_MOST_VALUES:,} values; save the weights alone")
+        if self._seen > _MOST:
+            raise CheckpointError(f"{self._path} holds more than {_MOST:,} tensors and dictionaries; save the weights alone")
 
 
 def _name(key: object) -> str | None:
     """A key of a dictionary, or the place in a list, as part of a name. None if it is neither a text nor a small number."""
     if isinstance(key, int):
-        return str(key) if 0 <= key <= _MOST_VALUES else None
+        return str(key) if 0 <= key <= _MOST else None
     return key if isinstance(key, str) else None
 
 

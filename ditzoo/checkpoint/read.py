@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ditzoo.checkpoint.choose import Chosen, Pick, Tree, choose
-from ditzoo.checkpoint.flaws import flaw_of_type
+from ditzoo.checkpoint.flaws import flaw_in_header
 from ditzoo.checkpoint.pickles import ZIP, read_torch_file
 from ditzoo.errors import CheckpointError
 from ditzoo.families.tensors import Entry
@@ -121,4 +121,5 @@ def _safetensors(path: Path) -> Tree:
 
 def _entry(file: Any, key: str, part: Any) -> Entry:
     """The tensor called `key` of a safetensors file. `part` is the library's slice of it."""
-    return Entry(shape=tuple(part.get_shape()), load=partial(file.get_tensor, key), flaw=flaw_of_type(part.get_dtype()))
+    shape = tuple(part.get_shape())
+    return Entry(shape=shape, load=partial(file.get_tensor, key), flaw=flaw_in_header(part.get_dtype(), shape))
