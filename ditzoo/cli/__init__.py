@@ -52,6 +52,9 @@ def _root(
         str | None, typer.Option("--zoo", metavar="FILE", help="A TOML file with your own cards. [default: $DITZOO_ZOO]")
     ] = None,
 ) -> None:
+    from ditzoo.hub.environment import check_environment
+
+    check_environment()
     if zoo_file is not None:
         os.environ["DITZOO_ZOO"] = zoo_file
     if context.invoked_subcommand is None:

@@ -56,12 +56,11 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.backends.options import parse_specs
-    from ditzoo.measure.bench import count_multiply_adds, run
+    from ditzoo.measure.bench import count_multiply_adds, parse_batches, run
     from ditzoo.model.opening import open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.text_encoder import prompt_condition
     from ditzoo.plan.make import choose_plan
-    from ditzoo.sampling.classes import parse_numbers
     from ditzoo.sampling.sizes import choose_size
     from ditzoo.weights.catalogue import card_of
 
@@ -69,7 +68,7 @@ def bench(
     card = card_of(found)
     plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance)
     size = choose_size(found, resolution)
-    batches = parse_numbers(batch, argument="--batch")
+    batches = parse_batches(batch)
     if plot is not None:
         _check_plot(plot)
     openers = [

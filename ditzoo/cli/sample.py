@@ -169,13 +169,15 @@ def _repeated(picture: Path, model: str | None) -> tuple[Card | Bundle, SampleRe
     """The model and the request that a picture stores. `model` is another name or folder of the same model."""
     from ditzoo.model_names import find_model
     from ditzoo.pictures.png_metadata import read_request
+    from ditzoo.sampling.request import check_repeatable
     from ditzoo.sampling.sizes import check_model_size
-    from ditzoo.weights.catalogue import card_of
+    from ditzoo.weights.catalogue import card, card_of
 
     request = read_request(picture)
-    found = find_model(model or request.model)
+    found = card(request.model) if model is None else find_model(model)
     if card_of(found).name != request.model:
         raise UsageError(f"{picture} shows {request.model}, not {card_of(found).name}")
+    check_repeatable(card_of(found), request)
     check_model_size(found, request.latent_size(card_of(found)))
     return found, request
 
@@ -216,7 +218,8 @@ def _draw(
 
         finished = []
         for drawn in draw(model, backend, request, condition=condition, batch=batch, decoder=decoder, callback=on_state):
-            finished.append(drawn.latents)
+            if latents is not None:
+                finished.append(drawn.latents)
             if drawn.pictures is not None:
                 pictures.take(drawn.pictures)
     pictures.finish()

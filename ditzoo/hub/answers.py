@@ -11,6 +11,7 @@ from typing import Any
 from ditzoo.errors import HubError
 
 _COMMIT, _LINKED, _TAG = "X-Repo-Commit", "X-Linked-Etag", "ETag"
+_XET = ("X-Xet-Hash", "X-Xet-Refresh-Route")
 _LOCK = threading.Lock()
 
 
@@ -50,8 +51,11 @@ def _make_checked(make: Callable[[], Any]) -> Any:
 def _check(response: Any) -> None:
     """Raises HubError if the commit is not valid, or if the tag of a file could be a path.
 
-    The client reads tags only from answers to HEAD. It removes W/ and quotes, and uses the rest as the name of a file.
+    The client reads tags only from answers to HEAD. It removes W/ and quotes, and uses the rest as the name of a file. It would
+    send the user's token to any server that an answer names for Xet, so what an answer says about Xet is removed.
     """
+    for header in _XET:
+        response.headers.pop(header, None)
     server = f"{response.request.url.scheme}://{response.request.url.netloc.decode(errors='replace').rpartition('@')[2]}"
     commit = response.headers.get(_COMMIT)
     if commit is not None:

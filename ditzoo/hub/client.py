@@ -14,14 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ditzoo.errors import HubError
+from ditzoo.errors import HubError, UsageError
 from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
+from ditzoo.hub.environment import check_environment, without_password
 from ditzoo.hub.names import is_resolvable, is_unresolved
 from ditzoo.records import Data
 
 PATIENCE = 30.0
 """The default time, in seconds, after which a server that sends no new byte counts as unreachable."""
+
+MOST_PATIENCE = 86_400
+"""The longest time, in seconds, that a user may choose instead: a day."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
 _REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what takes space)"
@@ -52,6 +56,7 @@ class Remote(Data, frozen=True, kw_only=True):
 
 def look_up(repo: str, path: str, *, revision: str | None, patience: float = PATIENCE) -> Remote:
     """The server's data on the file `path` of `repo` at `revision` (None: the newest). Raises HubError if the request fails."""
+    check_environment()
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     def ask(pulse: _Pulse) -> Remote:
@@ -69,6 +74,7 @@ def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -
 
     Raises HubError if the request fails.
     """
+    check_environment()
     from huggingface_hub import HfApi
 
     def ask(pulse: _Pulse) -> tuple[str, list[str]]:
@@ -85,6 +91,7 @@ def download(
 
     Raises HubError if the download fails.
     """
+    check_environment()
     from huggingface_hub import hf_hub_download
 
     def get(pulse: _Pulse) -> Path:
@@ -99,6 +106,7 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
 
     The keys are paths in the repository, the values local paths or bytes.
     """
+    check_environment()
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
@@ -112,6 +120,7 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
 
 def cached(repo: str, path: str, *, commit: str) -> Path | None:
     """The local path of a file in the Hub's cache; None if the cache does not have it."""
+    check_environment()
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, path, revision=commit)
@@ -126,6 +135,7 @@ def named_sha256(path: Path) -> str | None:
 
 def cache_folder() -> Path:
     """The folder of the Hub's own cache."""
+    check_environment()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -133,6 +143,7 @@ def cache_folder() -> Path:
 
 def repository_folder(repo: str) -> Path:
     """The folder of a repository in the Hub's own cache."""
+    check_environment()
     from huggingface_hub.file_download import repo_folder_name
 
     return cache_folder() / repo_folder_name(repo_id=repo, repo_type="model")
@@ -178,6 +189,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 def is_offline() -> bool:
     """Whether `HF_HUB_OFFLINE` forbids requests."""
+    check_environment()
     from huggingface_hub import is_offline_mode
 
     return bool(is_offline_mode())
@@ -214,12 +226,14 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
     The call runs in a thread of its own. If it hangs, the thread is abandoned. So neither a look-up of a name nor the client's
     own retries can block the caller.
     """
+    if not 0 < patience <= MOST_PATIENCE:
+        raise UsageError(f"--timeout must be a number of seconds, more than 0 and at most {MOST_PATIENCE:,}, not {patience:g}")
     if is_offline():
         raise UnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids downloads; unset it and try again"
         )
     if not is_resolvable(_endpoint(), patience=patience):
-        raise UnreachableError(_unresolved(what))
+        raise UnreachableError(without_password(_unresolved(what)))
     check_answers()
     pulse, outcome = _Pulse(patience), queue.SimpleQueue[tuple[_T | None, Exception | None]]()
     threading.Thread(target=_attempts, args=(call, pulse, outcome), daemon=True).start()
@@ -229,7 +243,7 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
         except queue.Empty:
             if pulse.left() <= 0:
                 pulse.abandoned = True
-                raise UnreachableError(_unreachable(what, patience)) from None
+                raise UnreachableError(without_password(_unreachable(what, patience))) from None
             continue
         if error is not None:
             raise _translated(error, what, patience) from error
@@ -292,7 +306,12 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _translated(error: BaseException, what: str, patience: float) -> Exception:
-    """The error of ditzoo for an exception of the client. Its message says what failed and what to do."""
+    """The error of ditzoo for an exception of the client. Its message says what failed and what to do, without passwords."""
+    translated = _explained(error, what, patience)
+    return type(translated)(without_password(str(translated)))
+
+
+def _explained(error: BaseException, what: str, patience: float) -> HubError:
     from huggingface_hub import errors
 
     error = _root(error)

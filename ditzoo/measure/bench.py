@@ -16,19 +16,23 @@ import numpy as np
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.timing import TimedBackend
-from ditzoo.errors import UsageError
+from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, seconds
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
+from ditzoo.sampling.classes import parse_ranges
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
+from ditzoo.sampling.request import MOST_IMAGES, check_count
 from ditzoo.sampling.sizes import common_shape, latent_shape
 from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size
+
+_MOST_REPEATS = 1_000_000
 
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -114,6 +118,15 @@ def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
     return multiply_adds(card.backbone, size=size)
 
 
+def parse_batches(text: str) -> list[int]:
+    """The batch sizes in a list like "1,8,32" or "1-4". Raises UsageError if the list is malformed or a size out of range."""
+    ranges = parse_ranges(text, argument="--batch")
+    for each in ranges:
+        check_count("batch", each[0])
+        check_count("batch", each[-1], most=MOST_IMAGES)
+    return [size for each in ranges for size in each]
+
+
 def run(
     openers: Sequence[Opener],
     plan: Plan,
@@ -132,7 +145,8 @@ def run(
     latents. The default is the size that all backends take, or that of training if they take any. `text` is the condition of
     one prompt, for text-to-image models. `multiply_adds` is the number of multiply-adds for one evaluation of one image; see
     `count_multiply_adds`. Raises UsageError if there is no backend, if a batch size or the number of repeats is below 1, if the
-    number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size.
+    number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size. Raises
+    BackendError if an output has NaN or infinity.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
@@ -148,6 +162,8 @@ def run(
             spreads, outputs = _take_turns(backends, inputs, repeats=repeats, warmup=warmup, advance=advance)
             work = None if multiply_adds is None else multiply_adds * batch * halves
             for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
+                if not np.isfinite(output).all():
+                    raise BackendError(f"{backend.name} gave NaN or infinity with a batch of {batch}; try another precision")
                 error = relative_l2(output, outputs[0])
                 measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, error=error, work=work))
     return Bench(
@@ -280,6 +296,10 @@ def _device_peak() -> int | None:
 def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:
     if not openers:
         raise UsageError("name at least one backend to measure")
-    for name, value, least in (*(("batch", batch, 1) for batch in batches), ("repeats", repeats, 1), ("warmup", warmup, 0)):
-        if value < least:
-            raise UsageError(f"{name} must be {least} or more, not {value}")
+    for batch in batches:
+        check_count("batch", batch, most=MOST_IMAGES)
+    check_count("repeats", repeats, most=_MOST_REPEATS)
+    if warmup < 0:
+        raise UsageError(f"warmup must be 0 or more, not {warmup}")
+    if warmup > _MOST_REPEATS:
+        raise UsageError(f"warmup must be at most {_MOST_REPEATS:,}, not {warmup:,}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import BackendSpec
+from ditzoo.backends.options import BackendSpec, OpenOptions, check_options
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
 from ditzoo.model.exporting import check_exporter
@@ -43,6 +43,7 @@ def open_model(
     installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
     load_module(spec.name)
+    _check(spec, device=device, threads=threads)
     found = _prepared(find_model(model), spec, device=device, size=size, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
@@ -56,6 +57,19 @@ def open_model(
             tf32=spec.tf32,
             threads=threads,
         )
+
+
+def _check(spec: BackendSpec, *, device: Device | str, threads: int | None) -> None:
+    """Raises the errors of `check_options` before an export is made."""
+    options = OpenOptions(
+        device=spec.device or device,  # type: ignore[arg-type]  # checked here
+        precision=spec.precision,
+        form=spec.form,
+        compiled=spec.compiled,
+        tf32=spec.tf32,
+        threads=threads,
+    )
+    check_options(row_of(spec.name), options)
 
 
 def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, display: Display) -> Card | Bundle:

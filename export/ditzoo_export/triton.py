@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
-from ditzoo.errors import UsageError
 from ditzoo.files import file_name
 from ditzoo.records import Data
+from ditzoo.sampling.request import check_count
 from ditzoo.specs import Profile, TensorSpec
 
 CONFIG, CLIENT = "config.pbtxt", "client.py"
@@ -24,6 +24,7 @@ PROFILES = "profiles"
 
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _LARGEST_BATCH = 64
+_MOST_INSTANCES = 1024
 _DELAY_MICROSECONDS = 2000
 
 
@@ -47,10 +48,9 @@ def export_triton(
 ) -> list[Path]:
     """Writes the models of a bundle into a Triton model repository, and returns their folders.
 
-    Raises UsageError if `instances` is below 1, or if a folder exists already and `overwrite` is not set.
+    Raises UsageError if `instances` is below 1 or above 1024, or if a folder exists already and `overwrite` is not set.
     """
-    if instances < 1:
-        raise UsageError(f"--instances must be 1 or more, not {instances}")
+    check_count("--instances", instances, most=_MOST_INSTANCES)
     made = []
     for model in models(bundle):
         target = repo / model.name
