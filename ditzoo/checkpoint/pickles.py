@@ -22,7 +22,7 @@ from ditzoo.families.tensors import Entry
 ZIP = b"PK\x03\x04"
 
 _DEEPEST, _MOST = 50, 20_000
-"""The most levels of nesting, and the most tensors, dictionaries and lists in a file. An optimizer has some thousand tensors."""
+"""The most levels of nesting, and the most tensors, dictionaries and lists in a file. An optimizer has some thousands."""
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS = (

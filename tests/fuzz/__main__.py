@@ -1,4 +1,4 @@
-"""Tries inputs on every parser for some time: python -m tests.fuzz SECONDS [NAME...].
+"""Tries inputs on every parser for some time: python -m tests.fuzz SECONDS [NAME ...].
 
 Each parser runs in a process of its own, whose memory is limited. An input that fails is written to `tests/data/fuzz`, where
 the tests find it. The exit status is 1 if there is one.
