@@ -24,6 +24,8 @@ ZIP = b"PK\x03\x04"
 _DEEPEST, _MOST = 50, 20_000
 """The most levels of nesting, and the most tensors, dictionaries and lists in a file. An optimizer has some thousands."""
 
+_LONGEST = 500
+
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS = (
     "argparse.Namespace",  # the arguments of a training script
@@ -149,12 +151,13 @@ def _values(tensor: Tensor) -> Tensor:
 
 def _refusal(path: Path, error: Exception) -> str:
     culprit = re.search(r"(?:GLOBAL|global:?|type) ([\w.]+\.[\w.]+)", str(error))
-    reason = f"it asks for {culprit[1]}" if culprit else _first_line(error)
+    own_words = str(error).rpartition("WeightsUnpickler error:")[2]  # before them torch gives advice that is dangerous
+    reason = f"it asks for {culprit[1]}" if culprit else _first_line(own_words)
     return (
         f"{path} is a pickle that holds more than weights ({reason}); it was not loaded, because it may run code;"
         " ask its author for a safetensors file"
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _first_line(error: Exception | str) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]

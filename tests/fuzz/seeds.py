@@ -92,7 +92,7 @@ def odd_checkpoints(draw: DrawFn) -> bytes:
         warnings.simplefilter("ignore")  # torch's remarks on unusual kinds of tensors
         for key in draw(st.lists(st.sampled_from(sorted(content)), max_size=3, unique=True)):
             content[key] = draw(st.sampled_from(_KINDS))(content[key])
-    for key in draw(st.lists(st.sampled_from(_KEYS), max_size=2, unique_by=repr)):
+    for key in draw(st.lists(st.sampled_from(_KEYS), max_size=2, unique_by=id)):
         content[key] = torch.ones(2, 2)
     shape = draw(st.integers(0, 7))
     if shape == 1:
