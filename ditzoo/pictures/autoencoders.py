@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 import torch
@@ -17,6 +19,9 @@ from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file
 from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
+
+_LARGEST_NUMBER = 16_384
+"""The largest whole number in the configuration of a decoder that is believed: a width, a size or a number of layers."""
 
 
 class LatentDecoder(nn.Module):
@@ -92,10 +97,33 @@ def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Mod
     """The autoencoder in a folder that has diffusers' layout."""
     kind, folder = diffusers_class(architecture), fetch(source) / PurePath(source.files[0].path).parent
     try:
+        _check_sizes(kind, folder)
         net: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError) as error:
         raise CheckpointError(f"the decoder of {card.name} in {folder} does not load: {error}") from error
     return net
+
+
+def _check_sizes(kind: Any, folder: Path) -> None:
+    """Raises ValueError if a config.json describes more parameters than its files have bytes. Nothing is allocated."""
+    config = kind.load_config(folder, local_files_only=True)
+    largest = max(_numbers(config), default=0)
+    if largest > _LARGEST_NUMBER:
+        raise ValueError(f"its config.json has the number {largest}; at most {_LARGEST_NUMBER} is plausible")
+    with torch.device("meta"):
+        described = sum(tensor.numel() for tensor in kind.from_config(config).state_dict().values())
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if described > held:
+        raise ValueError(f"its config.json describes {described:,} parameters, but its files have {held:,} bytes")
+
+
+def _numbers(value: object) -> Iterator[int]:
+    """The whole numbers anywhere in a configuration."""
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
+    elif isinstance(value, int):
+        yield value
 
 
 def _from_checkpoint(card: Card, architecture: Architecture, path: Path) -> nn.Module:
