@@ -16,12 +16,13 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import BundleError, UsageError, check_type
+from ditzoo.bundle_checks import check_network, check_tensors
+from ditzoo.errors import BundleError, PlanError, UsageError, check_type
 from ditzoo.files import appearing, check_output_file, check_replaceable, check_writable, disk_errors, recover, replacing
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
-from ditzoo.plan.table import Plan
-from ditzoo.records import Data, T, from_json
+from ditzoo.plan.table import Plan, check_plan
+from ditzoo.records import Data, T, from_json, read_limited
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -46,6 +47,9 @@ class Graph(Data, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def __post_init__(self) -> None:
+        check_tensors(self.file, self.inputs, self.outputs)
+
 
 class Engine(Data, frozen=True, kw_only=True):
     """A TensorRT engine of a bundle.
@@ -65,6 +69,13 @@ class Engine(Data, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_tensors(self.file, self.inputs, self.outputs)
+        named = {axis for spec in (*self.inputs, *self.outputs) for axis in spec.shape if isinstance(axis, str)}
+        for profile in self.profiles:
+            if missing := named - profile.axes.keys():
+                raise ValueError(f"a profile of {self.file} has no range for the axis {' and '.join(sorted(missing))}")
 
 
 class Verification(Data, frozen=True, kw_only=True):
@@ -103,6 +114,13 @@ class Manifest(Data, frozen=True, kw_only=True):
     made_by: dict[str, str]
     verified: Verification
 
+    def __post_init__(self) -> None:
+        command = self.settings.get("command", "")
+        if not command.startswith("ditzoo export ") or not command.isprintable():
+            raise ValueError(f"the settings have no command of an export, but {command[:200]!r}")
+        if not any(part == "backbone" for part in (*self.graphs, *(engine.graph for engine in self.engines.values()))):
+            raise ValueError("it has neither a graph nor an engine called backbone")
+
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """An opened bundle. Every file has been checked against the manifest."""
@@ -138,7 +156,15 @@ def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
         _check_file(
             path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` replaces it", again=again
         )
-    return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
+    card = _read(path / CARD, Card)
+    try:
+        plan = Plan.load(path / PLAN)
+        check_plan(card, plan)
+        engines = ((engine.graph, engine) for engine in manifest.engines.values())
+        check_network(card, manifest.model, [*manifest.graphs.items(), *engines])
+    except (PlanError, UsageError, ValueError) as error:
+        raise BundleError(f"the bundle {path} contradicts itself: {error}; do not use this bundle") from error
+    return Bundle(path=path, manifest=manifest, card=card, plan=plan)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -248,6 +274,6 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, aga
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return from_json(path.read_bytes(), kind)
+        return from_json(read_limited(path), kind)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {path}: {error}") from error

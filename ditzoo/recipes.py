@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import msgspec
-
 from ditzoo.errors import StepError, UsageError, unknown
 from ditzoo.files import replacing
 from ditzoo.locks import lock_of
-from ditzoo.records import Data, from_json, to_json
+from ditzoo.records import Data, convert, from_json, from_toml, read_limited, to_json
 from ditzoo.tasks import Task, run_tasks
 from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 
@@ -33,6 +31,7 @@ _RUNNING = "DITZOO_RUNNING"
 
 _PROMPTS = ("a dog runs on the beach", "a red bus in a street")
 _IMAGES = 50_000
+_LONGEST_NAME = 200
 
 
 class Expected(Data, frozen=True, kw_only=True):
@@ -61,8 +60,14 @@ class Recipe(Data, frozen=True, kw_only=True):
         names = [step.name for step in self.steps]
         if not names or len(set(names)) != len(names):
             raise ValueError("a recipe needs at least one step, and every step needs a different name")
-        if any(not step.command or "/" in step.name for step in self.steps):
-            raise ValueError("every step needs a command, and a name without slashes")
+        if any(not step.command for step in self.steps):
+            raise ValueError("every step needs a command")
+        for name in names:
+            if "/" in name or not name.isprintable() or not 1 <= len(name.encode()) <= _LONGEST_NAME:
+                raise ValueError(
+                    f"{name[:_LONGEST_NAME]!r} is not a name for a step; write at most {_LONGEST_NAME} printable"
+                    " characters without slashes"
+                )
 
 
 class Outcome(Data, frozen=True, kw_only=True):
@@ -80,10 +85,10 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
     Raises UsageError, with the place, if the file is not a recipe, or if its model or one of its commands is unknown.
     """
     try:
-        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+        recipe = convert(from_toml(read_limited(path)), Recipe)
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not a recipe: {error}") from error
     if recipe.model not in models:
         raise unknown("model", recipe.model, models, hint=f"in {path}")
@@ -192,7 +197,7 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
     if not path.is_file():
         return {}
     try:
-        return from_json(path.read_bytes(), dict[str, Outcome])
+        return from_json(read_limited(path), dict[str, Outcome])
     except ValueError as error:
         raise UsageError(f"the record {path} is damaged: {error}; delete it to begin again") from error
 

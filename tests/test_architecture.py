@@ -23,6 +23,7 @@ ORDER = (
     "ditzoo.model_names",
     "ditzoo.cache",
     "ditzoo.bundle",
+    "ditzoo.bundle_checks",
     "ditzoo.plan",
     "ditzoo.solvers",
     "ditzoo.weights",

@@ -95,8 +95,6 @@ ENGINE = {
     "precision": "fp32",
     "profiles": [],
     "options": [],
-    "inputs": [],
-    "outputs": [],
     "seconds": 1.0,
 }
 
@@ -113,10 +111,11 @@ ENGINE = {
 )
 def test_an_engine_and_the_names_of_all_stay_in_the_bundle(bundle: Path, place: str, name: str, engine: dict[str, str]) -> None:
     manifest = json.loads((bundle / MANIFEST).read_text())
-    manifest["engines"] = {"sound": ENGINE}
+    tensors = {side: manifest["graphs"]["backbone"][side] for side in ("inputs", "outputs")}
+    manifest["engines"] = {"sound": {**ENGINE, **tensors}}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     open_bundle(bundle)
-    manifest[place][name] = manifest["graphs"]["backbone"] if place == "graphs" else {**ENGINE, **engine}
+    manifest[place][name] = manifest["graphs"]["backbone"] if place == "graphs" else {**ENGINE, **tensors, **engine}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="do not use this bundle"):
         open_bundle(bundle)
@@ -151,3 +150,50 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         scratch.write_text("new")
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["picture.png"]
+
+
+def change(bundle: Path, place: str, value: object) -> None:
+    """Writes `value` to a place of the manifest, such as "graphs.backbone.inputs.0.shape"."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    *outer, last = [int(part) if part.isdecimal() else part for part in place.split(".")]
+    inner = manifest
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+
+
+CONTRADICTIONS: list[tuple[str, object, str]] = [
+    ("settings", {}, "no command of an export"),
+    ("settings.command", "rm -rf /", "no command of an export, but 'rm -rf /'"),
+    ("graphs", {}, "neither a graph nor an engine called backbone"),
+    ("model", "dit-digits", "its manifest is for 'dit-digits', and its card for uvit-digits"),
+    ("graphs.backbone.inputs", [], "must be at least one tensor"),
+    ("graphs.backbone.inputs.0.name", 'x"', "is not a valid name of a tensor"),
+    ("graphs.backbone.inputs.0.name", "t", "each with a name of its own"),
+    ("graphs.backbone.inputs.0.name", "z", "the first input of backbone.onnx is z"),
+    ("graphs.backbone.inputs.0.shape", ["batch", -1, 8, 8], "has the axis -1"),
+    ("graphs.backbone.inputs.0.shape", ["batch", 1, "a b", 8], "has the axis 'a b'"),
+    ("graphs.backbone.inputs.0.shape", ["batch"], "not latents of the channels of uvit-digits"),
+    ("graphs.backbone.inputs.0.shape", ["batch", 4, 8, 8], "not latents of the channels of uvit-digits"),
+    ("graphs.backbone.inputs.1.name", "time", "takes time, y beside x, but there are t, y"),
+    ("graphs.backbone.inputs.1.dtype", "float16", "Invalid enum value"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), CONTRADICTIONS)
+def test_a_manifest_that_contradicts_the_bundle_is_refused(bundle: Path, place: str, value: object, message: str) -> None:
+    change(bundle, place, value)
+    with pytest.raises(BundleError, match=message) as error:
+        open_bundle(bundle)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("place", "value"), [("inputs.1.dtype", "float64"), ("inputs.0.shape", ["batch", 1, 4, 8]), ("outputs.0.name", "other")]
+)
+def test_a_manifest_that_contradicts_a_graph_is_refused(backend: str, place: str, value: object, bundle: Path) -> None:
+    change(bundle, f"graphs.backbone.{place}", value)
+    with pytest.raises(BundleError, match=r"backbone\.onnx has .*manifest states"):
+        ditzoo.open_backend(backend, bundle)

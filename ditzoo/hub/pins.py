@@ -12,7 +12,7 @@ import msgspec
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.locks import lock_named
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.card import File
 
 
@@ -40,7 +40,7 @@ def read(repo: str) -> Pins:
     """The pins of a repository. Raises HubError if their file is damaged."""
     path = _path(repo)
     try:
-        return from_json(path.read_bytes(), Pins)
+        return from_json(read_limited(path), Pins)
     except FileNotFoundError:
         return Pins()
     except ValueError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -20,6 +22,12 @@ _ENCRYPTED = 0x1
 
 _MOST_TIMES, _LEAST_LIMIT = 16, 64 * 2**20
 """The arrays may be so many times as large as their file, or so many bytes if that is more. Latents hardly compress."""
+
+_DAMAGE = (
+    *(ValueError, EOFError, MemoryError, RuntimeError, TypeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),
+)
+"""The errors for a file that is damaged. numpy reads the header of an array with Python's parser, which has the last two."""
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -78,7 +86,7 @@ def _errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise NpzError(f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise NpzError(f"is not an .npz file of plain arrays: {' '.join(str(error).split())}") from error
 
 
@@ -108,7 +116,9 @@ def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise NpzError(f"its entry {name} is not a plain array: it has the format {version[0]}.{version[1]} of .npy files")
-        shape, fortran, dtype = _HEADERS[version](file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's remark on headers that it reads as those of Python 2
+            shape, fortran, dtype = _HEADERS[version](file)
         offset = file.tell()
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded")

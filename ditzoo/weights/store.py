@@ -19,7 +19,7 @@ from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
 from ditzoo.locks import lock_named
 from ditzoo.manifests import FileRecord, damage, record_file
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _opened(path: Path) -> Stored | Unreadable:
 
 def _card_in(path: Path) -> Card | None:
     try:
-        return from_json((path / CARD).read_bytes(), Card)
+        return from_json(read_limited(path / CARD), Card)
     except (OSError, ValueError):
         return None
 
@@ -171,8 +171,8 @@ def record(path: Path) -> File:
 def open_folder(path: Path) -> Stored:
     """The stored weights in a folder of the cache, not verified. Raises CheckpointError if the folder cannot be read."""
     try:
-        manifest = from_json((path / MANIFEST).read_bytes(), Manifest)
-        card = from_json((path / CARD).read_bytes(), Card)
+        manifest = from_json(read_limited(path / MANIFEST), Manifest)
+        card = from_json(read_limited(path / CARD), Card)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read the weights in {path}: {error}; delete that folder, and pull or import again"

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
+from ditzoo.errors import UsageError
 from ditzoo.files import file_name
 from ditzoo.records import Data
 from ditzoo.sampling.request import check_count
