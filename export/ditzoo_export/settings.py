@@ -14,8 +14,8 @@ from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels, own_size
 from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
-OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""The opset of each target. From opset 23 on, ONNX has an operator for attention, which TensorRT fuses."""
+OPSET, ATTENTION_OPSET = 20, 23
+"""The opset of most graphs, and that of graphs with ONNX's operator for attention, which came with opset 23."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
@@ -45,11 +45,6 @@ class Settings(Data, frozen=True, kw_only=True):
     def traced(self) -> Precision:
         """The precision in which PyTorch's exporter writes the graphs, before they are quantized."""
         return "fp32" if self.eight_bits else self.precision
-
-    @property
-    def opset(self) -> int:
-        """The opset of the graphs."""
-        return OPSETS[self.target]
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
