@@ -27,7 +27,7 @@ from ditzoo_export.settings import EngineSettings, check_precision, conditioning
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LABEL = 160
+_LONGEST_LABEL = 80
 """The largest number of characters for the profiles in a file's name. Most file systems limit names to 255 bytes.
 
 The name of the file is also the name of the model's folder in a Triton repository.

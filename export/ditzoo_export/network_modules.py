@@ -57,7 +57,7 @@ class FusedAttention(nn.Module):
 
 def head_widths(net: Network) -> set[int]:
     """The widths of the attention heads of a network."""
-    return {module.proj.in_features // module.heads for module in net.modules() if isinstance(module, Attention | FusedAttention)}
+    return {module.proj.in_features // module.heads for module in net.modules() if isinstance(module, Attention)}
 
 
 def with_fused_attention(net: Network) -> Network:
