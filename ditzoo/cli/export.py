@@ -106,7 +106,7 @@ def tensorrt(
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
-    gpu: Annotated[str, typer.Option(help="A list such as sm89,sm120; or current, the GPU of this machine.")] = "current",
+    gpu: Annotated[str, typer.Option(help="A list such as sm89,H100; or current, the GPU of this machine.")] = "current",
     profiles: Annotated[
         str, typer.Option(help="separate: one engine for each profile; merged: one engine for all.")
     ] = "separate",

@@ -25,7 +25,7 @@ from ditzoo_export.settings import EngineSettings, check_precision, conditioning
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LABEL = 160
+_LONGEST_LABEL = 80
 """The largest number of characters for the profiles in a file's name. Most file systems limit names to 255 bytes.
 
 The name of the file is also the name of the model's folder in a Triton repository.
@@ -123,7 +123,6 @@ def build(
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         said = "; ".join(f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
         raise ExportError(f"{trt.__name__} cannot read {path.name}: {said}")
-    _decompose_attention(trt, network)
     config = builder.create_builder_config()
     for profile in profiles:
         config.add_optimization_profile(_optimization_profile(builder, graph, profile))
@@ -232,15 +231,6 @@ def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
     for spec in graph.inputs:
         optimization.set_shape(spec.name, *sizes.shapes(spec))
     return optimization
-
-
-def _decompose_attention(trt: Any, network: Any) -> None:
-    """Allows TensorRT to compute attention in several operations. It does so only if it has no fused kernel."""
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        if layer.type == trt.LayerType.ATTENTION_INPUT:
-            layer.__class__ = trt.IAttentionInputLayer
-            layer.attention.decomposable = True
 
 
 def _logger(trt: Any, errors_said: list[str]) -> Any:

@@ -26,6 +26,7 @@ from ditzoo.records import Data, convert, from_toml, read_limited
 from ditzoo.tasks import Task, run_tasks
 from ditzoo.weights.catalogue import card
 from ditzoo_export.artifacts import engine_key, export_engines, export_onnx, onnx_key
+from ditzoo_export.gpus import CURRENT
 from ditzoo_export.settings import EngineSettings, Settings, make_engine_settings, make_settings
 
 
@@ -118,7 +119,8 @@ def _block_cells(block: Block) -> Iterator[Cell]:
                 precision=precision,
                 merged=block.profiles == "merged",
             )
-            yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpu}", settings=engines)
+            gpus = ",".join(engines.gpus or (CURRENT,))
+            yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpus}", settings=engines)
 
 
 def _task(cell: Cell, target: Path) -> Task[Bundle]:

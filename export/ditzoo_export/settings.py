@@ -12,10 +12,11 @@ from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels, own_size
+from ditzoo_export.gpus import CURRENT, architecture
 from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
-OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""The opset of each target. From opset 23 on, ONNX has an operator for attention, which TensorRT fuses."""
+OPSET, ATTENTION_OPSET = 20, 23
+"""The opset of most graphs, and that of graphs with ONNX's operator for attention, which came with opset 23."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
@@ -45,11 +46,6 @@ class Settings(Data, frozen=True, kw_only=True):
     def traced(self) -> Precision:
         """The precision in which PyTorch's exporter writes the graphs, before they are quantized."""
         return "fp32" if self.eight_bits else self.precision
-
-    @property
-    def opset(self) -> int:
-        """The opset of the graphs."""
-        return OPSETS[self.target]
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
@@ -95,10 +91,6 @@ def make_settings(
     )
 
 
-GPUS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
-"""The architectures of GPUs that an engine can be built for by name."""
-
-CURRENT = "current"
 _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 
 
@@ -151,7 +143,8 @@ def make_engine_settings(
 ) -> EngineSettings:
     """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
 
-    `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. Raises UsageError if the settings
+    `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. `gpu` is "current", or a list of
+    architectures and cards (see `architecture`). Raises UsageError if the settings
     are invalid, or not possible for this card.
     """
     flavour = flavour.replace("-", "_")
@@ -175,7 +168,7 @@ def make_engine_settings(
     return EngineSettings(
         onnx=onnx,
         flavour=flavour,
-        gpus=None if gpu == CURRENT else _parse_gpus(gpu, onnx.precision),
+        gpus=None if gpu.strip().lower() == CURRENT else _parse_gpus(gpu, onnx.precision),
         profiles=tuple(profiles),
         merged=merged,
         options=tuple(sorted(options)),
@@ -196,9 +189,8 @@ def check_precision(gpu: str, precision: Precision) -> None:
 
 
 def _parse_gpus(text: str, precision: Precision) -> tuple[str, ...]:
-    gpus = tuple(part.strip() for part in text.split(","))
+    """The architectures in a list such as "sm89,H100", each of them once."""
+    gpus = tuple(dict.fromkeys(map(architecture, text.split(","))))
     for gpu in gpus:
-        if gpu not in GPUS:
-            raise unknown("GPU", gpu, [*GPUS, CURRENT])
         check_precision(gpu, precision)
     return gpus

@@ -50,12 +50,9 @@ CLASSES = {
     },
     "export/ditzoo_export/engines.py": {
         "builder": "Builder",
-        "network": "INetworkDefinition",
         "parser": "OnnxParser",
         "config": "IBuilderConfig",
         "optimization": "IOptimizationProfile",
-        "layer": "ILayer",
-        "attention": "IAttention",
     },
 }
 """The sources, the names that they give to TensorRT's objects, and the classes of these."""
@@ -110,7 +107,6 @@ def test_every_member_that_is_used_is_there(source: str, flavour: str) -> None:
     for owner, member in sorted(_members(source)):
         if "rtx" in flavour or not {owner, member} & ONLY_RTX:
             known = api[owner] if owner else api
-            known = [*known, *api["IAttentionInputLayer"]] if owner == "ILayer" else known
             assert member in known, f"{flavour} has no {owner or 'module'}.{member}, which {source} uses"
 
 
