@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import ditzoo
-from ditzoo.bundle import Bundle, open_bundle, pack
+from ditzoo.archives import pack
+from ditzoo.bundle import Bundle, open_bundle
 from ditzoo.cli import run
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import sha256
@@ -125,7 +126,7 @@ def test_the_same_inputs_are_found_and_no_file_of_them_is_read_again(tmp_path: P
     card = ditzoo.card("uvit-digits")
     export_onnx(card, tmp_path / "b")
     made, read = (tmp_path / "b").stat().st_ino, []
-    monkeypatch.setattr("ditzoo.files.sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr("ditzoo.digests.sha256", lambda path: read.append(path) or sha256(path))
     export_onnx(card, tmp_path / "b")
     assert (tmp_path / "b").stat().st_ino == made
     assert [path for path in read if path.is_relative_to(tmp_path)] == []

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditzoo.backends import load_module
-from ditzoo.bundle import Bundle
+from ditzoo.bundle import Bundle, consistently
 from ditzoo.errors import BundleError
 from ditzoo.specs import Device
 
@@ -30,7 +30,8 @@ def load_graph(bundle: Bundle, name: str, *, device: Device = "cpu") -> Run:
     load_module("onnxruntime")
     from ditzoo.backends.sessions import open_session
 
-    session = open_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
+    place = graph_device(device)
+    session = consistently(bundle, lambda now: open_session(now.path / now.manifest.graphs[name].file, device=place))
     return lambda inputs: session.run(None, dict(inputs))[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ditzoo.backends import cuda
 from ditzoo.bundle import Engine
 from ditzoo.errors import BackendError, BundleError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.specs import TensorSpec
 
 
@@ -91,8 +91,7 @@ class EngineLoader:
     def keep_kernels(self) -> None:
         """Saves the kernels that TensorRT-RTX compiled for this GPU."""
         if self._kernels is not None:
-            with replacing(self._kernels_path) as scratch:
-                scratch.write_bytes(bytes(present(self._kernels.serialize(), "its kernels")))
+            remember(self._kernels_path, bytes(present(self._kernels.serialize(), "its kernels")))
 
     def _give_weights(self, loaded: Any, spec: Engine) -> None:
         """Reads the weights of an engine that was built without them from its ONNX graph.
@@ -114,7 +113,6 @@ class EngineLoader:
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if self._kernels is None:
             cache = self._kernels = present(config.create_runtime_cache(), "a runtime cache")
-            self._kernels_path.parent.mkdir(parents=True, exist_ok=True)
             if self._kernels_path.is_file():
                 cache.deserialize(self._kernels_path.read_bytes())  # what does not fit this driver is compiled again
         accept(config.set_runtime_cache(self._kernels), "the runtime cache")

@@ -18,6 +18,8 @@ from ditzoo.errors import HubError
 from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
 from ditzoo.hub.names import is_resolvable, is_unresolved
+from ditzoo.hub.transfer import Offer, transfer
+from ditzoo.locks import lock_of
 from ditzoo.records import Data
 
 PATIENCE = 30.0
@@ -83,15 +85,28 @@ def download(
 ) -> Path:
     """The local path of a file in the Hub's own cache. It is downloaded if it is not there, or if `again` is True.
 
-    Raises HubError if the download fails.
+    A download that was interrupted is continued. Raises HubError if the download fails.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    repository, url = repository_folder(repo), hf_hub_url(repo, path, revision=commit)
+    pointer = repository / "snapshots" / commit / path
 
     def get(pulse: _Pulse) -> Path:
-        meter = _meter(pulse, lambda done, total: advance(path, done, total))
-        return Path(hf_hub_download(repo, path, revision=commit, force_download=again, etag_timeout=patience, tqdm_class=meter))
+        def reached(done: int, size: int) -> None:
+            pulse.reached(done)
+            advance(path, done, size)
 
-    return _patiently(get, f"{repo}, file {path}", patience)
+        found = get_hf_file_metadata(url, timeout=patience)
+        if found.etag is None:
+            raise HubError(f"{_endpoint()} does not answer like a Hub: no tag for {path} of {repo}; check HF_ENDPOINT")
+        offer = Offer(url=url, tag=found.etag, size=found.size)
+        transfer(offer, repository, pointer, again=again, patience=patience, reached=reached)
+        return pointer
+
+    with lock_of(pointer):
+        here = None if again else cached(repo, path, commit=commit)
+        return here or _patiently(get, f"{repo}, file {path}", patience)
 
 
 def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
@@ -250,23 +265,6 @@ def _attempts(
                 return
         time.sleep(delay)
         delay = min(2 * delay, _LONGEST_DELAY)
-
-
-def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
-    """A class with the interface of the client's progress bar. It only reports the progress to `pulse` and `advance`."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Meter(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-            self.done, self.size = int(options.get("initial") or 0), int(options.get("total") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.done += int(n or 0)
-            pulse.reached(self.done)
-            advance(self.done, self.size)
-
-    return Meter
 
 
 def _root(error: BaseException) -> BaseException:

@@ -18,7 +18,7 @@ from typing import Any
 from ditzoo.backends import cuda
 from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.manifests import record_files
 from ditzoo.pictures.text_encoder import TOKENIZER
 from ditzoo.records import to_json
@@ -281,12 +281,10 @@ def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
     if hasattr(trt, "ComputeCapability"):
         return None
     path = cache_dir() / "timing" / f"{trt.__name__}-{trt.__version__}-{'-'.join(gpus)}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     config.set_timing_cache(cache, False)
     return path
 
 
 def _keep_timing(config: Any, path: Path) -> None:
-    with replacing(path) as scratch:
-        scratch.write_bytes(bytes(config.get_timing_cache().serialize()))
+    remember(path, bytes(config.get_timing_cache().serialize()))

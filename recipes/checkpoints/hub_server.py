@@ -43,6 +43,7 @@ class Hub:
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    starts: list[int] = field(default_factory=list)  # the first byte of each file body that was asked for
 
     def commit(self, repo: str, files: dict[str, bytes | Path]) -> str:
         """Adds a commit with these files to a repository; returns its name of 40 hex digits."""
@@ -151,6 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent = size // 2 if self.command == "GET" and self.hub.spend("truncates") else size
         self._start(206 if start else 200, {**headers, "Content-Length": str(sent - start)})
         if self.command == "GET":
+            self.hub.starts.append(start)
             self._send(content, start, sent)
 
     def _range(self) -> int:

@@ -22,7 +22,7 @@ import ditzoo_export.engines
 import ditzoo_export.onnx_bundle  # so that no fork has to import it
 from ditzoo.bundle import open_bundle
 from ditzoo.files import cache_dir, sha256
-from ditzoo.locks import lock_of
+from ditzoo.locks import lock_file, lock_name
 from ditzoo_export import export_engines, make_engine_settings
 from tests.support.export_models import TINY_UVIT, random_model
 from tests.support.kills import count_operations
@@ -98,7 +98,7 @@ def kill(folder: Path, count: int) -> Counter[str]:
 def make(folder: Path) -> str:
     """Runs one attempt that prints a line at the lock, and one before it makes the engines. Returns "made" or "found"."""
     told, fill = [], ditzoo_export.engines.fill_engines
-    lock = os.fspath(lock_of(folder / "engines").lock_file)
+    lock = os.fspath(lock_file(lock_name(folder / "engines")))
 
     def tell(line: str) -> None:
         if line not in told:

@@ -88,6 +88,12 @@ class Command:
         self._process.join()
 
     @property
+    def process(self) -> int:
+        """The number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.exitcode
 
@@ -102,7 +108,8 @@ class Command:
 
     @property
     def stderr(self) -> str:
-        return self._folder.joinpath("2").read_text()
+        path = self._folder / "2"
+        return path.read_text() if path.exists() else ""
 
 
 def _command(

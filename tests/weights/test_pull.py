@@ -204,13 +204,53 @@ def test_no_server_at_all(desk: Desk) -> None:
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_killed_while_downloading(desk: Desk, part: float) -> None:
     desk.hub.faults.stalls, desk.hub.faults.stalls_after = Event(), part
+    kill_in_download(desk)
+    assert not stored(desk)
+    kept = incomplete(desk).stat().st_size
+    assert 0 < kept < len(CONTENT)
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert desk.hub.starts == [0, kept]
+
+
+@pytest.mark.parametrize("damage", ["bytes", "length"])
+def test_what_a_killed_download_left_is_checked(desk: Desk, damage: str) -> None:
+    desk.hub.faults.stalls = Event()
+    kill_in_download(desk)
+    kept = incomplete(desk).read_bytes()
+    incomplete(desk).write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage == "bytes" else CONTENT + b"x")
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert desk.hub.starts == ([0, len(kept), 0] if damage == "bytes" else [0, 0])
+
+
+def test_one_that_waits_says_for_whom(desk: Desk) -> None:
+    desk.hub.faults.stalls = Event()
+    first = desk.start("pull", "tiny")
+    desk.hub.faults.stalled.wait()
+    second = desk.start("pull", "tiny")
+    while "waiting for tiny, which process" not in second.stderr:
+        assert second.returncode is None, second.stderr
+    assert f"process {first.process} (`" in second.stderr
+    desk.hub.faults.stalls.set()
+    assert [first.wait(), second.wait()] == [0, 0]
+    assert desk.hub.downloads() == 1
+
+
+def kill_in_download(desk: Desk) -> None:
+    """Kills a pull that has written a part of the file. The server stalls at that time, and works again afterwards."""
     process = desk.start("pull", "tiny")
     desk.hub.faults.stalled.wait()
+    while incomplete(desk).stat().st_size == 0:
+        assert process.returncode is None
     process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert not stored(desk)
+    assert desk.hub.faults.stalls is not None
     desk.hub.faults.stalls.set()
-    assert_pulled(desk.run("pull", "tiny").stdout)
+
+
+def incomplete(desk: Desk) -> Path:
+    """The file with what came of a download that was killed."""
+    (path,) = (desk.home / "hf" / "hub").glob("models--*/blobs/*.incomplete")
+    return path
 
 
 @pytest.mark.slow
