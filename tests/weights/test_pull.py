@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -23,6 +22,7 @@ from recipes.checkpoints import hub_server
 from tests.support.damage import damage_silently
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
 from tests.support.kills import KILL
+from tests.support.mounts import mounted
 
 WEIGHTS = state(TINY)
 PUBLISHED = diffusers(WEIGHTS, TINY)
@@ -291,19 +291,6 @@ def test_eight_at_once_download_once(desk: Desk) -> None:
     assert len({process.stdout for process in pulls}) == 1
     assert_pulled(pulls[0].stdout)
     assert desk.hub.downloads() == 1
-
-
-@contextmanager
-def mounted(path: Path, *options: str) -> Iterator[Path]:
-    """A mount that ends with the block; skips the test where the machine allows none."""
-    path.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 @as_root
