@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -18,24 +19,52 @@ def count_operations(*folders: Path, kill_at: int | None = None) -> Callable[[],
     It counts operations of Python: opening to write, renaming, removing, making folders and links. Returns a function that
     returns the number of operations so far.
     """
-    roots = [str(folder) for folder in folders]
     done = 0
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
+    def count() -> None:
         nonlocal done
+        if done == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done += 1
+
+    _watch(folders, count)
+    return lambda: done
+
+
+def _watch(folders: Sequence[Path], act: Callable[[], None]) -> None:
+    """Calls `act` before each file operation of Python in `folders`."""
+    roots = tuple(str(folder) for folder in folders)
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event == "open":
             if not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
                 return
         elif event not in _OPERATIONS:
             return
         path = arguments[0]
-        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(tuple(roots)):
-            if done == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done += 1
+        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(roots):
+            act()
 
     sys.addaudithook(hook)
-    return lambda: done
+
+
+def keep_states(*folders: Path, into: Path) -> None:
+    """From now on, copies the `folders` before each file operation in them: this is the disk that a kill there would leave.
+
+    The copies are in `into`/NUMBER OF THE OPERATION/NUMBER OF THE FOLDER.
+    """
+    busy, done = False, 0
+
+    def copy() -> None:
+        nonlocal busy, done
+        if not busy:
+            busy = True
+            for i, folder in enumerate(folders):
+                copied = into / str(done) / str(i)
+                shutil.copytree(folder, copied, symlinks=True) if folder.exists() else copied.mkdir(parents=True)
+            busy, done = False, done + 1
+
+    _watch(folders, copy)
 
 
 KILL = 0
