@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from ditzoo import digests
 from ditzoo.bundle import open_bundle, read_manifest
 from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
 from ditzoo.files import PARTIAL, abandoned, cache_dir, is_partial, sha256
-from ditzoo.folders import OLD, target_of
+from ditzoo.folders import OLD, target_of, vanish
 from ditzoo.hub import client, pins
 from ditzoo.records import Data
 from ditzoo.weights import store
@@ -92,7 +91,7 @@ def remove(items: Iterable[Item]) -> None:
 
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        vanish(path)
     else:
         path.unlink(missing_ok=True)
 
@@ -114,6 +113,8 @@ def _damage(path: Path, expected: str | None) -> str:
     """The problem of a file in the Hub's cache, as a sentence; "" if there is none."""
     if complaint := _complaint(lambda: client.check_inside(path)):
         return complaint
+    if not path.exists():
+        return f"{path} is a link to a file that is gone; the next pull downloads it again"
     if expected is None or sha256(path) == expected:
         return ""
     return f"{path} has changed since its download: its sha256 differs; the next pull downloads it again"
@@ -164,7 +165,7 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
             if commit is None:
                 continue
             for path in {*(file.path for file in source.files), *_shards(source, recorded.files.get(commit, {}))}:
-                local = client.cached(source.repo, path, commit=commit)
+                local = client.linked(source.repo, path, commit=commit)
                 if local is not None:
                     yield _item(card.name, "hub", what, local), recorded.file(commit, path).sha256
 
@@ -216,7 +217,7 @@ def _converted(name: str, cards: Iterable[Card]) -> bool:
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:
     if cache == "hub":
-        size = path.stat().st_size if client.is_inside(path) else path.lstat().st_size
+        size = path.stat().st_size if client.is_inside(path) and path.exists() else path.lstat().st_size
     else:
         size = sum(file.lstat().st_size for file in (path, *path.rglob("*")) if file.is_file())
     return Item(model=model, cache=cache, what=what, path=path, size=size)

@@ -48,6 +48,16 @@ def appearing(target: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def vanish(folder: Path) -> None:
+    """Deletes a folder in one step: no reader sees a part of it. If the process is killed, a partial folder is left."""
+    scratch, handle = _scratch(f".{folder.name}.", folder.parent)
+    try:
+        folder.rename(scratch / "gone")
+    finally:
+        shutil.rmtree(scratch)
+        os.close(handle)
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder in the cache for large intermediate files. It is deleted at the end of the block."""

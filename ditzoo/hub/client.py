@@ -133,6 +133,12 @@ def cached(repo: str, path: str, *, commit: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def linked(repo: str, path: str, *, commit: str) -> Path | None:
+    """The path of a file in the Hub's cache, also if only its link is left; None if the cache does not have it."""
+    pointer = repository_folder(repo) / "snapshots" / commit / path
+    return pointer if os.path.lexists(pointer) else None
+
+
 def named_sha256(path: Path) -> str | None:
     """The SHA-256 that the cache uses as the name of a large file's content; None for a small file."""
     name = path.resolve().name
@@ -169,26 +175,27 @@ def check_inside(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file of a snapshot. Its content is deleted too, unless another revision links to it.
+    """Deletes a file of a snapshot. Its content is deleted first, unless another revision links to it.
 
-    Nothing outside the Hub's cache is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of
-    the file is outside.
+    If the process is killed in between, the link is still there, so the next call deletes it. Nothing outside the Hub's cache
+    is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of the file is outside.
     """
     check_inside(path.parent)
-    target = path.parent / path.readlink() if path.is_symlink() else None
-    path.unlink(missing_ok=True)
     snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    if target is None or snapshots is None:
-        return
-    content = Path(os.path.normpath(target))
-    if content.parent.resolve() != (snapshots.parent / "blobs").resolve():
-        return
-    if not any(link.parent.joinpath(link.readlink()).resolve() == target.resolve() for link in _links(snapshots)):
-        content.unlink(missing_ok=True)
+    if path.is_symlink() and snapshots is not None:
+        content = _target(path)
+        inside = content.parent.resolve() == (snapshots.parent / "blobs").resolve()
+        if inside and not any(_target(link).resolve() == content.resolve() for link in _links(snapshots) if link != path):
+            content.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _links(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_symlink())
+
+
+def _target(link: Path) -> Path:
+    return Path(os.path.normpath(link.parent / link.readlink()))
 
 
 def is_offline() -> bool:

@@ -64,11 +64,5 @@ def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
         write(repo, read(repo).adding(commit, file, newest=newest))
 
 
-def forget_newest(repo: str) -> None:
-    """Forgets the newest revision, so that the next pull asks the server for it."""
-    with lock_named(f"pins {repo}", what=f"the pins of {repo}"):
-        write(repo, msgspec.structs.replace(read(repo), newest=None))
-
-
 def _path(repo: str) -> Path:
     return cache_dir() / "pins" / f"{repo.replace('/', '--')}.json"

@@ -125,7 +125,8 @@ def distinct(states: Path) -> list[Path]:
     """One state of each kind: they differ in more than the files of a folder that is not complete."""
     kinds = dict[frozenset[str], Path]()
     for state in sorted(states.iterdir(), key=lambda path: int(path.name)):
-        kinds.setdefault(frozenset(kind(path.relative_to(state)) for path in state.rglob("*")), state)
+        paths = [path.relative_to(state) for path in state.rglob("*")]
+        kinds.setdefault(frozenset(kind(path) for path in paths if not {"digests", "locks"} & {*path.parts}), state)
     return list(kinds.values())
 
 

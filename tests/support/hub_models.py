@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +134,30 @@ def _command(
     sys.exit(status)
 
 
+def _survives(
+    env: dict[str, str],
+    folder: Path,
+    home: Path,
+    prepare: Sequence[Sequence[str]],
+    command: Sequence[str],
+    faults: Sequence[int],
+    points: int,
+) -> None:
+    """The main function of the separate process of `Desk.survives`."""
+    for stream in (1, 2):
+        os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.clear()
+    os.environ.update(env)
+    warnings.resetwarnings()
+    torch.set_num_threads(1)
+    import huggingface_hub.file_download  # noqa: F401  # once, not in each child
+
+    from tests.support.faults import survives
+
+    operations = survives(home, prepare, command, faults, points)
+    folder.joinpath("operations").write_text(str(operations))
+
+
 @dataclass
 class Desk:
     """A user's machine: caches, a zoo file, and a Hub to pull from."""
@@ -175,6 +199,18 @@ class Desk:
         lines = done.stderr.strip().splitlines()
         assert [line.startswith("error: ") for line in lines] == [False] * (len(lines) - 1) + [True], done.stderr
         return lines[-1]
+
+    def survives(
+        self, *command: str, prepare: Sequence[Sequence[str]] = (), faults: Sequence[int], points: int, folder: Path
+    ) -> int:
+        """See `tests.support.faults.survives`. `folder` is for what the commands print."""
+        folder.mkdir()
+        given = (self.env(), folder, self.home, prepare, command, faults, points)
+        process = _SERVER.Process(target=_survives, args=given)
+        process.start()
+        process.join()
+        assert process.exitcode == 0, folder.joinpath("2").read_text()
+        return int(folder.joinpath("operations").read_text())
 
     def offers(self, weights: Mapping[str, Tensor], **pins: str | int) -> str:
         """Puts a model on the Hub and a card `tiny` of it into the zoo file; returns the commit."""

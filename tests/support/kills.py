@@ -41,11 +41,21 @@ def _watch(folders: Sequence[Path], act: Callable[[], None]) -> None:
                 return
         elif event not in _OPERATIONS:
             return
-        path = arguments[0]
-        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(roots):
+        if _path(event, arguments).startswith(roots):
             act()
 
     sys.addaudithook(hook)
+
+
+def _path(event: str, arguments: tuple[object, ...]) -> str:
+    """The path of a file operation; "" if it has none. Folders are removed through handles, which the last argument names."""
+    path, folder = arguments[0], arguments[-1]
+    if not isinstance(path, str | bytes | os.PathLike):
+        return ""
+    name = os.fsdecode(path)
+    if event in ("os.remove", "os.rmdir") and isinstance(folder, int) and folder >= 0:
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH115, PTH118
+    return name
 
 
 def keep_states(*folders: Path, into: Path) -> None:
@@ -69,6 +79,30 @@ def keep_states(*folders: Path, into: Path) -> None:
 
 KILL = 0
 """Stands for a kill where an error's number could stand."""
+
+
+def inject(*folders: Path, at: int | None, fault: int) -> Callable[[], int]:
+    """Counts the file operations of this process in `folders`, fsync included, from now on. One of them, `at`, fails.
+
+    `fault` is the number of its error, or `KILL`. Returns a function that returns the number of operations so far.
+    """
+    done, sync = 0, os.fsync
+
+    def act() -> None:
+        nonlocal done
+        done += 1
+        if done - 1 == at:
+            if fault == KILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(fault, os.strerror(fault))
+
+    def counted_sync(handle: int) -> None:
+        act()
+        sync(handle)
+
+    os.fsync = counted_sync
+    _watch(folders, act)
+    return lambda: done
 
 
 def fail_renames(*folders: Path, faults: Mapping[int, int], then: int | None = None) -> Callable[[], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -16,12 +15,11 @@ from threading import Event
 
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from recipes.checkpoints import hub_server
 from tests.support.damage import damage_silently
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
-from tests.support.kills import KILL
 from tests.support.mounts import mounted
 
 WEIGHTS = state(TINY)
@@ -251,38 +249,6 @@ def incomplete(desk: Desk) -> Path:
     """The file with what came of a download that was killed."""
     (path,) = (desk.home / "hf" / "hub").glob("models--*/blobs/*.incomplete")
     return path
-
-
-@pytest.mark.slow
-def test_killed_at_ten_file_operations_and_again(desk: Desk) -> None:
-    operations = desk.run("pull", "tiny").operations
-    for i in range(10):
-        for cache in ("hf", "ditzoo"):
-            shutil.rmtree(desk.home / cache)
-        process = desk.start("pull", "tiny", kill_at=i * operations // 10)
-        assert process.wait() == -signal.SIGKILL
-        for path in stored(desk):
-            assert_pulled(str(path / "model.safetensors"))
-        assert_pulled(desk.run("pull", "tiny").stdout)
-        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
-
-
-@pytest.mark.parametrize("fault", [KILL, errno.EIO], ids=["kill", "error"])
-@pytest.mark.parametrize("disk", [{}, {0: errno.EINVAL}], ids=["exchanging", "a disk that exchanges nothing"])
-def test_an_import_that_replaces_weights_loses_nothing_when_a_rename_fails(
-    desk: Desk, tmp_path: Path, disk: dict[int, int], fault: int
-) -> None:
-    for seed in (0, 1):
-        save_file(diffusers(state(TINY, seed=seed), TINY), tmp_path / f"{seed}.safetensors")
-    command = ("import", "tiny-dit", str(tmp_path / "1.safetensors"), "--like", "tiny", "--overwrite")
-    desk.run("import", "tiny-dit", str(tmp_path / "0.safetensors"), "--like", "tiny")
-    for number in range(len(disk), 3):
-        process = desk.start(*command, renames={**disk, number: fault})
-        assert process.wait() in (-signal.SIGKILL, 0, 1, 2)
-        assert desk.run("where", "tiny-dit").returncode == 0 or disk
-        assert desk.run(*command).returncode == 0
-        assert load_file(desk.run("where", "tiny-dit").stdout.strip()).keys() == WEIGHTS.keys()
-        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
 
 
 def test_eight_at_once_download_once(desk: Desk) -> None:
