@@ -104,6 +104,7 @@ def download(
         transfer(offer, repository, pointer, again=again, patience=patience, reached=reached)
         return pointer
 
+    check_inside(pointer.parent)
     with lock_of(pointer):
         here = None if again else cached(repo, path, commit=commit)
         return here or _patiently(get, f"{repo}, file {path}", patience)
