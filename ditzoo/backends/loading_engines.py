@@ -14,7 +14,7 @@ from ditzoo.backends.engine_slots import Slot, accept, present
 from ditzoo.backends.refitting import put_weights
 from ditzoo.bundle import Engine
 from ditzoo.errors import BackendError, BundleError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.specs import TensorSpec
 
 
@@ -67,8 +67,7 @@ class EngineLoader:
     def keep_kernels(self) -> None:
         """Saves the kernels that TensorRT-RTX compiled for this GPU."""
         if self._kernels is not None:
-            with replacing(self._kernels_path) as scratch:
-                scratch.write_bytes(bytes(present(self._kernels.serialize(), "its kernels")))
+            remember(self._kernels_path, bytes(present(self._kernels.serialize(), "its kernels")))
 
     def _loaded(self, spec: Engine) -> Any:
         loaded = self._runtime.deserialize_cuda_engine((self._folder / spec.file).read_bytes())
@@ -109,7 +108,6 @@ class EngineLoader:
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._kernels is None:
             cache = self._kernels = present(config.create_runtime_cache(), "a runtime cache")
-            self._kernels_path.parent.mkdir(parents=True, exist_ok=True)
             if self._kernels_path.is_file():
                 cache.deserialize(self._kernels_path.read_bytes())  # what does not fit this driver is compiled again
         accept(config.set_runtime_cache(self._kernels), "the runtime cache")

@@ -214,7 +214,8 @@ def bundle(
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
 ) -> None:
     """Check every file of a bundle, then pack it into an archive."""
-    from ditzoo.bundle import Bundle, pack
+    from ditzoo.archives import pack
+    from ditzoo.bundle import Bundle
     from ditzoo.model_names import find_model
 
     found = find_model(model)

@@ -20,6 +20,11 @@ def is_commit(text: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Whether `text` is the tag of a file that can be the name of its content in the cache: a plain name."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text) is not None
+
+
 def checked_commit(text: str, server: str) -> str:
     """Returns `text`. Raises HubError if it is not a commit."""
     if not is_commit(text):
@@ -64,5 +69,5 @@ def _check(response: Any) -> None:
         return
     for header in (_LINKED, _TAG):
         tag = response.headers.get(header)
-        if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", tag.lstrip("W/").strip('"')):
+        if tag is not None and not is_tag(tag.lstrip("W/").strip('"')):
             raise HubError(f"{server} gives a file the {header} {tag[:80]!r}, not a plain name; do not use this server")

@@ -19,6 +19,8 @@ from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
 from ditzoo.hub.environment import check_environment, without_password
 from ditzoo.hub.names import is_resolvable, is_unresolved
+from ditzoo.hub.transfer import Offer, transfer
+from ditzoo.locks import lock_of
 from ditzoo.records import Data
 
 PATIENCE = 30.0
@@ -89,16 +91,30 @@ def download(
 ) -> Path:
     """The local path of a file in the Hub's own cache. It is downloaded if it is not there, or if `again` is True.
 
-    Raises HubError if the download fails.
+    A download that was interrupted is continued. Raises HubError if the download fails.
     """
     check_environment()
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    repository, url = repository_folder(repo), hf_hub_url(repo, path, revision=commit)
+    pointer = repository / "snapshots" / commit / path
 
     def get(pulse: _Pulse) -> Path:
-        meter = _meter(pulse, lambda done, total: advance(path, done, total))
-        return Path(hf_hub_download(repo, path, revision=commit, force_download=again, etag_timeout=patience, tqdm_class=meter))
+        def reached(done: int, size: int) -> None:
+            pulse.reached(done)
+            advance(path, done, size)
 
-    return _patiently(get, f"{repo}, file {path}", patience)
+        found = get_hf_file_metadata(url, timeout=patience)
+        if found.etag is None:
+            raise HubError(f"{_endpoint()} does not answer like a Hub: no tag for {path} of {repo}; check HF_ENDPOINT")
+        offer = Offer(url=url, tag=found.etag, size=found.size)
+        transfer(offer, repository, pointer, again=again, patience=patience, reached=reached)
+        return pointer
+
+    check_inside(pointer.parent)
+    with lock_of(pointer):
+        here = None if again else cached(repo, path, commit=commit)
+        return here or _patiently(get, f"{repo}, file {path}", patience)
 
 
 def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
@@ -125,6 +141,12 @@ def cached(repo: str, path: str, *, commit: str) -> Path | None:
 
     found = try_to_load_from_cache(repo, path, revision=commit)
     return Path(found) if isinstance(found, str) else None
+
+
+def linked(repo: str, path: str, *, commit: str) -> Path | None:
+    """The path of a file in the Hub's cache, also if only its link is left; None if the cache does not have it."""
+    pointer = repository_folder(repo) / "snapshots" / commit / path
+    return pointer if os.path.lexists(pointer) else None
 
 
 def named_sha256(path: Path) -> str | None:
@@ -165,26 +187,27 @@ def check_inside(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file of a snapshot. Its content is deleted too, unless another revision links to it.
+    """Deletes a file of a snapshot. Its content is deleted first, unless another revision links to it.
 
-    Nothing outside the Hub's cache is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of
-    the file is outside.
+    If the process is killed in between, the link is still there, so the next call deletes it. Nothing outside the Hub's cache
+    is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of the file is outside.
     """
     check_inside(path.parent)
-    target = path.parent / path.readlink() if path.is_symlink() else None
-    path.unlink(missing_ok=True)
     snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    if target is None or snapshots is None:
-        return
-    content = Path(os.path.normpath(target))
-    if content.parent.resolve() != (snapshots.parent / "blobs").resolve():
-        return
-    if not any(link.parent.joinpath(link.readlink()).resolve() == target.resolve() for link in _links(snapshots)):
-        content.unlink(missing_ok=True)
+    if path.is_symlink() and snapshots is not None:
+        content = _target(path)
+        inside = content.parent.resolve() == (snapshots.parent / "blobs").resolve()
+        if inside and not any(_target(link).resolve() == content.resolve() for link in _links(snapshots) if link != path):
+            content.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _links(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_symlink())
+
+
+def _target(link: Path) -> Path:
+    return Path(os.path.normpath(link.parent / link.readlink()))
 
 
 def is_offline() -> bool:
@@ -264,23 +287,6 @@ def _attempts(
                 return
         time.sleep(delay)
         delay = min(2 * delay, _LONGEST_DELAY)
-
-
-def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
-    """A class with the interface of the client's progress bar. It only reports the progress to `pulse` and `advance`."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Meter(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-            self.done, self.size = int(options.get("initial") or 0), int(options.get("total") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.done += int(n or 0)
-            pulse.reached(self.done)
-            advance(self.done, self.size)
-
-    return Meter
 
 
 def _root(error: BaseException) -> BaseException:

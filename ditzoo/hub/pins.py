@@ -60,14 +60,8 @@ def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
     pins = read(repo)
     if pins.adding(commit, file, newest=newest) == pins:
         return
-    with lock_named(f"pins {repo}"):
+    with lock_named(f"pins {repo}", what=f"the pins of {repo}"):
         write(repo, read(repo).adding(commit, file, newest=newest))
-
-
-def forget_newest(repo: str) -> None:
-    """Forgets the newest revision, so that the next pull asks the server for it."""
-    with lock_named(f"pins {repo}"):
-        write(repo, msgspec.structs.replace(read(repo), newest=None))
 
 
 def _path(repo: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo import files
+from ditzoo import files, folders
 from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
 from ditzoo.locks import lock_named
@@ -132,7 +132,7 @@ def _card_in(path: Path) -> Card | None:
 def verify(stored: Stored, *, again: bool = False) -> None:
     """Raises CheckpointError if a file is not as it was written. The message names the command that replaces it.
 
-    A file that has not changed since its last verification is not read, unless `again` is True: see `ditzoo.files.digest`.
+    A file that has not changed since its last verification is not read, unless `again` is True: see `ditzoo.digests.digest`.
     """
     for file in stored.manifest.files:
         problem = _problem(stored.path / file.path, file, again=again)
@@ -144,9 +144,9 @@ def verify(stored: Stored, *, again: bool = False) -> None:
 
 @contextmanager
 def locked(card: Card) -> Iterator[None]:
-    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.files.recover`."""
-    with lock_named(folder(card).name):
-        files.recover(folder(card))
+    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.folders.recover`."""
+    with lock_named(folder(card).name, what=card.name):
+        folders.recover(folder(card))
         yield
 
 
@@ -158,7 +158,7 @@ def appearing(card: Card) -> Iterator[Path]:
     """
     target = folder(card)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with files.appearing(target) as fresh:
+    with folders.appearing(target) as fresh:
         yield fresh
 
 

@@ -13,7 +13,8 @@ from ditzoo.checkpoint import write
 from ditzoo.errors import UsageError
 from ditzoo.families import family_of
 from ditzoo.families.tensors import Entry
-from ditzoo.files import appearing, check_replaceable, check_writable, disk_errors
+from ditzoo.files import check_replaceable, check_writable, disk_errors
+from ditzoo.folders import appearing
 from ditzoo.hub.client import PATIENCE
 from ditzoo.hub.fetch import fetch
 from ditzoo.locks import lock_of

@@ -15,9 +15,10 @@ import msgspec
 
 import ditzoo
 from ditzoo.bundle import Bundle, provide
+from ditzoo.digests import digest
 from ditzoo.distributions import distributions_of
 from ditzoo.errors import MissingPackageError
-from ditzoo.files import cache_dir, digest, file_name, sha256
+from ditzoo.files import cache_dir, file_name, sha256
 from ditzoo.plan.make import DIFFUSERS
 from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file

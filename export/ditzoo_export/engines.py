@@ -18,7 +18,7 @@ from ditzoo.backends import cuda
 from ditzoo.backends.loading_engines import check_architecture
 from ditzoo.bundle import ENGINE, Bundle, Engine, Graph
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.specs import Profile
 from ditzoo_export.engine_bundle import finish_engines
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
@@ -275,12 +275,10 @@ def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
     if hasattr(trt, "ComputeCapability"):
         return None
     path = cache_dir() / "timing" / f"{trt.__name__}-{trt.__version__}-{'-'.join(gpus)}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     config.set_timing_cache(cache, False)
     return path
 
 
 def _keep_timing(config: Any, path: Path) -> None:
-    with replacing(path) as scratch:
-        scratch.write_bytes(bytes(config.get_timing_cache().serialize()))
+    remember(path, bytes(config.get_timing_cache().serialize()))

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
+from ditzoo.digests import digest
 from ditzoo.errors import ExportError
 from ditzoo.families import family_of
-from ditzoo.files import digest
 from ditzoo.manifests import record_files
 from ditzoo.nets.network import Network
 from ditzoo.pictures.autoencoders import with_statistics

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from ditzoo.bundle import PLAN, Bundle, Engine, Graph, provide_folder
+from ditzoo.bundle import PLAN, Bundle, Engine, Graph, consistently, provide_folder
 from ditzoo.errors import UsageError
 from ditzoo.files import file_name
 from ditzoo.pictures.decode import SLICE
@@ -80,7 +81,7 @@ def export_triton(
         with provide_folder(target, overwrite=overwrite) as folder:
             (folder / CONFIG).write_text(config(model, bundle, instances=instances), encoding="utf-8")
             (folder / "1").mkdir()
-            _place(bundle, model, folder / "1")
+            consistently(bundle, partial(_place, model=model, folder=folder / "1"))
         made.append(target)
     (repo / f"{file_name(bundle.card.name)}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
     if client:
