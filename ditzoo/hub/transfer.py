@@ -43,8 +43,8 @@ def transfer(
     """Puts the content of a file into the cache's folder of its `repository`, and makes `pointer` a link to it.
 
     If the content is there already, it is not transferred, unless `again` is True. `reached` is called with the number of bytes
-    so far, and with the size (0: unknown). `patience` is how many seconds the server may be silent. The caller must hold the lock
-    of `pointer`. Raises the errors of the Hub's client, and OSError if the size is not the one that was offered.
+    so far, and with the size (0: unknown). `patience` is how many seconds the server may be silent. The caller must hold the
+    lock of `pointer`. Raises the errors of the Hub's client, and OSError if the size is not the one that was offered.
     """
     if not is_tag(offer.tag):
         raise HubError(f"{offer.url} has the tag {offer.tag[:80]!r}, not a plain name; do not use this server")
