@@ -165,6 +165,7 @@ def _check_packages() -> None:
 
 def _load_cuda() -> None:
     """Loads the CUDA and cuDNN that were installed with pip, which the system does not find by itself."""
+    ort.set_default_logger_severity(_ERRORS_ONLY)  # it warns of each provider that is no plugin
     if not hasattr(ort, "preload_dlls"):  # before ONNX Runtime 1.21
         return
     with redirect_stdout(StringIO()) as said:
