@@ -19,6 +19,7 @@ import openvino
 from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
+from ditzoo.backends.threads import threads_here
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.specs import Array
@@ -62,8 +63,10 @@ class OpenVinoBackend(GraphBackend):
 
     def _load(self, core: openvino.Core, path: Path) -> openvino.CompiledModel:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if self.threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self.threads
+        chosen = threads_here(self.threads)
+        settings["INFERENCE_NUM_THREADS"] = chosen.number
+        if not chosen.spin:  # its threads never spin for long, but by default each one keeps to a core, which may be taken
+            settings["ENABLE_CPU_PINNING"] = False
         try:
             return core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:
