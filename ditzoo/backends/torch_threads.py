@@ -11,7 +11,7 @@ import torch
 
 from ditzoo.backends.threads import Cores, choose_threads, cores_here, openmp_is_settled, running_now
 
-SHORT = 0.005
+SHORT = 0.02
 """The seconds below which an evaluation may be faster on one thread. Longer ones are faster on all threads."""
 
 _TRIES = 3
