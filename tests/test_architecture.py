@@ -32,6 +32,7 @@ ORDER = (
     "ditzoo.nets",
     "ditzoo.zoo",
     "ditzoo.manifests",
+    "ditzoo.arrays",
     "ditzoo.specs",
     "ditzoo.records",
     "ditzoo.locks",
