@@ -52,7 +52,7 @@ class TorchBackend(OpenedBackend):
     part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the
     network through `torch.compile`, which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs.
     `tf32` lets a GPU compute fp32 in TF32. `threads` sets the number of threads of the whole process, because torch has no
-    other setting. Without it, a network on the CPU has as many during each evaluation as `ditzoo.backends.torch_threads` says.
+    other setting. Without it, a network on the CPU has as many as `ditzoo.backends.torch_threads` says, until it is closed.
     `resizable` says whether the network takes latents of any size; by default, the card says so.
 
     Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
@@ -127,6 +127,9 @@ class TorchBackend(OpenedBackend):
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""
         self.net = self._run = self._modulation_cache = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -46,7 +46,8 @@ def free_threads(cores: Cores, *, most: int, now: int, running: int) -> int:
 
 
 class AdaptedThreads:
-    """The number of torch's threads during each evaluation of a network. It is the whole process's, and is put back.
+    """The number of torch's threads for the evaluations of a network. It is the whole process's, and `close` puts it back. It
+    stays between the evaluations: one `exp` of a sampler on two threads makes the second one spin for 6 ms.
 
     While torch's threads spin, one of the machine's other threads on their cores makes an evaluation take up to a hundred times
     as long. So they are fewer while the machine is busy: its running threads are counted ten times a second at most, and two
@@ -56,7 +57,8 @@ class AdaptedThreads:
     def __init__(self) -> None:
         self._cores = cores_here()
         self._settled = openmp_is_settled()
-        self._most = min(torch.get_num_threads(), choose_threads(self._cores).number)
+        self._before = torch.get_num_threads()
+        self._most = min(self._before, choose_threads(self._cores).number)
         self._allowed = min(self._most, choose_threads(self._cores, can_sleep=self._settled).number)
         self._wanted, self._read_at = self._allowed, time.perf_counter()
         self._tried: dict[int, dict[int, Tried]] = {}
@@ -65,18 +67,19 @@ class AdaptedThreads:
     def evaluating(self, batch: int) -> Iterator[None]:
         """A block with one evaluation of `batch` rows."""
         tried = self._tried.setdefault(batch, {})
-        number, before = fastest(tried, self._allowed), torch.get_num_threads()
-        _set_threads(number)
+        number = fastest(tried, self._allowed)
+        torch.set_num_threads(number)
         started = time.perf_counter()
-        try:
-            yield
-        finally:
-            ended = time.perf_counter()
-            _set_threads(before)
+        yield
+        ended = time.perf_counter()
         entry = tried.setdefault(number, Tried())
         entry.count, entry.shortest = entry.count + 1, min(entry.shortest, ended - started)
         if not self._settled and ended - self._read_at > _BETWEEN_READINGS:
             self._read(number, at=ended)
+
+    def close(self) -> None:
+        """Gives torch the number of threads that it had before."""
+        torch.set_num_threads(self._before)
 
     def _read(self, now: int, *, at: float) -> None:
         """Adapts the allowed number to the threads that run on the machine, if this reading agrees with the one before."""
@@ -84,8 +87,3 @@ class AdaptedThreads:
         if wanted == self._wanted:
             self._allowed = wanted
         self._wanted, self._read_at = wanted, at
-
-
-def _set_threads(number: int) -> None:
-    if torch.get_num_threads() != number:
-        torch.set_num_threads(number)

@@ -92,13 +92,15 @@ def test_spinning_threads_leave_cores_to_others(now: int, running: int, expected
 
 
 def test_torch_gets_its_number_of_threads_back() -> None:
+    """The first evaluations take all threads, and the next ones a single thread, because they are short."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         with TorchBackend(ditzoo.card("dit-digits")) as backend:
             for _ in range(8):
                 backend({"x": torch.zeros(2, 1, 8, 8), "t": torch.zeros(2), "y": torch.zeros(2, dtype=torch.int64)})
-                assert torch.get_num_threads() == 3
+                assert torch.get_num_threads() <= 3
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
