@@ -27,9 +27,6 @@ from ditzoo.zoo.card import Card
 
 _DEVICES: dict[str, str] = {"cpu": "CPU"}
 
-_SMALL = 2**24
-"""The size in bytes of a graph that takes less time on one thread than on several, if the machine is busy."""
-
 
 def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVinoBackend:
     """The backend of a bundle's graphs."""
@@ -66,12 +63,10 @@ class OpenVinoBackend(GraphBackend):
 
     def _load(self, core: openvino.Core, path: Path) -> openvino.CompiledModel:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        chosen = threads_here(self.threads)
+        chosen = threads_here(self.threads, graph=path)
         settings["INFERENCE_NUM_THREADS"] = chosen.number
-        if not chosen.spin:  # the machine is busy
-            settings["ENABLE_CPU_PINNING"] = False  # the core that a thread keeps to may be taken
-            if self.threads is None and _bytes_of(path) < _SMALL:
-                settings["INFERENCE_NUM_THREADS"] = 1
+        if not chosen.spin or chosen.number == 1:  # a thread that keeps to one core waits if that core is taken
+            settings["ENABLE_CPU_PINNING"] = False
         try:
             return core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:
@@ -82,8 +77,3 @@ class OpenVinoBackend(GraphBackend):
             raise self.closed_error()
         outputs = self._models[graph.file]([np.ascontiguousarray(inputs[spec.name]) for spec in graph.inputs])
         return [outputs[spec.name] for spec in graph.outputs]
-
-
-def _bytes_of(graph: Path) -> int:
-    """The size of a graph with its weights, which may lie in a file of their own."""
-    return sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*"))

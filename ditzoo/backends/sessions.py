@@ -68,7 +68,7 @@ def open_session(
     """
     kind, index = split_device(device)
     provider = PROVIDERS[kind]
-    options = _session_options(kind, threads, entries or {}, optimized=optimized)
+    options = _session_options(path, kind, threads, entries or {}, optimized=optimized)
     if kind == "cpu":
         return _create(path, options, [(provider, dict(provider_options or {}))])
     _check_provider(kind)
@@ -180,11 +180,13 @@ def _is_loaded(library: str) -> bool:
     return maps.exists() and f"/{library}." in maps.read_text()
 
 
-def _session_options(device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool) -> ort.SessionOptions:
+def _session_options(
+    graph: Path, device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool
+) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     if device == "cpu":
-        chosen = threads_here(threads)
+        chosen = threads_here(threads, graph=graph)
         options.intra_op_num_threads = chosen.number
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spin)))
         # the default order runs what looks into a graph last, and holds all that it looks at until then

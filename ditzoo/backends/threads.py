@@ -20,6 +20,9 @@ from ditzoo.records import Data
 _OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how threads of OpenMP wait: that of the standard, which GNU's and LLVM's obey, and one of each."""
 
+SMALL = 2**24
+"""The size in bytes of a graph, with its weights, below which one thread takes no longer than several."""
+
 _MOST_ARE_FREE = 0.75
 
 _SAMPLES, _PAUSE = 7, 0.002
@@ -48,14 +51,16 @@ class Threads(Data, frozen=True, kw_only=True):
     spin: bool
 
 
-def choose_threads(cores: Cores, *, asked: int | None = None, can_sleep: bool = True) -> Threads:
+def choose_threads(cores: Cores, *, asked: int | None = None, size: int | None = None, can_sleep: bool = True) -> Threads:
     """The threads of a network on these cores: `asked`, or one for each usable core within the quota.
 
-    They spin if each of them has a free core. If at most a quarter of the cores is taken, there are as many as free cores, and
-    they spin. Otherwise they sleep; if they cannot sleep, there are as many as free cores.
+    `size` is that of its graph and weights in bytes; a graph below `SMALL` gets one thread. Threads spin if each of them has a
+    free core. If at most a quarter of the cores is taken, there are as many as free cores, and they spin. Otherwise they sleep;
+    if they cannot sleep, there are as many as free cores.
     """
     allowed = cores.usable if cores.quota is None else min(cores.usable, int(cores.quota))
-    number, free = max(1, allowed) if asked is None else asked, max(1, cores.online - cores.running)
+    most = 1 if size is not None and size < SMALL else max(1, allowed)
+    number, free = most if asked is None else asked, max(1, cores.online - cores.running)
     if number <= free:
         return Threads(number=number, spin=True)
     if asked is None and (free >= _MOST_ARE_FREE * number or not can_sleep):
@@ -63,11 +68,11 @@ def choose_threads(cores: Cores, *, asked: int | None = None, can_sleep: bool = 
     return Threads(number=number, spin=not can_sleep)
 
 
-def threads_here(asked: int | None = None, *, can_sleep: bool = True) -> Threads:
-    """The threads of a network that is opened now, on this machine."""
+def threads_here(asked: int | None = None, *, graph: Path | None = None) -> Threads:
+    """The threads of a network that is opened now, on this machine. `graph` is the file of its graph, if it has one."""
     if asked == 1:
-        return Threads(number=1, spin=False)  # it waits for no other one
-    return choose_threads(cores_here(), asked=asked, can_sleep=can_sleep)
+        return Threads(number=1, spin=True)  # it waits for no other one
+    return choose_threads(cores_here(), asked=asked, size=None if graph is None else _bytes_of(graph))
 
 
 def settle_waiting() -> None:
@@ -136,6 +141,11 @@ def _limit(group: Path) -> str:
     """The quota and the period of a control group, in the words of its files; less than that if it has no such files."""
     files = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
     return " ".join(_text(group / file) or "" for file in files).strip()
+
+
+def _bytes_of(graph: Path) -> int:
+    """The size of a graph with its weights, which may lie in a file of their own beside it."""
+    return sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*"))
 
 
 def _text(path: Path) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ditzoo
-from ditzoo.backends.threads import Cores, Threads, choose_threads, quota_of, running_of
+from ditzoo.backends.threads import SMALL, Cores, Threads, choose_threads, quota_of, running_of
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.backends.torch_threads import SHORT, Tried, fastest, free_threads
 
@@ -42,6 +42,14 @@ def test_threads_spin_where_each_has_a_free_core(cores: Cores, expected: tuple[i
 def test_threads_that_cannot_sleep_are_as_many_as_free_cores(running: int, number: int) -> None:
     cores = Cores(online=4, usable=4, running=running)
     assert choose_threads(cores, can_sleep=False) == Threads(number=number, spin=True)
+
+
+@pytest.mark.parametrize("running", [0, 1, 9])
+def test_a_small_graph_gets_one_thread(running: int) -> None:
+    cores = Cores(online=4, usable=4, running=running)
+    assert choose_threads(cores, size=SMALL - 1) == Threads(number=1, spin=True)
+    assert choose_threads(cores, size=SMALL).number > 1
+    assert choose_threads(cores, size=SMALL - 1, asked=3).number == 3
 
 
 @pytest.mark.parametrize("can_sleep", [True, False])
