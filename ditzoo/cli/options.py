@@ -61,7 +61,9 @@ Resolution: TypeAlias = Annotated[
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="The noise of image i depends only on (seed, i).")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")]
-Threads: TypeAlias = Annotated[int | None, typer.Option(help="The number of CPU threads of the network. [default: all]")]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(help="The number of CPU threads of the network. [default: by the free cores]")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists already.")]
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]

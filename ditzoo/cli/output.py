@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -71,17 +72,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def talk(text: str) -> None:
     """Prints a message for the user."""
-    _stderr().print(plain(text), **_PLAIN)
+    _say(plain(text))
 
 
 def error(text: str) -> None:
     """Prints an error message on one line."""
-    _stderr().print(f"error: {plain(' '.join(text.split()))}", style="red", **_PLAIN)
+    _say(f"error: {plain(' '.join(text.split()))}", style="red")
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     """Shows a progress bar if stderr is a terminal. Yields the function that advances it by one."""
+    if not _on_terminal():
+        yield lambda: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
@@ -97,6 +101,9 @@ def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
 
     Yields the function that updates it. That function takes the path of a file, the bytes received so far, and its size.
     """
+    if not _on_terminal():
+        yield lambda path, done, total: None
+        return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = _stderr()
@@ -120,6 +127,9 @@ def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def status(description: str) -> Iterator[None]:
     """Shows a spinner for work of unknown length if stderr is a terminal."""
+    if not _on_terminal():
+        yield
+        return
     from rich.text import Text
 
     with _stderr().status(Text(plain(description))):
@@ -144,6 +154,19 @@ def warnings() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+
+
+def _say(text: str, *, style: str | None = None) -> None:
+    """Prints a line on stderr, in a style if it is a terminal."""
+    if _on_terminal():
+        _stderr().print(text, style=style, **_PLAIN)
+    else:
+        sys.stderr.write(f"{text}\n")
+
+
+def _on_terminal() -> bool:
+    """Whether stderr is a terminal, or rich is told so. Elsewhere nothing is drawn, and rich is not imported."""
+    return sys.stderr.isatty() or any(name in os.environ for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
 
 
 def _stderr() -> Any:

@@ -200,9 +200,6 @@ def _draw(
 
     Without a `decoder` it writes only the latents.
     """
-    import numpy as np
-
-    from ditzoo.measure.recording import save_latents
     from ditzoo.pictures.decode import decode
     from ditzoo.pictures.draw import draw
     from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
@@ -227,6 +224,10 @@ def _draw(
     trajectory.finish()
     if latents is None:
         return [*pictures.written, *trajectory.written]
+    import numpy as np
+
+    from ditzoo.measure.recording import save_latents
+
     save_latents(latents, request, np.concatenate(finished), precision=backend.precision)
     return [*pictures.written, *trajectory.written, latents]
 
