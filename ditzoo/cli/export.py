@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ditzoo.cli import output
+from ditzoo.cli.examples import examples
 from ditzoo.cli.options import Json, Model, Name, OutFolder, Overwrite
 from ditzoo.errors import UsageError
 
@@ -16,7 +17,7 @@ app = typer.Typer(help="Export a model for deployment.", invoke_without_command=
 Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")]
 Split: TypeAlias = Annotated[
     bool | None,
-    typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. [default: split if possible]"),
+    typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. Default: split if possible."),
 ]
 
 
@@ -50,19 +51,19 @@ def matrix(
         output.json(outcomes)
     else:
         rows = [(o.cell, o.state, f"{o.seconds:.1f}", f"{o.size:,}", o.message) for o in outcomes]
-        output.table(["export", "state", ">seconds", ">bytes", "why"], rows)
+        output.table(["export", "state", ">seconds", ">bytes", "~why"], rows)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-@app.command("onnx")
+@app.command("onnx", epilog=examples("export onnx"))
 def onnx(
     name: Name,
     out: OutFolder,
     precision: Precision = "fp32",
     target: Annotated[str, typer.Option(help="The runtime that the graphs are for: onnxruntime or tensorrt.")] = "onnxruntime",
     resolution: Annotated[
-        str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. [default: the model's]")
+        str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. Default: the model's.")
     ] = None,
     split: Split = None,
     guided: Annotated[
@@ -94,11 +95,11 @@ def onnx(
     output.data(str(bundle.path))
 
 
-@app.command("tensorrt")
+@app.command("tensorrt", epilog=examples("export tensorrt"))
 def tensorrt(
     name: Name,
     out: OutFolder,
-    resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. [default: the model's]")] = None,
+    resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. Default: the model's.")] = None,
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
@@ -153,7 +154,7 @@ def tensorrt(
     output.data(str(bundle.path))
 
 
-@app.command("triton")
+@app.command("triton", epilog=examples("export triton"))
 def triton(
     model: Model,
     repo: Annotated[
@@ -176,7 +177,7 @@ def triton(
         output.data(str(path))
 
 
-@app.command("bundle")
+@app.command("bundle", epilog=examples("export bundle"))
 def bundle(
     model: Model,
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],

@@ -27,7 +27,7 @@ def inspect(
     if json:
         output.json(facts)
         return
-    output.table(["field", "value"], [(name, _text(value)) for name, value in facts.items()])
+    output.table(["field", "~value"], [(name, _text(value)) for name, value in facts.items()])
 
 
 def _text(value: Any) -> str:

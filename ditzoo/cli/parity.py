@@ -43,7 +43,7 @@ def parity(
         typer.Option(
             metavar="LIST",
             help=f"The reference first, then the backends to compare with it: {BACKEND}."
-            " [default: torch,onnxruntime; with --against torch]",
+            " Default: torch,onnxruntime; with --against torch.",
         ),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all backends with torch in float64.")] = False,
@@ -71,7 +71,7 @@ def parity(
     tolerance: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME=VALUE,...", help="Other limits for forward, sample or psnr. [default: those of the precision]"
+            metavar="NAME=VALUE,...", help="Other limits for forward, sample or psnr. Default: those of the precision."
         ),
     ] = None,
     bisect: Annotated[
@@ -127,7 +127,7 @@ def show(reports: Sequence[Report], bisections: Sequence[Bisection] = (), *, jso
         parts += [{}] * (len(reports) - len(parts))
         output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
-    columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
+    columns = ["model", "~compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
         (
             report.model,

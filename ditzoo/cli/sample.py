@@ -51,12 +51,12 @@ def sample(
         str | None,
         typer.Option(
             help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1."
-            " [default: torch for a name, for a bundle the one that runs it]"
+            " Default: torch for a name, for a bundle the one that runs it."
         ),
     ] = None,
     classes: Classes = None,
     num: Annotated[
-        int | None, typer.Option(help="The number of images; classes or prompts repeat in order. [default: one each, or 10]")
+        int | None, typer.Option(help="The number of images; classes or prompts repeat in order. Default: one each, or 10.")
     ] = None,
     prompt: Prompt = None,
     prompts: Prompts = None,
@@ -72,12 +72,12 @@ def sample(
     resolution: Resolution = None,
     seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Repeat the request that is stored in this PNG file by ditzoo.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per batch. It changes no image. [default: all]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per batch. It changes no image. Default: all.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="A picture file for a contact sheet, or a folder for single pictures."
-            " [default: NAME.png; with --save-latents, no pictures]"
+            " Default: NAME.png; with --save-latents, no pictures."
         ),
     ] = None,
     save_latents: Annotated[
@@ -92,7 +92,7 @@ def sample(
     animate: Annotated[Path | None, typer.Option(help="Also save the steps of the first batch as this .webp or .gif.")] = None,
     device: Device = "cpu",
     precision: Annotated[
-        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). [default: fp32, or that of the bundle]")
+        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). Default: fp32, or that of the bundle.")
     ] = None,
     threads: Threads = None,
     json: Json = False,
@@ -254,6 +254,13 @@ def _check_targets(target: Path | None, *, latents: Path | None, preview: int | 
             raise UsageError(f"--animate writes a .webp or .gif file, not {animate}")
 
 
+def _numbers(request: SampleRequest) -> str:
+    """The numbers of the images under their seed."""
+    if request.count == 1:
+        return f"image {request.first}"
+    return f"images {request.first} to {request.first + request.count - 1}"
+
+
 def _tell(request: SampleRequest, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
     if json:
         summary = {
@@ -267,10 +274,10 @@ def _tell(request: SampleRequest, backend: str, written: list[Path], seconds: fl
         }
         output.json({**summary, "seconds": seconds, "files": [str(path) for path in written]})
         return
-    last = request.first + request.count - 1
     output.talk(
-        f"{request.count} images of {request.model}, {request.plan.solver} in {len(request.plan.rows)} steps, {backend}:"
-        f" {seconds:.1f} s; seed {request.seed}, images {request.first} to {last}"
+        f"{output.count(request.count, 'image')} of {request.model}, {request.plan.solver} in"
+        f" {output.count(len(request.plan.rows), 'step')}, {backend}:"
+        f" {seconds:.1f} s; seed {request.seed}, {_numbers(request)}"
     )
     for path in written:
         output.data(str(path))
