@@ -1,9 +1,10 @@
 # Every target sets up .venv by itself. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
+SECONDS ?= 60
 READY := .venv/.ready
 
-.PHONY: demo test check bench gpu docs clean
+.PHONY: demo test check fuzz bench gpu docs clean
 
 demo: $(READY)  ## draw digits on PyTorch and ONNX Runtime; write the picture, print the parity table
 	$(BIN)/ditzoo demo --out demo.png
@@ -15,6 +16,9 @@ check: $(READY)  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS)
 
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import BundleError, UsageError, check_type
-from ditzoo.files import appearing, check_writable, disk_errors, recover, replacing
+from ditzoo.bundle_checks import check_network, check_tensors
+from ditzoo.errors import BundleError, PlanError, UsageError, check_type
+from ditzoo.files import check_replaceable, check_writable, disk_errors
+from ditzoo.folders import Identity, appearing, identity, partial_folders, recover
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
-from ditzoo.plan.table import Plan
-from ditzoo.records import Data, T, from_json
+from ditzoo.plan.table import Plan, check_plan
+from ditzoo.records import Data, T, from_json, read_limited
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -46,6 +47,9 @@ class Graph(Data, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def __post_init__(self) -> None:
+        check_tensors(self.file, self.inputs, self.outputs)
+
 
 class Engine(Data, frozen=True, kw_only=True):
     """A TensorRT engine of a bundle.
@@ -65,6 +69,13 @@ class Engine(Data, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     seconds: float
+
+    def __post_init__(self) -> None:
+        check_tensors(self.file, self.inputs, self.outputs)
+        named = {axis for spec in (*self.inputs, *self.outputs) for axis in spec.shape if isinstance(axis, str)}
+        for profile in self.profiles:
+            if missing := named - profile.axes.keys():
+                raise ValueError(f"a profile of {self.file} has no range for the axis {' and '.join(sorted(missing))}")
 
 
 class Verification(Data, frozen=True, kw_only=True):
@@ -103,14 +114,25 @@ class Manifest(Data, frozen=True, kw_only=True):
     made_by: dict[str, str]
     verified: Verification
 
+    def __post_init__(self) -> None:
+        command = self.settings.get("command", "")
+        if not command.startswith("ditzoo export ") or not command.isprintable():
+            raise ValueError(f"the settings have no command of an export, but {command[:200]!r}")
+        if not any(part == "backbone" for part in (*self.graphs, *(engine.graph for engine in self.engines.values()))):
+            raise ValueError("it has neither a graph nor an engine called backbone")
+
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """An opened bundle. Every file has been checked against the manifest."""
+    """An opened bundle. Every file has been checked against the manifest.
+
+    `identity` tells the folder from one that replaces it later. It is None for a copy that nothing replaces.
+    """
 
     path: Path
     manifest: Manifest
     card: Card
     plan: Plan
+    identity: Identity | None = None
 
 
 def is_bundle(path: Path) -> bool:
@@ -121,11 +143,58 @@ def is_bundle(path: Path) -> bool:
 def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
     """Opens the bundle at `path`, and checks its files.
 
-    Sizes are always compared. Checksums are computed on first use, after any change, and if `again` is True. Raises BundleError
-    if there is no bundle, or with the name of the first file that is missing, changed or truncated.
+    Sizes are always compared. Checksums are computed on first use, after any change, and if `again` is True. If another export
+    replaces the bundle meanwhile, the new one is opened. Raises BundleError if there is no bundle, or with the name of the
+    first file that is missing, changed or truncated.
     """
     check_type("path", path, (str, os.PathLike), "the path of a bundle's folder")
     path = Path(path)
+    _finish(path.absolute())
+    while True:
+        before = identity(path)
+        try:
+            bundle = _open(path, before, again=again)
+        except BundleError:
+            if identity(path) == before:
+                raise
+        else:
+            if identity(path) == before:
+                return bundle
+
+
+def consistently(bundle: Bundle, use: Callable[[Bundle], T]) -> T:
+    """The result of `use`, which reads files of `bundle`.
+
+    If another export replaces the bundle meanwhile, `use` may have read files of both. Then it runs again on the new bundle.
+    Raises BundleError if the new bundle has other contents.
+    """
+    while True:
+        try:
+            result = use(bundle)
+        except Exception:
+            if bundle.identity in (None, identity(bundle.path)):
+                raise
+        else:
+            if bundle.identity in (None, identity(bundle.path)):
+                return result
+        fresh = open_bundle(bundle.path)
+        if fresh.manifest.key != bundle.manifest.key:
+            raise BundleError(f"{bundle.path} was replaced by another bundle since it was opened; run the command again")
+        bundle = fresh
+
+
+def _finish(path: Path) -> None:
+    """If a process was killed as it replaced the bundle at `path`, and left none there, puts the previous one back.
+
+    If a process is about to put the new one there, waits for it.
+    """
+    if not path.exists() and partial_folders(path):
+        with suppress(UsageError, OSError), lock_of(path):
+            recover(path)
+
+
+def _open(path: Path, found: Identity | None, *, again: bool) -> Bundle:
+    """The bundle at `path`, whose identity is `found`. See `open_bundle`."""
     if path.is_file():
         raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
     if not path.is_dir():
@@ -138,7 +207,15 @@ def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
         _check_file(
             path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` replaces it", again=again
         )
-    return Bundle(path=path, manifest=manifest, card=_read(path / CARD, Card), plan=Plan.load(path / PLAN))
+    card = _read(path / CARD, Card)
+    try:
+        plan = Plan.load(path / PLAN)
+        check_plan(card, plan)
+        engines = ((engine.graph, engine) for engine in manifest.engines.values())
+        check_network(card, manifest.model, [*manifest.graphs.items(), *engines])
+    except (PlanError, UsageError, ValueError) as error:
+        raise BundleError(f"the bundle {path} contradicts itself: {error}; do not use this bundle") from error
+    return Bundle(path=path, manifest=manifest, card=card, plan=plan, identity=found)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -150,14 +227,17 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     """The bundle at `target` with that `key`, and whether it existed already. If it did not, `fill` writes it to a new folder.
 
     The new folder replaces `target` in one step when `fill` succeeds; if `fill` fails, it is deleted. Another process with the
-    same target waits. Raises UsageError if `target` is not a bundle, if it is another bundle and `overwrite` is False, or if it
-    cannot be written.
+    same target waits. A bundle that is there can be in a folder that cannot be written. Raises UsageError if `target` is not a
+    bundle, if it is another bundle and `overwrite` is False, or if it cannot be written.
     """
+    if (bundle := _whole(target, key)) is not None:
+        return bundle, True
     check_writable(target.parent)
     with lock_of(target):
         recover(target.absolute())
         if bundle := find_bundle(target, key):
             return bundle, True
+        check_replaceable(target)
         _check_replaceable(target, overwrite=overwrite)
         with disk_errors(target), appearing(target.absolute()) as folder:
             fill(folder)
@@ -170,6 +250,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises UsageError if `target` exists and `overwrite` is False, or if it cannot be written.
     """
+    check_replaceable(target)
     check_writable(target.parent)
     with lock_of(target):
         recover(target.absolute())
@@ -179,25 +260,16 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             yield folder
 
 
-def pack(bundle: Bundle, archive: Path) -> None:
-    """Writes a bundle as the tar file `archive`, which is replaced in one step. Equal bundles give equal bytes.
-
-    Raises UsageError if the name of `archive` does not end in .tar, or if it cannot be written.
-    """
-    if archive.suffix != ".tar":
-        raise UsageError(f"--tar writes a .tar file, not {archive}")
-    check_writable(archive.parent, "--tar")
-    names = sorted([MANIFEST, *bundle.manifest.files])
-    with disk_errors(archive), replacing(archive) as scratch, tarfile.open(scratch, "w") as tar:
-        for name in names:
-            tar.add(bundle.path / name, arcname=f"{archive.stem}/{name}", filter=_anonymous)
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = member.mtime = 0
-    member.uname = member.gname = ""
-    member.mode = 0o644
-    return member
+def _whole(target: Path, key: str) -> Bundle | None:
+    """The bundle at `target` with that `key`. None if it is not there, is damaged, or has leftovers that can be deleted."""
+    if partial_folders(target.absolute()) and os.access(target.parent, os.W_OK):
+        return None
+    if not is_bundle(target):
+        return None
+    with suppress(BundleError):
+        bundle = open_bundle(target)
+        return bundle if bundle.manifest.key == key else None
+    return None
 
 
 def find_bundle(target: Path, key: str) -> Bundle | None:
@@ -246,6 +318,6 @@ def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, aga
 
 def _read(path: Path, kind: type[T]) -> T:
     try:
-        return from_json(path.read_bytes(), kind)
+        return from_json(read_limited(path), kind)
     except (OSError, ValueError) as error:
         raise BundleError(f"cannot read {path}: {error}") from error

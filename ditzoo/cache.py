@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from filelock import Timeout
-
+from ditzoo import digests
 from ditzoo.bundle import open_bundle, read_manifest
 from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
-from ditzoo.files import OLD, PARTIAL, cache_dir, sha256
+from ditzoo.files import PARTIAL, abandoned, cache_dir, is_partial, sha256
+from ditzoo.folders import OLD, target_of, vanish
 from ditzoo.hub import client, pins
-from ditzoo.locks import lock_named
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.zoo.card import Autoencoder, Card, OnHub
@@ -59,14 +57,16 @@ def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
     return items
 
 
-def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
-    """The items that nothing uses: partial folders and downloads of killed processes, and weights of none of the `cards`.
+def leftovers(cards: Iterable[Card], *, downloads: bool, folders: Iterable[Path] = ()) -> list[Item]:
+    """The items that nothing uses: the leftovers of killed processes, weights of none of the `cards`, and digests of no file.
 
-    With `downloads`, also the original checkpoints whose canonical form is stored and not damaged.
+    With `downloads`, also the original checkpoints whose canonical form is stored and not damaged. `folders` are folders of the
+    user. What a killed process left there is an item too: a hidden picture, or the hidden folder of a bundle.
     """
     known = {store.folder(card) for card in cards}
     items = [item for item in _weights() if item.path not in known]
-    items += [_item("", "ditzoo", "partial weights", path) for path in _partial_folders()]
+    items += [_item("", "ditzoo", "leftover", path) for path in _leftovers_in(cache_dir(), *cache_dir().glob("*"), *folders)]
+    items += [_item("", "ditzoo", "outdated digest", path) for path in digests.outdated()]
     items += [_item("", "hub", "partial download", path) for path in _partial_downloads()]
     if downloads:
         items += [item for item in _hub_files(cards) if item.what == "checkpoint" and _converted(item.model, cards)]
@@ -74,14 +74,26 @@ def leftovers(cards: Iterable[Card], *, downloads: bool) -> list[Item]:
 
 
 def remove(items: Iterable[Item]) -> None:
-    """Deletes the items, and nothing outside the two caches. The content of a link is deleted as `client.remove` says."""
+    """Deletes the items. No link is followed out of the two caches: see `client.remove`.
+
+    A leftover that a process uses again by now stays.
+    """
     for item in items:
         if item.cache == "hub":
             client.remove(item.path)
-        elif item.path.is_dir() and not item.path.is_symlink():
-            shutil.rmtree(item.path)
+        elif is_partial(item.path):
+            with abandoned(item.path) as free:
+                if free:
+                    _delete(item.path)
         else:
-            item.path.unlink(missing_ok=True)
+            _delete(item.path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        vanish(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def verify(cards: Iterable[Card]) -> Iterator[tuple[Item, str]]:
@@ -101,6 +113,8 @@ def _damage(path: Path, expected: str | None) -> str:
     """The problem of a file in the Hub's cache, as a sentence; "" if there is none."""
     if complaint := _complaint(lambda: client.check_inside(path)):
         return complaint
+    if not path.exists():
+        return f"{path} is a link to a file that is gone; the next pull downloads it again"
     if expected is None or sha256(path) == expected:
         return ""
     return f"{path} has changed since its download: its sha256 differs; the next pull downloads it again"
@@ -151,7 +165,7 @@ def _recorded(cards: Iterable[Card]) -> Iterator[tuple[Item, str | None]]:
             if commit is None:
                 continue
             for path in {*(file.path for file in source.files), *_shards(source, recorded.files.get(commit, {}))}:
-                local = client.cached(source.repo, path, commit=commit)
+                local = client.linked(source.repo, path, commit=commit)
                 if local is not None:
                     yield _item(card.name, "hub", what, local), recorded.file(commit, path).sha256
 
@@ -180,22 +194,20 @@ def _shards(source: OnHub, recorded: Iterable[str]) -> list[str]:
     return [path for path in recorded if path.endswith((".safetensors", ".bin"))] if indexed else []
 
 
-def _partial_folders() -> Iterator[Path]:
-    """The folders of abandoned conversions. Nobody holds their locks, and none has the only weights of a model."""
-    for path in (cache_dir() / "weights").glob(f".*{PARTIAL}"):
-        target = path.with_name(path.name[1:].removesuffix(PARTIAL).rpartition(".")[0])
-        try:
-            with lock_named(target.name).acquire(timeout=0):
-                if target.exists() or not (path / OLD).exists():
-                    yield path
-        except Timeout:
-            continue
+def _leftovers_in(*folders: Path) -> Iterator[Path]:
+    """The temporary files and folders of killed processes in `folders`. None is the only copy of weights or of a bundle."""
+    for path in sorted({path for folder in folders for path in folder.glob(f".*{PARTIAL}*") if is_partial(path)}):
+        with abandoned(path) as free:
+            target = target_of(path)
+            if free and (target is None or target.exists() or not (path / OLD).exists()):
+                yield path
 
 
 def _partial_downloads() -> Iterator[Path]:
-    for path in client.cache_folder().glob("models--*/blobs/*.incomplete"):
-        if time.time() - path.stat().st_mtime > _ABANDONED:
-            yield path
+    for pattern in ("*.incomplete", "tmp_*"):  # the client makes the second kind to find out the umask
+        for path in client.cache_folder().glob(f"models--*/blobs/{pattern}"):
+            if time.time() - path.lstat().st_mtime > _ABANDONED:
+                yield path
 
 
 def _converted(name: str, cards: Iterable[Card]) -> bool:
@@ -205,7 +217,7 @@ def _converted(name: str, cards: Iterable[Card]) -> bool:
 
 def _item(model: str, cache: Literal["ditzoo", "hub"], what: str, path: Path) -> Item:
     if cache == "hub":
-        size = path.stat().st_size if client.is_inside(path) else path.lstat().st_size
+        size = path.stat().st_size if client.is_inside(path) and path.exists() else path.lstat().st_size
     else:
-        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        size = sum(file.lstat().st_size for file in (path, *path.rglob("*")) if file.is_file())
     return Item(model=model, cache=cache, what=what, path=path, size=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _SHOWN = 60  # the most characters of a value that an error shows
@@ -60,7 +61,18 @@ def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -
     near = [lower[name] for name in difflib.get_close_matches(str(given).lower(), lower, n=3, cutoff=0.5)]
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
-    return UsageError(f"unknown {kind} {given!r}; {suggestion}{f' ({hint})' if hint else ''}")
+    shown = repr(shortened(given) if isinstance(given, str) else given)
+    return UsageError(f"unknown {kind} {shown}; {suggestion}{f' ({hint})' if hint else ''}")
+
+
+def shortened(text: str) -> str:
+    """`text`, or its first characters if it is too long for an error message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def is_whole_number(text: str) -> bool:
+    """Whether `text` is a whole number that a user may write: 1 to 18 of the digits 0 to 9."""
+    return re.fullmatch("[0-9]{1,18}", text) is not None
 
 
 def check_type(argument: str, given: object, kind: type | tuple[type, ...], takes: str) -> None:

@@ -2,68 +2,30 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import glob
+import fcntl
 import hashlib
 import os
 import re
 import shutil
-import sys
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import msgspec
 import platformdirs
 
 from ditzoo.errors import DitzooError, UsageError
 
 PARTIAL = ".partial"
-"""The suffix of the name of a folder that is not complete yet."""
-
-OLD = "old"
-"""The name, in a partial folder, of the folder that it is about to replace."""
+"""What the name of a file or folder has, before its suffix if it has one, that is not complete yet."""
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(path: Path, *, again: bool = False) -> str:
-    """The SHA-256 of a file, in hexadecimal.
-
-    The file is read only on the first call, if it has changed since the last call, or if `again` is True.
-
-    The cache holds the digest together with the file's size, inode, and times of modification and status change. Bytes that a
-    faulty disk changes do not affect these values, so only `again` detects them.
-    """
-    memo = cache_dir() / "digests" / hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
-    state = _state(path)
-    if not again and (known := _remembered(memo, state)):
-        return known
-    value = sha256(path)
-    with suppress(OSError):  # if the cache is read-only, the digest is not stored
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(memo) as scratch:
-            scratch.write_bytes(msgspec.json.encode([*state, value]))
-    return value
-
-
-def _state(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _remembered(memo: Path, state: list[int]) -> str | None:
-    try:
-        *known, value = msgspec.json.decode(memo.read_bytes(), type=list[int | str])
-    except (OSError, ValueError):
-        return None
-    return value if known == state and isinstance(value, str) else None
 
 
 _REFUSALS = {
@@ -148,97 +110,120 @@ def check_writable(folder: Path, option: str = "--out") -> None:
         raise UsageError(f"{option}: cannot write to {folder}: {error.strerror}; choose another folder") from error
 
 
-@contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A new folder that replaces `target` in one step when the block succeeds. If the block fails, it is deleted.
+def check_output_file(path: Path, option: str) -> None:
+    """Raises UsageError if the file `path` cannot be written, or if it is a folder. The message names the `option`."""
+    check_writable(path.parent, option)
+    if path.is_dir():
+        raise UsageError(f"{option}: {path} is a folder; give the path of a file")
 
-    The previous content of `target` is deleted only after that step. The new folder is in the same folder as `target`. The
-    caller must hold the lock of `target`. So any other partial folder of `target` was left by a killed process: see `recover`.
+
+def check_replaceable(target: Path, option: str = "--out") -> None:
+    """Raises UsageError if no folder can be put in the place of `target`. The message names the `option` that chose it.
+
+    These are the working folder and the folders that it is in, because the process would lose them, and a folder that a disk is
+    mounted on, because the system keeps it where it is.
     """
-    recover(target)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=target.parent))
-    try:
-        fresh = scratch / "new"
-        fresh.mkdir()
-        yield fresh
-        _put(fresh, target, scratch / OLD)
-    finally:
-        with suppress(OSError):  # what cannot be undone or deleted now is left for `recover`
-            _clear(scratch, target)
+    if target.name in ("", "..") or Path.cwd().is_relative_to(target.resolve()):
+        raise UsageError(f"{option}: {target} holds the working folder, so it cannot be replaced; choose a folder inside it")
+    if target.is_mount():
+        raise UsageError(f"{option}: a disk is mounted on {target}, so it cannot be replaced; choose a folder inside it")
 
 
-def recover(target: Path) -> None:
-    """Cleans up after a killed process. It moves the previous content of `target` back, and deletes partial folders.
-
-    The caller must hold the lock of `target`. So no other process is using the partial folders.
-    """
-    if not target.parent.is_dir():
-        return
-    for stale in list(target.parent.glob(f".{glob.escape(target.name)}.*{PARTIAL}")):
-        if re.fullmatch(r"[a-z0-9_]{8}", stale.name[len(target.name) + 2 : -len(PARTIAL)]):  # else it is another target's
-            _clear(stale, target)
-
-
-def _put(fresh: Path, target: Path, old: Path) -> None:
-    """Renames `fresh` to `target`. If the system cannot exchange two folders in one step, the previous content of `target` is
-    moved to `old`, so that `_clear` can move it back."""
-    if target.exists():
-        if _exchange(fresh, target):
-            return
-        target.rename(old)
-    fresh.rename(target)
-
-
-def _clear(scratch: Path, target: Path) -> None:
-    """Deletes a partial folder. If it holds the previous content of `target`, and `target` is missing, moves it back first."""
-    old = scratch / OLD
-    if os.path.lexists(old):
-        old.rename(scratch / "gone" if os.path.lexists(target) else target)
-    shutil.rmtree(scratch)
-
-
-_AT_WORKING_FOLDER, _RENAME_EXCHANGE = -100, 2
-"""AT_FDCWD of fcntl.h and RENAME_EXCHANGE of linux/fs.h."""
-
-_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders in one step. Returns False, and does nothing, if the system or the disk cannot.
-
-    Raises an audit event, as the renames of Python's `os` do.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    try:
-        sys.audit("os.rename", str(one), str(other), -1, -1)
-        names = (_AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other))
-        if libc.renameat2(*names, _RENAME_EXCHANGE) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(one), None, str(other))
-    except OSError as error:
-        if error.errno in _NO_EXCHANGE:
-            return False
-        raise
-    return True
+def is_partial(path: Path) -> bool:
+    """Whether `path` has the name of a temporary file or folder of ditzoo."""
+    return re.fullmatch(rf"\..+{re.escape(PARTIAL)}(\.[^.]+)?", path.name) is not None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that replaces `path` in one step when the block succeeds. If the block fails, it is deleted.
 
-    It is in the same folder as `path`, and has the same suffix.
+    It is in the same folder as `path`, and has the same suffix. If a process was killed, its temporary file stays, and the next
+    process that writes `path` uses and replaces it. The new file has the mode that the umask gives, and its bytes are on the
+    disk before it replaces another file.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    scratch = Path(name)
+    scratch, handle = _scratch(path)
     try:
         yield scratch
         scratch.chmod(0o666 & ~_umask())
+        if path.exists():
+            sync(scratch)
         scratch.replace(path)
-    finally:
+    except BaseException:
         scratch.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def remember(path: Path, content: bytes) -> None:
+    """Writes a file of the cache that saves time later. Does nothing if the cache cannot be written."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as scratch:
+            scratch.write_bytes(content)
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder at `path` is on the disk, so that it also survives a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def abandoned(path: Path) -> Iterator[bool]:
+    """Whether the temporary file or folder at `path` was left by a killed process. No process can use it during the block."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        yield False
+        return
+    try:
+        yield lock_handle(handle)
+    finally:
+        os.close(handle)
+
+
+def lock_handle(handle: int) -> bool:
+    """Locks an opened file until it is closed. Returns False if another process has locked it, or if the disk has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _scratch(path: Path) -> tuple[Path, int]:
+    """An empty temporary file for `path`, and its handle, which holds its lock until it is closed.
+
+    Its name is always the same, unless another process or user has that file.
+    """
+    usual = path.with_name(f".{path.stem}{PARTIAL}{path.suffix}")
+    with suppress(OSError):
+        handle = os.open(usual, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        if _take(handle, usual):
+            return usual, handle
+        os.close(handle)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=f"{PARTIAL}{path.suffix}", dir=path.parent)
+    lock_handle(handle)
+    return Path(name), handle
+
+
+def _take(handle: int, path: Path) -> bool:
+    """Locks and empties an opened file. Returns False if another process has it, or if another user could change it."""
+    opened = os.fstat(handle)
+    if not stat.S_ISREG(opened.st_mode) or opened.st_uid != os.geteuid() or not lock_handle(handle):
+        return False
+    try:
+        if not os.path.samestat(opened, path.lstat()) or os.fstat(handle).st_nlink != 1:
+            return False
+        os.ftruncate(handle, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ditzoo.files import digest, sha256
+from ditzoo.digests import digest
+from ditzoo.files import sha256
 from ditzoo.records import Data
 
 
@@ -35,7 +36,7 @@ def damage(path: Path, expected: FileRecord, *, again: bool = False) -> str:
     """The problem of the file at `path`, as the end of a sentence that begins with its name; "" if there is no problem.
 
     The size is always compared. The checksum is computed on first use, after any change of the file, and if `again` is True:
-    see `ditzoo.files.digest`.
+    see `ditzoo.digests.digest`.
     """
     if not path.is_file():
         return "is missing"

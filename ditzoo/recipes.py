@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import msgspec
-
 from ditzoo.errors import StepError, UsageError, unknown
 from ditzoo.files import replacing
-from ditzoo.records import Data, from_json, to_json
+from ditzoo.locks import lock_of
+from ditzoo.records import Data, convert, from_json, from_toml, read_limited, to_json
 from ditzoo.tasks import Task, run_tasks
 from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
 
@@ -24,8 +23,15 @@ RECORD = "run.json"
 CAPTIONS = "captions.txt"
 """The file in the working folder with the captions for a text-conditioned model, one per line."""
 
+RUNS = "run"
+"""The command that runs recipes."""
+
+_RUNNING = "DITZOO_RUNNING"
+"""The environment variable that the steps of a recipe get: the recipe's working folder, so that no step runs a recipe."""
+
 _PROMPTS = ("a dog runs on the beach", "a red bus in a street")
 _IMAGES = 50_000
+_LONGEST_NAME = 200
 
 
 class Expected(Data, frozen=True, kw_only=True):
@@ -54,8 +60,14 @@ class Recipe(Data, frozen=True, kw_only=True):
         names = [step.name for step in self.steps]
         if not names or len(set(names)) != len(names):
             raise ValueError("a recipe needs at least one step, and every step needs a different name")
-        if any(not step.command or "/" in step.name for step in self.steps):
-            raise ValueError("every step needs a command, and a name without slashes")
+        if any(not step.command for step in self.steps):
+            raise ValueError("every step needs a command")
+        for name in names:
+            if "/" in name or not name.isprintable() or not 1 <= len(name.encode()) <= _LONGEST_NAME:
+                raise ValueError(
+                    f"{name[:_LONGEST_NAME]!r} is not a name for a step; write at most {_LONGEST_NAME} printable"
+                    " characters without slashes"
+                )
 
 
 class Outcome(Data, frozen=True, kw_only=True):
@@ -73,14 +85,16 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
     Raises UsageError, with the place, if the file is not a recipe, or if its model or one of its commands is unknown.
     """
     try:
-        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+        recipe = convert(from_toml(read_limited(path)), Recipe)
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not a recipe: {error}") from error
     if recipe.model not in models:
         raise unknown("model", recipe.model, models, hint=f"in {path}")
     for step in recipe.steps:
+        if step.command[0] == RUNS:
+            raise UsageError(f"step {step.name} of {path} runs a recipe; a recipe cannot run recipes, so write its steps here")
         if step.command[0] not in commands:
             raise unknown("command", step.command[0], commands, hint=f"step {step.name} of {path}")
     return recipe
@@ -146,8 +160,10 @@ def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: 
 
     The output of each step goes to `STEP.log` and its outcome to `run.json`. The first step that fails ends the run. Returns
     whether all steps succeeded. `begin` is called with each step before it runs. Raises UsageError if `only` is not a step of
-    the recipe.
+    the recipe, or if this process is itself a step of a recipe.
     """
+    if running := os.environ.get(_RUNNING):
+        raise UsageError(f"a step of the recipe in {running} runs a recipe; a recipe cannot run recipes")
     names = [step.name for step in recipe.steps]
     if only is not None and only not in names:
         raise unknown("step", only, names)
@@ -166,7 +182,7 @@ def _task(step: RecipeStep, folder: Path, before: Outcome | None, *, begin: Call
     def make() -> Outcome:
         begin(step)
         outcome = _run(step, folder)
-        _record(folder, {**outcomes(folder), step.name: outcome})
+        record_outcome(folder, step.name, outcome)
         if outcome.status:
             log = folder / f"{step.name}.log"
             raise StepError(f"step {step.name} ended with status {outcome.status}; see {log}")
@@ -181,7 +197,7 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
     if not path.is_file():
         return {}
     try:
-        return from_json(path.read_bytes(), dict[str, Outcome])
+        return from_json(read_limited(path), dict[str, Outcome])
     except ValueError as error:
         raise UsageError(f"the record {path} is damaged: {error}; delete it to begin again") from error
 
@@ -190,13 +206,16 @@ def _run(step: RecipeStep, folder: Path) -> Outcome:
     started = time.perf_counter()
     command = [sys.executable, "-m", "ditzoo.cli", *step.command]
     paths = os.pathsep.join([*(str(Path(path).absolute()) for path in sys.path if path)])
-    with (folder / f"{step.name}.log").open("w") as log:
+    environment = {**os.environ, "PYTHONPATH": paths, _RUNNING: str(folder.absolute())}
+    with (folder / f"{step.name}.log").open("wb") as log:
         done = subprocess.run(  # noqa: S603  (our own command line)
-            command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": paths}, check=False
+            command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         )
     return Outcome(command=step.command, status=done.returncode, seconds=time.perf_counter() - started, at=time.time())
 
 
-def _record(folder: Path, record: dict[str, Outcome]) -> None:
-    with replacing(folder / RECORD) as scratch:
-        scratch.write_bytes(to_json(record))
+def record_outcome(folder: Path, name: str, outcome: Outcome) -> None:
+    """Adds an outcome to the record in `folder`. A lock keeps the outcomes that other processes add at the same time."""
+    path = folder / RECORD
+    with lock_of(path), replacing(path) as scratch:
+        scratch.write_bytes(to_json({**outcomes(folder), name: outcome}))

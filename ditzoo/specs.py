@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -176,6 +177,27 @@ class TensorSpec(Data, frozen=True, kw_only=True):
     def concrete(self, **axes: int) -> tuple[int, ...]:
         """The shape, with each symbolic axis replaced by its number in `axes`. Raises KeyError if one is missing there."""
         return tuple(axis if isinstance(axis, int) else axes[axis] for axis in self.shape)
+
+
+_TENSOR_NAME = re.compile(r"[!#-&(-\[\]-~]{1,200}")
+_LARGEST_AXIS = 2**31 - 1
+
+
+def check_specs(kind: str, specs: Sequence[TensorSpec]) -> None:
+    """Raises ValueError unless every name is valid and occurs once, and every axis is a positive number or a name.
+
+    `kind` says what the specs are, for the message. A valid name has up to 200 ASCII characters: no spaces, quotes or
+    backslashes.
+    """
+    names = [spec.name for spec in specs]
+    if not specs or len(set(names)) < len(names):
+        raise ValueError(f"the {kind} must be at least one tensor, each with a name of its own, not {names}")
+    for spec in specs:
+        if not _TENSOR_NAME.fullmatch(spec.name):
+            raise ValueError(f"{spec.name[:200]!r} among the {kind} is not a valid name of a tensor")
+        for axis in spec.shape:
+            if not (1 <= axis <= _LARGEST_AXIS if isinstance(axis, int) else axis.isidentifier() and axis.isascii()):
+                raise ValueError(f"{spec.name} among the {kind} has the axis {axis!r}; it must be a positive number or a name")
 
 
 def resized(spec: TensorSpec, size: tuple[int, int] | None = None) -> TensorSpec:

@@ -18,7 +18,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", type=Path, default=Path("latents.npy"))
 args = parser.parse_args()
 
-plan, card, manifest = (json.loads((args.bundle / f"{name}.json").read_text()) for name in ("plan", "card", "manifest"))
+plan, card, manifest = (json.loads((args.bundle / f"{name}.json").read_bytes()) for name in ("plan", "card", "manifest"))
 graphs = [name for name in ("conditioning", "backbone") if name in manifest["graphs"]]
 sessions = [ort.InferenceSession(args.bundle / manifest["graphs"][name]["file"]) for name in graphs]
 channels, guided = plan["channels"], plan["guided_channels"]

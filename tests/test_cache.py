@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import ditzoo
-from ditzoo.bundle import Bundle, open_bundle, pack
+from ditzoo.archives import pack
+from ditzoo.bundle import Bundle, open_bundle
 from ditzoo.cli import run
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import sha256
@@ -37,12 +38,12 @@ def bundle(tmp_path: Path) -> Bundle:
     return open_bundle(tmp_path / "copy")
 
 
-def _attempt(folder: Path, mode: str, *more: str) -> subprocess.Popen[str]:
+def _attempt(folder: Path, mode: str) -> subprocess.Popen[str]:
     (folder / "tmp").mkdir(exist_ok=True)
     (folder / "out").mkdir(exist_ok=True)
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "export", ROOT / "recipes")))
     environment = {**os.environ, "DITZOO_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": paths}
-    command = [sys.executable, "-m", "tests.support.export_attempt", mode, str(folder / "out"), *more]
+    command = [sys.executable, "-m", "tests.support.export_attempt", mode, str(folder / "out")]
     return subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -54,11 +55,11 @@ def _line(child: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_twenty_kills_leave_the_right_result_and_no_litter(tmp_path: Path) -> None:
-    child = _attempt(tmp_path, "kill", "20")
+def test_a_kill_at_any_file_operation_leaves_the_right_result_and_no_litter(tmp_path: Path) -> None:
+    child = _attempt(tmp_path, "kill")
     hit, errors = child.communicate()
     assert child.returncode == 0, errors
-    assert min(json.loads(hit).get(phase, 0) for phase in ("graphs", "engines")) >= 2, hit
+    assert min(json.loads(hit).get(phase, 0) for phase in ("graphs", "engines")) >= 4, hit
     assert [path.name for path in (tmp_path / "tmp").iterdir() if path.name.startswith(("ditzoo", "ort"))] == []
 
 
@@ -125,7 +126,7 @@ def test_the_same_inputs_are_found_and_no_file_of_them_is_read_again(tmp_path: P
     card = ditzoo.card("uvit-digits")
     export_onnx(card, tmp_path / "b")
     made, read = (tmp_path / "b").stat().st_ino, []
-    monkeypatch.setattr("ditzoo.files.sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr("ditzoo.digests.sha256", lambda path: read.append(path) or sha256(path))
     export_onnx(card, tmp_path / "b")
     assert (tmp_path / "b").stat().st_ino == made
     assert [path for path in read if path.is_relative_to(tmp_path)] == []

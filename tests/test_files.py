@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from ditzoo.errors import HubError, UsageError
-from ditzoo.files import appearing, cache_dir, disk_errors, recover
-from ditzoo.locks import lock_named, lock_of
+from ditzoo.files import cache_dir, disk_errors
+from ditzoo.folders import appearing, recover
+from ditzoo.locks import lock_file, lock_name, lock_named, lock_of
 from tests.support.kills import KILL
 
 ROOT = Path(__file__).parents[1]
@@ -53,15 +54,15 @@ def test_other_errors_are_left_alone(tmp_path: Path) -> None:
 def test_a_lock_is_found_by_its_name_and_by_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for held, same, other in (
-        (lock_named("hf:team/tiny"), lock_named("hf:team/tiny"), lock_named("hf:team/tiny2")),
-        (lock_of(Path("b")), lock_of(tmp_path / "b"), lock_of(tmp_path / "c")),
+        (lock_named("hf:team/tiny"), "hf:team/tiny", "hf:team/tiny2"),
+        (lock_of(Path("b")), lock_name(tmp_path / "b"), lock_name(tmp_path / "c")),
     ):
         with held:
             with pytest.raises(Timeout):
-                same.acquire(timeout=0)
-            with other.acquire(timeout=0):
+                FileLock(lock_file(same)).acquire(timeout=0)
+            with FileLock(lock_file(other)).acquire(timeout=0):
                 pass
-        with same.acquire(timeout=0):
+        with FileLock(lock_file(same)).acquire(timeout=0):
             pass
 
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import OpenOptions, check_options, check_precision, check_tf32, parse_spec
 from ditzoo.backends.table import BackendRow, Runs, row_of
-from ditzoo.bundle import Bundle
+from ditzoo.bundle import Bundle, consistently
+from ditzoo.digests import digest
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, check_type
-from ditzoo.files import digest
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.specs import Form, Precision, Profile, device_name
 from ditzoo.zoo.card import Card
@@ -66,7 +66,9 @@ def open_backend(
     check_options(row, options)
     runnable = _RUNNABLE[row.runs](row, find_model(model), options)
     opener: Callable[[BackendRow, Card | Bundle, OpenOptions], Backend] = getattr(load_module(row.name), row.opener)
-    return opener(row, runnable, options)
+    if isinstance(runnable, Card):
+        return opener(row, runnable, options)
+    return consistently(runnable, lambda bundle: opener(row, bundle, options))
 
 
 def load_module(name: str) -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -148,11 +148,23 @@ class Buffer:
 
 
 class Stream:
-    """A queue of work on the device. Copies go through it in order; host memory must live until `wait`."""
+    """A queue of work on the device. Copies go through it in order; host memory must live until `wait`.
 
-    def __init__(self) -> None:
+    `library` is the library of the arrays. If it is CuPy, its work inside `arrays` goes through this queue too. Other streams,
+    such as the default stream, do not wait for this one, nor does it wait for them: see `settle`.
+    """
+
+    def __init__(self, library: Any = np) -> None:
         self.cuda = runtime()
-        self.handle = call(self.cuda.cudaStreamCreate)
+        self._of_library = None if library is np else library.cuda.Stream(non_blocking=True)
+        if self._of_library is None:
+            self.handle = call(self.cuda.cudaStreamCreateWithFlags, self.cuda.cudaStreamNonBlocking)
+        else:
+            self.handle = self._of_library.ptr
+
+    def arrays(self) -> AbstractContextManager[Any]:
+        """A block in which the library of the arrays queues its work on this stream, in order with the copies."""
+        return nullcontext() if self._of_library is None else self._of_library
 
     def copy(self, target: int, source: int, size: int) -> None:
         """Copies `size` bytes between any two addresses, on the device or the host."""
@@ -162,14 +174,16 @@ class Stream:
         """Records the work that `work` queues on this stream as a graph for `launch`, without running it. Free it with
         `free_graph`."""
         call(self.cuda.cudaStreamBeginCapture, self.handle, self.cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        graph = None
         try:
-            work()
-        finally:
-            graph = call(self.cuda.cudaStreamEndCapture, self.handle)
-        try:
+            try:
+                work()
+            finally:
+                graph = call(self.cuda.cudaStreamEndCapture, self.handle)
             return call(self.cuda.cudaGraphInstantiate, graph, 0)
         finally:
-            call(self.cuda.cudaGraphDestroy, graph)
+            if graph is not None:
+                call(self.cuda.cudaGraphDestroy, graph)
 
     def launch(self, graph: Any) -> None:
         """Queues a recorded graph."""
@@ -180,5 +194,7 @@ class Stream:
         call(self.cuda.cudaStreamSynchronize, self.handle)
 
     def free(self) -> None:
-        """Gives the stream back."""
-        call(self.cuda.cudaStreamDestroy, self.handle)
+        """Gives the stream back. CuPy destroys its own stream when nothing refers to it any more."""
+        if self._of_library is None:
+            call(self.cuda.cudaStreamDestroy, self.handle)
+        self._of_library = None

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ditzoo.backends import load_module
 from ditzoo.backends.gpus import cuda_device
-from ditzoo.bundle import Bundle
+from ditzoo.bundle import Bundle, consistently
 from ditzoo.errors import BundleError
 from ditzoo.specs import split_device
 
@@ -31,7 +31,8 @@ def load_graph(bundle: Bundle, name: str, *, device: str = "cpu") -> Run:
     load_module("onnxruntime")
     from ditzoo.backends.sessions import open_session
 
-    session = open_session(bundle.path / bundle.manifest.graphs[name].file, device=graph_device(device))
+    place = graph_device(device)
+    session = consistently(bundle, lambda now: open_session(now.path / now.manifest.graphs[name].file, device=place))
     return lambda inputs: session.run(None, dict(inputs))[0]
 
 

@@ -1,8 +1,8 @@
-"""Loads TensorRT engines: the profiles of each as `Slot`s, their weights where those were left out, and kept kernels."""
+"""Loads TensorRT engines: their profiles as `Slot`s, the memory that these share, missing weights, and kept kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,62 +10,23 @@ from typing import Any
 import numpy as np
 
 from ditzoo.backends import cuda
+from ditzoo.backends.engine_slots import Slot, accept, present
+from ditzoo.backends.refitting import put_weights
 from ditzoo.bundle import Engine
 from ditzoo.errors import BackendError, BundleError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.specs import TensorSpec
 
 
-class Slot:
-    """One profile of a loaded engine: its context, memory for its largest shapes, and a CUDA graph for each batch size.
+class EngineLoader:
+    """Loads the engines of one bundle, with one runtime. All of them compute in one piece of device memory.
 
-    What it takes of the device is given back when `held` is closed.
+    TensorRT-RTX keeps the kernels that it compiles for all of them in one cache, whose file is in ditzoo's cache, one for each
+    model of GPU.
     """
 
-    def __init__(
-        self, trt: Any, loaded: Any, spec: Engine, index: int, stream: cuda.Stream, config: Any, *, held: ExitStack
-    ) -> None:
-        self.spec, self.profile, self._stream, self._trt = spec, spec.profiles[index], stream, trt
-        self.memory: dict[str, cuda.Buffer] = {}
-        self._graphs: dict[tuple[tuple[int, ...], ...], Any] = {}
-        self._context = present(loaded.create_execution_context(config), "an execution context")
-        held.callback(self._free)
-        accept(self._context.set_optimization_profile_async(index, stream.handle), f"optimization profile {index}")
-        for tensor in (*spec.inputs, *spec.outputs):
-            buffer = self.memory[tensor.name] = cuda.Buffer(_bytes(tensor, self.profile.shapes(tensor)[2]))
-            accept(self._context.set_tensor_address(tensor.name, buffer.address), f"the address of {tensor.name}")
-
-    def run(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Queues one execution for inputs of these shapes, which lie in `memory`."""
-        for name, shape in shapes.items():
-            accept(self._context.set_input_shape(name, shape), f"the shape {shape} of {name}")
-        if hasattr(self._trt, "CudaGraphStrategy"):  # TensorRT-RTX captures graphs by itself
-            self._enqueue()
-            return
-        key = tuple(shapes.values())
-        if key not in self._graphs:
-            self._enqueue()  # the first execution of a shape may allocate, which a capture must not
-            self._stream.wait()
-            self._graphs[key] = self._stream.capture(self._enqueue)
-        self._stream.launch(self._graphs[key])
-
-    def _free(self) -> None:
-        for graph in self._graphs.values():
-            cuda.free_graph(graph)
-        self._context = None
-        for buffer in self.memory.values():
-            buffer.free()
-
-    def _enqueue(self) -> None:
-        accept(self._context.execute_async_v3(self._stream.handle), f"the execution of {self.spec.file}")
-
-
-class EngineLoader:
-    """Loads the engines of one bundle, with one runtime. TensorRT-RTX keeps the kernels that it compiles for all of them in one
-    cache, whose file is in ditzoo's cache, one for each model of GPU."""
-
     def __init__(self, trt: Any, folder: Path, engines: Sequence[Engine], stream: cuda.Stream) -> None:
-        self._trt, self._folder, self._stream = trt, folder, stream
+        self._trt, self._folder, self._engines, self._stream = trt, folder, engines, stream
         self._logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = present(trt.Runtime(self._logger), "a runtime")
         if any("version_compatible" in engine.options for engine in engines):
@@ -74,47 +35,79 @@ class EngineLoader:
         gpu = _file_name(cuda.gpu_name())
         self._kernels_path = cache_dir() / "runtime" / f"{engines[0].flavour}-{engines[0].version}-{gpu}"
 
-    def load(self, spec: Engine, *, held: ExitStack) -> list[Slot]:
-        """The slots of an engine, one a profile; raises BundleError or BackendError if TensorRT refuses it."""
+    def load(self, *, held: ExitStack) -> dict[str, list[Slot]]:
+        """The slots of every graph, one for each profile of its engines. Closing `held` gives back what they take of the
+        device.
+
+        Raises BundleError or BackendError if TensorRT refuses an engine.
+        """
+        opened = [(spec, self._loaded(spec)) for spec in self._engines]
+        workspace = cuda.Buffer(max(loaded.device_memory_size_v2 for _, loaded in opened))
+        held.callback(workspace.free)
+        memory = {graph: self._memory(graph, held=held) for graph in dict.fromkeys(spec.graph for spec in self._engines)}
+        slots: dict[str, list[Slot]] = {graph: [] for graph in memory}
+        for spec, loaded in opened:
+            config = self._config(loaded)
+            slots[spec.graph] += [
+                Slot(
+                    self._trt,
+                    loaded,
+                    spec,
+                    index,
+                    stream=self._stream,
+                    config=config,
+                    memory=memory[spec.graph],
+                    workspace=workspace,
+                    held=held,
+                )
+                for index in range(len(spec.profiles))
+            ]
+        return slots
+
+    def keep_kernels(self) -> None:
+        """Saves the kernels that TensorRT-RTX compiled for this GPU."""
+        if self._kernels is not None:
+            remember(self._kernels_path, bytes(present(self._kernels.serialize(), "its kernels")))
+
+    def _loaded(self, spec: Engine) -> Any:
         loaded = self._runtime.deserialize_cuda_engine((self._folder / spec.file).read_bytes())
         if loaded is None:
             raise BundleError(
                 f"{spec.flavour} refuses {self._folder / spec.file}; `ditzoo inspect {self._folder}` says what it was built for"
             )
         if "stripped" in spec.options:
-            self._give_weights(loaded, spec)
+            put_weights(self._trt, loaded, self._folder / f"{spec.graph}.onnx", logger=self._logger, engine=spec.file)
+        if "weight_streaming" in spec.options:  # TensorRT keeps on the host what the free memory does not hold
+            loaded.weight_streaming_budget_v2 = loaded.get_weight_streaming_automatic_budget()
+        return loaded
+
+    def _memory(self, graph: str, *, held: ExitStack) -> dict[str, cuda.Buffer]:
+        """Memory for every input and output of a graph, in the largest shape of all profiles of its engines."""
+        engines = [spec for spec in self._engines if spec.graph == graph]
+        memory: dict[str, cuda.Buffer] = {}
+        for tensor in (*engines[0].inputs, *engines[0].outputs):
+            memory[tensor.name] = cuda.Buffer(max(_largest_size(tensor, spec) for spec in engines))
+            held.callback(memory[tensor.name].free)
+        return memory
+
+    def _config(self, loaded: Any) -> Any:
+        """The settings of the execution contexts of a loaded engine. We give them their memory."""
         config = present(loaded.create_runtime_config(), "a runtime configuration")
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(self._trt, "CudaGraphStrategy"):
             self._configure_rtx(config)
-        return [Slot(self._trt, loaded, spec, i, self._stream, config, held=held) for i in range(len(spec.profiles))]
-
-    def keep_kernels(self) -> None:
-        """Saves the kernels that TensorRT-RTX compiled for this GPU."""
-        if self._kernels is not None:
-            with replacing(self._kernels_path) as scratch:
-                scratch.write_bytes(bytes(present(self._kernels.serialize(), "its kernels")))
-
-    def _give_weights(self, loaded: Any, spec: Engine) -> None:
-        """Reads the weights of an engine that was built without them from its ONNX graph.
-
-        The parser holds them until the engine has taken them, so both it and the refitter must live until the end.
-        """
-        refitter = present(self._trt.Refitter(loaded, self._logger), "a refitter")
-        parser_refitter = self._trt.OnnxParserRefitter(refitter, self._logger)
-        if not parser_refitter.refit_from_file(str(self._folder / f"{spec.graph}.onnx")):
-            errors = [parser_refitter.get_error(i).desc() for i in range(parser_refitter.num_errors)]
-            raise BackendError(f"TensorRT refused the weights of {spec.file}: {'; '.join(errors) or 'it does not say why'}")
-        if missing := refitter.get_missing_weights():
-            raise BackendError(f"{spec.graph}.onnx lacks weights of {spec.file}: {', '.join(missing)}")
-        if not refitter.refit_cuda_engine():
-            raise BackendError(f"TensorRT refused the weights of {spec.file} as it put them in")
+        return config
 
     def _configure_rtx(self, config: Any) -> None:
-        """CUDA graphs for whole engines, and the kernels that were compiled for this GPU before."""
+        """CUDA graphs for whole engines, and the kernels that were compiled for this GPU before.
+
+        A new shape waits until its kernels are compiled. Otherwise TensorRT-RTX would use other kernels first and change them
+        later, so that neither the times nor the numbers of a run could be repeated.
+        """
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._kernels is None:
             cache = self._kernels = present(config.create_runtime_cache(), "a runtime cache")
-            self._kernels_path.parent.mkdir(parents=True, exist_ok=True)
             if self._kernels_path.is_file():
                 cache.deserialize(self._kernels_path.read_bytes())  # what does not fit this driver is compiled again
         accept(config.set_runtime_cache(self._kernels), "the runtime cache")
@@ -130,21 +123,10 @@ def check_architecture(trt: Any, gpu: str) -> None:
         )
 
 
-def accept(status: bool | None, what: str) -> None:
-    """Raises BackendError if TensorRT returned False. (Some members return None in one version and True in another.)"""
-    if status is False:
-        raise BackendError(f"TensorRT refused {what}")
-
-
-def present(value: Any, what: str) -> Any:
-    """The value; raises BackendError if TensorRT gave None for it."""
-    if value is None:
-        raise BackendError(f"TensorRT did not give {what}")
-    return value
-
-
-def _bytes(spec: TensorSpec, shape: Sequence[int]) -> int:
-    return int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
+def _largest_size(tensor: TensorSpec, spec: Engine) -> int:
+    """The bytes of an input or output in the largest shape that a profile of the engine allows."""
+    item = np.dtype(tensor.dtype).itemsize
+    return max(item * int(np.prod(profile.shapes(tensor)[2])) for profile in spec.profiles)
 
 
 def _file_name(text: str) -> str:

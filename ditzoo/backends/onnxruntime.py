@@ -15,6 +15,7 @@ from ditzoo.backends import cuda
 from ditzoo.backends.captured_runs import CapturedRuns, bind
 from ditzoo.backends.conditioning import window_rows
 from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.sessions import merged, open_session
 from ditzoo.backends.table import BackendRow
@@ -32,6 +33,8 @@ _RUNS_ONCE = {"session.disable_prepacking": "1"}
 
 _CAPTURES = ("enable_cuda_graph", "trt_cuda_graph_enable")
 """The options of ONNX Runtime's providers that capture runs: that of CUDA and TensorRT-RTX, and that of TensorRT."""
+_DTYPES = {"tensor(double)": "float64", "tensor(float)": "float32", "tensor(int64)": "int64"}
+"""ONNX Runtime's names of the dtypes of a network's inputs and outputs."""
 
 _open: WeakValueDictionary[tuple[object, ...], ort.InferenceSession] = WeakValueDictionary()
 """The sessions that some backend of this process holds. They run in any number of threads, so one serves all that ask alike."""
@@ -139,13 +142,16 @@ class OnnxRuntimeBackend(GraphBackend):
         cache = cache_dir() / self._kind / (self._key[:16] + ("-tf32" if self.tf32 else "")) if self._key else None
         ours = provider_options(self._kind, graph.inputs, profiles, cache=cache)
         given = {name: value for name, value in self._given.items() if alone or name not in _CAPTURES}
-        options = merged(ours, given)
-        path = self.folder / graph.file
+        options, path = merged(ours, given), self.folder / graph.file
         if alone:
-            return open_session(
+            session = open_session(
                 path, device=self.device, threads=self.threads, entries=entries, provider_options=options, tf32=self.tf32
             )
-        return _shared_session(path, entries, self.device, self.threads, self.tf32, options)
+        else:
+            session = _shared_session(path, entries, self.device, self.threads, self.tf32, options)
+        tensors = (*session.get_inputs(), *session.get_outputs())
+        check_graph(path, graph, {tensor.name: (_DTYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in tensors})
+        return session
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._sessions:

@@ -17,6 +17,7 @@ import numpy as np
 import openvino
 
 from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Graph
@@ -54,20 +55,30 @@ class OpenVinoBackend(GraphBackend):
         if self.precision == "bf16" and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8")
         loaded = (self._graph, *([self._conditioning] if self._conditioning else []))
-        self._models = {graph.file: self._load(core, folder / graph.file) for graph in loaded}
+        self._models = {graph.file: self._load(core, folder / graph.file, graph) for graph in loaded}
 
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""
         self._models = {}
 
-    def _load(self, core: openvino.Core, path: Path) -> openvino.CompiledModel:
+    def _load(self, core: openvino.Core, path: Path, graph: Graph) -> openvino.CompiledModel:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if self.threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self.threads
         try:
-            return core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
+            model = core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot load {path}: {error}") from error
+        found = {
+            name: (
+                tensor.element_type.to_dtype().name,
+                [axis.get_length() if axis.is_static else None for axis in tensor.partial_shape],
+            )
+            for tensor in (*model.inputs, *model.outputs)
+            for name in tensor.names
+        }
+        check_graph(path, graph, found)
+        return model
 
     def _run(self, graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         if graph.file not in self._models:

@@ -11,6 +11,9 @@ from ditzoo.errors import BackendError, UsageError, unknown
 from ditzoo.records import Data
 from ditzoo.specs import DEVICES, PRECISIONS, Form, Precision, Profile, device_name, split_device
 
+MOST_THREADS = 1024
+"""The largest number of CPU threads. Libraries start as many as they are told."""
+
 
 class BackendSpec(Data, frozen=True, kw_only=True):
     """A backend and the options that its text named. None means that the text named none: then the precision is fp32, or that
@@ -82,8 +85,7 @@ def check_options(row: BackendRow, options: OpenOptions) -> None:
     kind, _ = split_device(options.device)
     if options.precision is not None:
         _check_known("precision", options.precision, PRECISIONS)
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"threads must be 1 or more, not {options.threads}")
+    _check_threads(options.threads)
     if options.profiles and kind not in row.built_on:
         takers = "; ".join(f"{other.name} on {' or '.join(other.built_on)}" for other in BACKENDS.values() if other.built_on)
         raise UsageError(f"profiles are for {takers}, not for {row.name} on {options.device}")
@@ -114,6 +116,13 @@ def check_tf32(precision: Precision | None) -> None:
     """Raises UsageError for TF32 in a precision that is not computed in float32."""
     if precision not in (None, "fp32"):
         raise UsageError(f"tf32 is a way to compute fp32, and this is {precision}; leave tf32 out")
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be 1 or more, not {threads}")
+    if threads is not None and threads > MOST_THREADS:
+        raise UsageError(f"threads must be at most {MOST_THREADS}, not {threads}")
 
 
 def _check_tf32(row: BackendRow, options: OpenOptions) -> None:

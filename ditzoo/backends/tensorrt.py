@@ -21,8 +21,9 @@ from ditzoo.backends import cuda
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
 from ditzoo.backends.conditioning import ModulationCache, row_bytes, window_rows
+from ditzoo.backends.engine_slots import Slot
 from ditzoo.backends.gpus import check_gpu
-from ditzoo.backends.loading_engines import EngineLoader, Slot, check_architecture
+from ditzoo.backends.loading_engines import EngineLoader, check_architecture
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.bundle import Bundle, Engine
@@ -102,14 +103,11 @@ class TensorRTBackend(OpenedBackend):
         self._library, self._open = np if index else cuda.arrays(), True  # CuPy computes on the first GPU
         self._modulations: dict[str, cuda.Buffer] = {}
         with ExitStack() as held:  # gives all back if an engine cannot be loaded
-            self._stream = cuda.Stream()
+            self._stream = cuda.Stream(self._library)
             held.callback(self._stream.free)
             held.callback(self._free_modulations)
             self._loader = EngineLoader(trt, folder, engines, self._stream)
-            self._slots = {
-                name: [slot for engine in group for slot in self._loader.load(engine, held=held)]
-                for name, group in graphs.items()
-            }
+            self._slots = self._loader.load(held=held)
             self._held = held.pop_all()
         self._modulation_cache = (
             None if conditioning is None else ModulationCache(self._condition, window=window_rows(conditioning.outputs))
@@ -130,18 +128,12 @@ class TensorRTBackend(OpenedBackend):
         check_inputs(self.inputs, inputs)
         if not self._open:
             raise self.closed_error()
-        batch, _, height, width = inputs["x"].shape
-        slots, places = (
-            self._slots["backbone"],
-            self._modulation_cache(inputs["t"], inputs["y"])[1] if self._modulation_cache else [],
-        )
-        cuda.settle(self._library)
-        parts = []
-        for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
-            given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
-            parts.append(self._run(slots[chunk.profile], chunk, given, places))
-        library = array_namespace(parts[0][self.outputs[0].name])
-        return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
+        cuda.settle(self._library)  # the inputs are the work of the caller's stream
+        with self._stream.arrays():
+            try:
+                return self._evaluate(inputs)
+            finally:
+                self._stream.wait()  # after an error too: what is queued reads these inputs
 
     @cuda.on_its_gpu
     def close(self) -> None:
@@ -158,6 +150,17 @@ class TensorRTBackend(OpenedBackend):
     def _free_modulations(self) -> None:
         while self._modulations:
             self._modulations.popitem()[1].free()
+
+    def _evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        batch, _, height, width = inputs["x"].shape
+        slots = self._slots["backbone"]
+        places = self._modulation_cache(inputs["t"], inputs["y"])[1] if self._modulation_cache else []
+        parts = []
+        for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
+            given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
+            parts.append(self._run(slots[chunk.profile], chunk, given, places))
+        library = array_namespace(parts[0][self.outputs[0].name])
+        return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
     def _run(self, slot: Slot, chunk: BatchPart, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
         """Runs a chunk. Modulations come from the device, at `places`."""

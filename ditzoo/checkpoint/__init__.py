@@ -53,13 +53,15 @@ def convert(
     """
     chosen = open_checkpoint(path, pick)
     layout = layouts.detect(chosen.entries)
-    fixed = with_fixed(layouts.to_canonical(chosen.entries, layout, config), config)
+    network = layouts.to_canonical(chosen.entries, layout, config)
     found = layouts.autoencoder(chosen.entries)
     autoencoder = autoencoders.decoder_entries(found, architecture) if architecture else {}
-    rounded, broken = _examine({**fixed.entries, **autoencoder})
-    problems = [*_misfits(fixed.entries, config, cards), *fixed.problems, *broken, *layouts.problems(chosen.entries, layout)]
+    misfits = _misfits(network, config, cards)
     if architecture and autoencoder:
-        problems += autoencoders.misfits(autoencoder, architecture, channels=config.latent_shape[0])
+        misfits += autoencoders.misfits(autoencoder, architecture, channels=config.latent_shape[0])
+    fixed = with_fixed(network, config, fits=not misfits)
+    rounded, broken = _examine({**fixed.entries, **autoencoder})
+    problems = [*misfits, *fixed.problems, *broken, *layouts.problems(chosen.entries, layout)]
     if problems:
         raise CheckpointError(f"{path.name} cannot be used: {'; '.join(problems)}")
     for remark in (*chosen.remarks, *(f"{path.name}: {remark}" for remark in fixed.remarks)):
@@ -135,26 +137,22 @@ def _misfits(network: Entries, config: BackboneConfig, cards: Iterable[Card]) ->
 def _examine(entries: Entries) -> tuple[list[str], list[str]]:
     """The keys of the tensors that are not float32, and the problems of the numbers in float32.
 
-    The problems are NaN or Inf, numbers beyond the range of float32, and types that are not floating point.
+    The problems are NaN or Inf, numbers beyond the range of float32, and the flaws of tensors whose values cannot be read.
     """
     rounded: list[str] = []
-    kinds: dict[str, list[str]] = {"NaN or Inf": [], "beyond the range of float32": [], "not floating point": []}
+    kinds: dict[str, list[str]] = {"NaN or Inf": [], "beyond the range of float32": []}
     for key, entry in entries.items():
-        tensor = entry.load()
-        if not _is_convertible(tensor.dtype):
-            kinds["not floating point"].append(f"{key} ({_name(tensor.dtype)})")
+        if entry.flaw:
+            kind, _, detail = entry.flaw.partition(" (")
+            kinds.setdefault(kind, []).append(f"{key} ({detail}" if detail else key)
             continue
+        tensor = entry.load()
         if tensor.dtype != torch.float32:
             rounded.append(f"{key} ({_name(tensor.dtype)})")
         if not torch.isfinite(tensor.to(torch.float32)).all():
             wide = tensor.dtype == torch.float64 and bool(torch.isfinite(tensor).all())
             kinds["beyond the range of float32" if wide else "NaN or Inf"].append(key)
     return rounded, [f"{kind}: {listed(names)}" for kind, names in kinds.items() if names]
-
-
-def _is_convertible(dtype: torch.dtype) -> bool:
-    """Whether each element of a tensor is one floating-point number. A type that packs two 4-bit numbers in a byte is not."""
-    return dtype.is_floating_point and dtype != torch.float4_e2m1fn_x2
 
 
 def _name(dtype: torch.dtype) -> str:

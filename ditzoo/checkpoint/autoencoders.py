@@ -69,7 +69,7 @@ def build(architecture: Architecture, shapes: Shapes) -> nn.Module:
     try:
         with torch.device("meta"):
             net: nn.Module = kind(**LAYOUTS[architecture].config(shapes))
-    except (LookupError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise CheckpointError(f"it is not a decoder of {architecture}: {error}") from error
     net.encoder = nn.Identity()
     return net

@@ -29,7 +29,7 @@ _NAMES = (
 """Parts of the authors' keys, each with the part that replaces it in diffusers' keys."""
 
 _QKV, _PARTS = ".context_module.main.qkv.conv.", (".attn.to_q.", ".attn.to_k.", ".attn.to_v.")
-_UP_BLOCK = re.compile(r"decoder\.up_blocks\.(\d+)\.(\d+)\.(.+)")
+_UP_BLOCK = re.compile(r"decoder\.up_blocks\.(\d{1,3})\.(\d{1,3})\.(.+)")
 
 
 def to_canonical(entries: Entries) -> Entries:
@@ -39,10 +39,10 @@ def to_canonical(entries: Entries) -> Entries:
 
 def _renamed(key: str, entry: Entry) -> Iterator[tuple[str, Entry]]:
     name = re.sub(r"\.stages\.(\d+)\.op_list\.", r".up_blocks.\1.", key)
-    if _QKV in name:
+    if _QKV in name and entry.shape:
         third = entry.shape[0] // 3
         for i, part in enumerate(_PARTS):
-            rows = Entry(shape=(third, *entry.shape[1:]), load=partial(_rows, entry, i * third, third))
+            rows = Entry(shape=(third, *entry.shape[1:]), load=partial(_rows, entry, i * third, third), flaw=entry.flaw)
             yield name.replace(_QKV, part), without_kernel(rows)
         return
     for theirs, ours in _NAMES:

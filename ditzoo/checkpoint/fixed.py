@@ -26,31 +26,37 @@ class Fixed(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
 
 
-def with_fixed(entries: Entries, config: BackboneConfig) -> Fixed:
+def with_fixed(entries: Entries, config: BackboneConfig, *, fits: bool) -> Fixed:
     """Replaces the tensors that the network of `config` computes with their exact values, and adds missing ones.
 
     A table that differs from the exact one only by rounding is replaced, with a remark if the difference is large. A table that
     differs by more was learned or follows another rule; it is kept and reported as a problem. A table of another shape is kept.
+    If the entries do not fit the network (`fits` is False), no table is computed, because its size may be wrong.
     """
+    if not fits:
+        return Fixed(entries=entries, remarks=(), problems=())
     exact, remarks, problems = dict(entries), [], []
-    for key, compute in family_of(config).computed.items():
-        table = compute(config)
-        if table is None:
+    tables = {key: table for key, compute in family_of(config).computed.items() if (table := compute(config)) is not None}
+    for key, table in tables.items():
+        found = entries.get(key)
+        if found is not None and (found.flaw or found.shape != tuple(table.shape)):
             continue
-        if key in entries and entries[key].shape == tuple(table.shape):
-            found = entries[key].load()
-            off = (found.to(torch.float64) - table.to(torch.float64)).abs().max().item()
-            if not (found.is_floating_point() and off <= tolerance(found.dtype)):
-                problems.append(
-                    f"{key} is not the fixed table of this network (it differs by up to {off:.2g}): positions that were learned"
-                    " or follow another rule cannot be used"
-                )
-                continue
-            if off > _SLACK:
-                remarks.append(f"{key} was rounded (by up to {off:.2g}); it was replaced with the exact table")
-        if key not in entries or entries[key].shape == tuple(table.shape):
-            exact[key] = Entry(shape=tuple(table.shape), load=partial(_same, table))
+        off, limit = (0.0, 0.0) if found is None else _difference(found.load(), table)
+        if not off <= limit:
+            problems.append(
+                f"{key} is not the fixed table of this network (it differs by up to {off:.2g}): positions that were learned"
+                " or follow another rule cannot be used"
+            )
+            continue
+        if off > _SLACK:
+            remarks.append(f"{key} was rounded (by up to {off:.2g}); it was replaced with the exact table")
+        exact[key] = Entry(shape=tuple(table.shape), load=partial(_same, table))
     return Fixed(entries=exact, remarks=tuple(remarks), problems=tuple(problems))
+
+
+def _difference(found: Tensor, table: Tensor) -> tuple[float, float]:
+    """The largest difference of a table in a file from the exact one, and the largest difference that rounding can cause."""
+    return (found.to(torch.float64) - table.to(torch.float64)).abs().max().item(), tolerance(found.dtype)
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ditzoo.errors import CheckpointError
 from ditzoo.families import FAMILIES, KeyLayout
-from ditzoo.families.tensors import Entries
+from ditzoo.families.tensors import Entries, listed
 from ditzoo.zoo.card import Layout
 
 _NETWORK, _AUTOENCODER = "diffusion_model.", "autoencoder."
@@ -23,7 +23,7 @@ def detect(entries: Entries) -> Layout:
     for layout in _LAYOUTS.values():
         if layout.matches(entries):
             return layout.name
-    seen = ", ".join(sorted(entries)[:3]) or "it has none"
+    seen = listed(sorted(entries)[:3]) or "it has none"
     raise CheckpointError(
         f"ditzoo does not know the layout of this checkpoint (first keys: {seen}); it knows {', '.join(_LAYOUTS)}, dcae; if the"
         f" keys have a prefix, {_prefix(entries)}"
@@ -35,7 +35,7 @@ def _prefix(entries: Entries) -> str:
     for first in sorted({key.partition(".")[0] for key in entries if "." in key}):
         inner = {key.removeprefix(f"{first}."): entry for key, entry in entries.items() if key.startswith(f"{first}.")}
         if any(layout.matches(inner) for layout in _LAYOUTS.values()):
-            return f"name it: --prefix {first}."
+            return f"name it: --prefix {listed([first])}."
     return "name it with --prefix PREFIX"
 
 

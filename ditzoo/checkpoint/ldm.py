@@ -8,7 +8,7 @@ from typing import Any
 from ditzoo.families.tensors import Entries, Entry, Shapes, count_numbered, without_kernel
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-_UP, _MID = re.compile(r"decoder\.up\.(\d+)\.(.+)"), "decoder.mid."
+_UP, _MID = re.compile(r"decoder\.up\.(\d{1,3})\.(.+)"), "decoder.mid."
 
 
 def to_canonical(entries: Entries) -> Entries:

@@ -15,10 +15,16 @@ import torch
 from torch import Tensor
 
 from ditzoo.checkpoint.choose import Tree
+from ditzoo.checkpoint.flaws import flaw_of, shape_of
 from ditzoo.errors import CheckpointError
 from ditzoo.families.tensors import Entry
 
 ZIP = b"PK\x03\x04"
+
+_DEEPEST, _MOST = 50, 20_000
+"""The most levels of nesting, and the most tensors, dictionaries and lists in a file. An optimizer has some thousands."""
+
+_LONGEST = 500
 
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _HARMLESS = (
@@ -55,8 +61,8 @@ def read_torch_file(path: Path) -> Tree:
     or holds anything other than tensors, plain values and objects of the classes in `_HARMLESS`.
     """
     zipped = _is_zip(path)
-    if zipped and not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is a damaged torch file: its end is missing; download it again")
+    if zipped:
+        _check_archive(path)
     with torch.serialization.safe_globals([(_LeftOut, name) for name in _HARMLESS]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on unusual pickles
         try:
@@ -67,24 +73,69 @@ def read_torch_file(path: Path) -> Tree:
             raise CheckpointError(f"{path} is not a torch checkpoint, or it is damaged: {_first_line(error)}") from error
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not the weights of a network")
-    return _tree(content)
-
-
-def _tree(content: Any) -> Tree:
-    """The tensors in nested dictionaries and lists. Other values and the states of random generators are left out."""
-    items = content.items() if isinstance(content, Mapping) else enumerate(content)
-    tree: Tree = {}
-    for key, value in items:
-        if isinstance(value, Tensor) and not _is_bytes(value):
-            tree[str(key)] = Entry(shape=tuple(value.shape), load=partial(_same, value))
-        elif isinstance(value, Mapping | list | tuple):
-            tree[str(key)] = _tree(value)
+    tree = _Walk(path).tree(content)
+    if not tree:
+        raise CheckpointError(f"{path} holds no tensors that have names, so it is not the weights of a network")
     return tree
+
+
+class _Walk:
+    """Goes once through the content of a file. Shared and cyclic dictionaries could make it endless, so it is bounded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seen = path, 0
+
+    def tree(self, content: Any, depth: int = 0) -> Tree:
+        """The tensors in nested dictionaries and lists.
+
+        Other values, values whose key is not a text or a number, and the states of random generators are left out.
+        """
+        if depth > _DEEPEST:
+            raise CheckpointError(f"{self._path} holds dictionaries that contain themselves, or more than {_DEEPEST} levels")
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        tree: Tree = {}
+        for key, value in items:
+            name = _name(key)
+            if name is None or not isinstance(value, Tensor | Mapping | list | tuple):
+                continue
+            self._count()
+            if name in tree and not isinstance(key, str):
+                continue
+            if isinstance(value, Tensor) and not _is_bytes(value):
+                tree[name] = Entry(shape=shape_of(value), load=partial(_values, value), flaw=flaw_of(value))
+            elif not isinstance(value, Tensor):
+                tree[name] = self.tree(value, depth + 1)
+        return tree
+
+    def _count(self) -> None:
+        self._seen += 1
+        if self._seen > _MOST:
+            raise CheckpointError(f"{self._path} holds more than {_MOST:,} tensors and dictionaries; save the weights alone")
+
+
+def _name(key: object) -> str | None:
+    """A key of a dictionary, or the place in a list, as part of a name. None if it is neither a text nor a small number."""
+    if isinstance(key, int):
+        return str(key) if 0 <= key <= _MOST else None
+    return key if isinstance(key, str) else None
 
 
 def _is_bytes(tensor: Tensor) -> bool:
     """Whether a tensor is a vector of bytes. torch saves the states of random generators in this form."""
-    return tensor.dtype == torch.uint8 and tensor.dim() == 1
+    return tensor.dtype == torch.uint8 and not tensor.is_nested and tensor.dim() == 1
+
+
+def _check_archive(path: Path) -> None:
+    """Raises CheckpointError if an archive is cut off or holds more bytes than its file has. torch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is a damaged torch file: its end is missing; download it again")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is a damaged torch file: {_first_line(error)}; download it again") from error
+    if inside > path.stat().st_size:
+        raise CheckpointError(f"{path} is compressed, which torch's files are not; save it with torch.save")
 
 
 def _is_zip(path: Path) -> bool:
@@ -93,18 +144,20 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == ZIP
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def _values(tensor: Tensor) -> Tensor:
+    """The tensor itself. A view with all signs changed is computed, because numpy cannot read it."""
+    return tensor.resolve_neg()
 
 
 def _refusal(path: Path, error: Exception) -> str:
     culprit = re.search(r"(?:GLOBAL|global:?|type) ([\w.]+\.[\w.]+)", str(error))
-    reason = f"it asks for {culprit[1]}" if culprit else _first_line(error)
+    own_words = str(error).rpartition("WeightsUnpickler error:")[2]  # before them torch gives advice that is dangerous
+    reason = f"it asks for {culprit[1]}" if culprit else _first_line(own_words)
     return (
         f"{path} is a pickle that holds more than weights ({reason}); it was not loaded, because it may run code;"
         " ask its author for a safetensors file"
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _first_line(error: Exception | str) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]

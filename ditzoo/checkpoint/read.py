@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from safetensors import SafetensorError, safe_open
 
 from ditzoo.checkpoint.choose import Chosen, Pick, Tree, choose
+from ditzoo.checkpoint.flaws import flaw_in_header
 from ditzoo.checkpoint.pickles import ZIP, read_torch_file
 from ditzoo.errors import CheckpointError
 from ditzoo.families.tensors import Entry
+from ditzoo.records import Data, from_json, read_limited
+from ditzoo.zoo.bounds import check_path, shown
 
 _PICKLE = b"\x80"
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -40,20 +42,26 @@ def shard_names(index: Path) -> list[str]:
     Raises CheckpointError if the file is not an index, or if a name refers to a file outside the folder of the index.
     """
     try:
-        names = sorted(set(msgspec.json.decode(index.read_bytes(), type=_Index).weight_map.values()))
-    except msgspec.DecodeError as error:
+        names = sorted(set(from_json(read_limited(index), _Index).weight_map.values()))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{index} is neither a checkpoint nor an index of shards: {error}") from error
     for name in names:
         if Path(name).name != name or name in (".", ".."):
-            raise CheckpointError(f"{index} names a file outside its folder: {name!r}; do not use this checkpoint")
+            raise CheckpointError(f"{index} names a file outside its folder: {shown(name)}; do not use this checkpoint")
+        try:
+            check_path(name)
+        except ValueError as error:
+            raise CheckpointError(f"{index} names a file that cannot be a shard: {error}") from error
+    if not names:
+        raise CheckpointError(f"{index} is an index of shards that names none; download the checkpoint again")
     return names
 
 
-class _Index(msgspec.Struct):
+class _Index(Data, frozen=True, forbid_unknown_fields=False):
     weight_map: dict[str, str]
 
 
-def _read(path: Path) -> Tree:
+def _read(path: Path, *, is_shard: bool = False) -> Tree:
     try:
         with path.open("rb") as file:
             start = file.read(200)
@@ -68,6 +76,8 @@ def _read(path: Path) -> Tree:
     if start.lstrip().lower().startswith(_PAGES):
         raise CheckpointError(f"{path} is a web page, not a checkpoint; download the file itself")
     if start.lstrip().startswith(b"{"):
+        if is_shard:
+            raise CheckpointError(f"{path} is an index of shards, but another index names it as a shard")
         return _shards(path)
     return _safetensors(path)
 
@@ -92,18 +102,24 @@ def _pointer(path: Path, start: bytes) -> str:
 def _shards(index: Path) -> Tree:
     tree: Tree = {}
     for name in shard_names(index):
-        tree.update(_read(index.parent / name))
+        tree.update(_read(index.parent / name, is_shard=True))
     return tree
 
 
 def _safetensors(path: Path) -> Tree:
     try:
         file: Any = safe_open(path, framework="pt")
-        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+        return {key: _entry(file, key, part) for key, part in slices.items()}
     except SafetensorError as error:
         with path.open("rb") as content:
             cut = _is_safetensors(content.read(9)) and str(error).endswith(_CUT_OFF)
         if cut:
             raise CheckpointError(f"{path} is a safetensors file whose end is missing; download it again ({error})") from error
         raise CheckpointError(f"{path} is not a safetensors file, a torch file or an index of shards: {error}") from error
-    return {key: Entry(shape=shape, load=partial(file.get_tensor, key)) for key, shape in shapes.items()}
+
+
+def _entry(file: Any, key: str, part: Any) -> Entry:
+    """The tensor called `key` of a safetensors file. `part` is the library's slice of it."""
+    shape = tuple(part.get_shape())
+    return Entry(shape=shape, load=partial(file.get_tensor, key), flaw=flaw_in_header(part.get_dtype(), shape))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from traceback import format_exc
 
+from ditzoo.cli import streams
+
 ANYWHERE = {"--zoo": 2, "--quiet": 1, "-q": 1, "--verbose": 1, "-v": 1}
 """The options for all commands, which may also stand after the command. The number counts the option and its value."""
 
@@ -29,7 +31,9 @@ def _run(arguments: list[str]) -> int:
 
     try:
         with output.warnings():
-            return app(arguments, prog_name="ditzoo", standalone_mode=False) or 0
+            status = app(arguments, prog_name="ditzoo", standalone_mode=False) or 0
+            sys.stdout.flush()
+            return status
     except DitzooError as error:
         output.error(str(error), trace=format_exc())
         return 2
@@ -39,6 +43,11 @@ def _run(arguments: list[str]) -> int:
         context: typer.Context | None = getattr(error, "ctx", None)
         output.error(f"{error.format_message().rstrip('.')}; see `{context.command_path if context else 'ditzoo'} --help`")
         return 2
+    except BrokenPipeError:  # the reader of stdout has read enough
+        return 1
+    except MemoryError:
+        output.error("out of memory; use fewer images (--num), a smaller --batch, or a machine with more memory")
+        return 1
     except OSError as error:
         output.error(str(error), trace=format_exc())
         return 1
@@ -58,9 +67,14 @@ def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None
 
 
 def main() -> None:
-    """The entry point of the `ditzoo` command. It loads nothing else before it is ready for Ctrl-C."""
+    """The entry point of the `ditzoo` command. It loads nothing large before it is ready for Ctrl-C."""
     try:
+        streams.prepare()
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 130
+    try:
+        sys.stdout.flush()
+    except OSError:
+        streams.abandon_stdout()
     sys.exit(status)

@@ -63,6 +63,9 @@ def _root(
         bool, typer.Option("--verbose", "-v", help="Also print what the library logs, and where an error arose.")
     ] = False,
 ) -> None:
+    from ditzoo.hub.environment import check_environment
+
+    check_environment()
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose exclude each other; leave one out")
     if zoo_file is not None:

@@ -56,12 +56,11 @@ def bench(
 ) -> None:
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.backends.options import parse_specs
-    from ditzoo.measure.bench import count_multiply_adds, run
+    from ditzoo.measure.bench import count_multiply_adds, parse_batches, rows_per_image, run
     from ditzoo.model.opening import open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.text_encoder import prompt_condition
     from ditzoo.plan.make import choose_plan
-    from ditzoo.sampling.classes import parse_numbers
     from ditzoo.sampling.sizes import choose_size
     from ditzoo.weights.catalogue import card_of
 
@@ -69,11 +68,13 @@ def bench(
     card = card_of(found)
     plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance)
     size = choose_size(found, resolution)
-    batches = parse_numbers(batch, argument="--batch")
+    batches = parse_batches(batch)
     if plot is not None:
         _check_plot(plot)
+    rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
+    profiles = ",".join(map(str, rows))
     openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, display=output)
+        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
         for spec in parse_specs(backends)
     ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
@@ -119,7 +120,8 @@ def _show(result: Bench) -> None:
     output.talk(
         f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation; ratio: speed relative"
         f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time"
-        " that was spent outside the network; MB: peak memory for loading and drawing one image, host + GPU"
+        " that was spent outside the network; MB: memory for loading and drawing one image, host + GPU;"
+        f" {result.warmup} rounds of warm-up"
     )
     for ceilings in result.ceilings:
         output.talk(_limits(result, ceilings))
@@ -139,10 +141,10 @@ def _limits(result: Bench, ceilings: Ceilings) -> str:
 
 
 def _check_plot(path: Path) -> None:
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
     from ditzoo.measure.plots import check_matplotlib
 
-    check_writable(path.parent, "--plot")
+    check_output_file(path, "--plot")
     check_matplotlib()
     if path.suffix != ".svg":
         raise UsageError(f"--plot writes an .svg file, not {path}")
@@ -157,4 +159,4 @@ def _draw(result: Bench, path: Path) -> None:
         series.setdefault(entry.backend, []).append((entry.batch, entry.images_per_second))
     figure = line_chart(series, title=f"{result.model}, {result.steps} steps", x_label="batch", y_label="images per second")
     with replacing(path) as scratch:
-        scratch.write_text(svg(figure))
+        scratch.write_text(svg(figure), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
@@ -62,17 +63,24 @@ def rm(
 
 @app.command("prune", epilog=examples("cache prune"))
 def prune(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders of yours: also remove the hidden leftovers in them."),
+    ] = None,
     downloads: Annotated[
         bool,
         typer.Option("--downloads", help="Also remove the original checkpoints of models whose canonical weights are stored."),
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Remove unused files: the leftovers of killed processes, and the weights of cards that have changed."""
+    """Remove unused files: the leftovers of killed processes, and the weights of cards that have changed.
+
+    A killed process can also leave a hidden file or folder beside the picture or bundle that it wrote. FOLDER is where that is.
+    """
     from ditzoo.cache import leftovers
     from ditzoo.weights.catalogue import cards
 
-    _remove(leftovers(cards().values(), downloads=downloads), yes=yes)
+    _remove(leftovers(cards().values(), downloads=downloads, folders=folders or ()), yes=yes)
 
 
 def _remove(items: list[Item], *, yes: bool) -> None:

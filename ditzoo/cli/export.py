@@ -97,13 +97,17 @@ def onnx(
 
 @app.command("tensorrt", epilog=examples("export tensorrt"))
 def tensorrt(
-    name: Name,
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME|DIR", help="A model's name; with --refit, the folder of its engines.", show_default=False),
+    ],
     out: OutFolder,
     resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. Default: the model's.")] = None,
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
-    gpu: Annotated[str, typer.Option(help="A list such as sm89,sm120; or current, the GPU of this machine.")] = "current",
+    gpu: Annotated[str, typer.Option(help="A list such as sm89,H100; or current, the GPU of this machine.")] = "current",
     profiles: Annotated[
         str, typer.Option(help="separate: one engine for each profile; merged: one engine for all.")
     ] = "separate",
@@ -119,12 +123,30 @@ def tensorrt(
         bool, typer.Option("--version-compatible", help="Run on newer TensorRT versions (tensorrt only).")
     ] = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="fp32 is computed in TF32: faster, with limits of its own.")] = False,
+    weight_streaming: Annotated[
+        bool, typer.Option("--weight-streaming", help="Keep weights on the host that do not fit into the GPU's memory.")
+    ] = False,
+    workspace: Annotated[
+        int | None, typer.Option(metavar="MB", help="The most GPU memory for one layer's intermediate results. Default: all.")
+    ] = None,
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Build nothing: put these weights, of a file or of a model, into the refittable engines in DIR.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Build TensorRT engines for each resolution and batch size from a verified ONNX export."""
-    from ditzoo.model.exporting import export_tensorrt
+    from ditzoo.model.exporting import export_tensorrt, refit_tensorrt
     from ditzoo.weights.catalogue import card
 
+    if refit is not None:
+        _check_refit(context)
+        with output.status(f"refitting {name}, unless the folder has it"):
+            output.data(str(refit_tensorrt(name, refit, out, overwrite=overwrite).path))
+        return
     if profiles not in ("separate", "merged"):
         raise UsageError(f"--profiles must be separate or merged, not {profiles!r}")
     chosen = card(name)
@@ -134,6 +156,7 @@ def tensorrt(
         "hardware_compatible": hardware_compatible,
         "version_compatible": version_compatible,
         "tf32": tf32,
+        "weight_streaming": weight_streaming,
     }
     with output.status(f"building engines of {name}, unless the folder has them"):
         bundle = export_tensorrt(
@@ -147,11 +170,20 @@ def tensorrt(
             merged=profiles == "merged",
             split=split,
             options=[option for option, on in given.items() if on],
+            workspace=workspace,
             overwrite=overwrite,
         )
     for engine in bundle.manifest.engines.values():
         output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
     output.data(str(bundle.path))
+
+
+def _check_refit(context: typer.Context) -> None:
+    """Raises UsageError for options that only a build has."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in ("name", "out", "refit", "overwrite") and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--refit keeps the engines as they were built; leave out --{name.replace('_', '-')}")
 
 
 @app.command("triton", epilog=examples("export triton"))
@@ -183,7 +215,8 @@ def bundle(
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
 ) -> None:
     """Check every file of a bundle, then pack it into an archive."""
-    from ditzoo.bundle import Bundle, pack
+    from ditzoo.archives import pack
+    from ditzoo.bundle import Bundle
     from ditzoo.model_names import find_model
 
     found = find_model(model)

@@ -16,6 +16,9 @@ BACKEND = (
 )
 """The syntax of one backend in a list, for help texts."""
 
+_MOST_PROMPTS = 64_000_000
+"""The largest size of a file of prompts, in bytes."""
+
 _WHAT_TO_DRAW = (
     *("classes", "num", "prompt", "prompts"),
     *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "plan", "resolution", "seed"),
@@ -75,9 +78,13 @@ def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | Non
     if file is None:
         return prompt or None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        with file.open("rb") as opened:
+            content = opened.read(_MOST_PROMPTS + 1)
+        lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--prompts: cannot read {file}: {error}") from error
+    if len(content) > _MOST_PROMPTS:
+        raise UsageError(f"--prompts: {file} has more than {_MOST_PROMPTS:,} bytes; split it")
     return [*(prompt or ()), *(line.strip() for line in lines if line.strip())] or None
 
 

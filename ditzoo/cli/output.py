@@ -53,10 +53,19 @@ def count(number: int, noun: str) -> str:
 
 
 def json(value: Any) -> None:
-    """Prints a value as indented JSON. Values of types that JSON lacks, such as paths, become strings."""
+    """Prints a value as indented JSON. Values of types that JSON lacks, such as paths, become strings.
+
+    A name of a file that is not UTF-8 is written as Python's own JSON writes it: each byte that is no text is an escape.
+    """
     import msgspec
 
-    data(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode()
+    except UnicodeEncodeError:
+        import json as python_json
+
+        text = python_json.dumps(msgspec.to_builtins(value, enc_hook=str), indent=2, ensure_ascii=False)
+    data(text)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

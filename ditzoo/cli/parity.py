@@ -160,10 +160,10 @@ def _with_verdict(report: Report) -> dict[str, object]:
 
 
 def _check_html(path: Path) -> None:
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
     from ditzoo.measure.report import check_packages
 
-    check_writable(path.parent, "--html")
+    check_output_file(path, "--html")
     if path.suffix not in (".html", ".htm"):
         raise UsageError(f"--html writes an .html file, not {path}")
     check_packages()
@@ -174,5 +174,5 @@ def _write_html(path: Path, card: Card, run: ParityRun) -> None:
     from ditzoo.measure.report import html
 
     with replacing(path) as scratch:
-        scratch.write_text(html(card, run.comparisons, run.bisections))
+        scratch.write_text(html(card, run.comparisons, run.bisections), encoding="utf-8")
     output.talk(f"report: {path}")

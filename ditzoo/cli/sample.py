@@ -99,7 +99,7 @@ def sample(
 ) -> None:
     """Draw images with a model on any backend."""
     from ditzoo.files import file_name
-    from ditzoo.model.opening import choose_backend, open_model
+    from ditzoo.model.opening import choose_backend, open_model, sampling_batch
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -146,7 +146,8 @@ def sample(
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
     size = request.latent_size(card_of(found))
-    with open_model(found, spec, device=place, threads=threads, size=size, display=output) as opened:
+    together = sampling_batch(min(batch or request.count, request.count))
+    with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,
@@ -169,13 +170,15 @@ def _repeated(picture: Path, model: str | None) -> tuple[Card | Bundle, SampleRe
     """The model and the request that a picture stores. `model` is another name or folder of the same model."""
     from ditzoo.model_names import find_model
     from ditzoo.pictures.png_metadata import read_request
+    from ditzoo.sampling.request import check_repeatable
     from ditzoo.sampling.sizes import check_model_size
-    from ditzoo.weights.catalogue import card_of
+    from ditzoo.weights.catalogue import card, card_of
 
     request = read_request(picture)
-    found = find_model(model or request.model)
+    found = card(request.model) if model is None else find_model(model)
     if card_of(found).name != request.model:
         raise UsageError(f"{picture} shows {request.model}, not {card_of(found).name}")
+    check_repeatable(card_of(found), request)
     check_model_size(found, request.latent_size(card_of(found)))
     return found, request
 
@@ -216,7 +219,8 @@ def _draw(
 
         finished = []
         for drawn in draw(model, backend, request, condition=condition, batch=batch, decoder=decoder, callback=on_state):
-            finished.append(drawn.latents)
+            if latents is not None:
+                finished.append(drawn.latents)
             if drawn.pictures is not None:
                 pictures.take(drawn.pictures)
     pictures.finish()
@@ -235,13 +239,10 @@ def _steps(request: SampleRequest, batch: int | None) -> int:
 def _check_targets(target: Path | None, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
     """Raises UsageError if an output file cannot be written. Called before any work is done."""
     from ditzoo.files import check_writable
-    from ditzoo.pictures.sheets import check_picture_path
-    from ditzoo.pictures.writers import is_folder
+    from ditzoo.pictures.writers import check_target
 
     if target is not None:
-        check_writable(target if target.is_dir() else target.parent)
-        if not is_folder(target):
-            check_picture_path(target)
+        check_target(target)
     if latents is not None:
         check_writable(latents.parent, "--save-latents")
         if latents.suffix not in (".npy", ".npz") or latents.is_dir():

@@ -75,20 +75,25 @@ def _renamed(entries: Entries) -> Iterator[tuple[str, Entry]]:
             yield f"blocks.{block[1]}.{inner[name]}.{suffix}", entry
         elif block and name in shared:
             yield f"{shared[name]}.{suffix}", entries.get(f"{_BLOCKS}0.{name}.{suffix}", entry)
-        elif block and name in QKV:
-            yield f"blocks.{block[1]}.attn.qkv.{suffix}", _joined(entries, f"{_BLOCKS}{block[1]}", suffix)
+        elif block and name in QKV and (joined := _joined(entries, f"{_BLOCKS}{block[1]}", suffix)):
+            yield f"blocks.{block[1]}.attn.qkv.{suffix}", joined
         else:  # files of old diffusers versions hold the fixed positions
             yield "pos_embed" if key == "pos_embed.pos_embed" else key, entry
 
 
-def _joined(entries: Entries, block: str, suffix: str) -> Entry:
+def _joined(entries: Entries, block: str, suffix: str) -> Entry | None:
+    """The rows of q, k and v as one tensor. None if their shapes do not allow it."""
     parts = [entries[key] for key in (f"{block}.{name}.{suffix}" for name in QKV) if key in entries]
-    rows = sum(part.shape[0] for part in parts)
-    return Entry(shape=(rows, *parts[0].shape[1:]), load=partial(_concatenated, parts))
+    if not all(part.shape and part.shape[1:] == parts[0].shape[1:] for part in parts):
+        return None
+    rows, flaws = sum(part.shape[0] for part in parts), [part.flaw for part in parts if part.flaw]
+    return Entry(shape=(rows, *parts[0].shape[1:]), load=partial(_concatenated, parts), flaw=flaws[0] if flaws else "")
 
 
 def _concatenated(parts: list[Entry]) -> Tensor:
-    return torch.cat([part.load() for part in parts])
+    tensors = [part.load() for part in parts]
+    same = len({tensor.dtype for tensor in tensors}) == 1
+    return torch.cat(tensors if same else [tensor.to(torch.float32) for tensor in tensors])
 
 
 def _differing_copies(entries: Entries) -> list[str]:
@@ -100,8 +105,12 @@ def _differing_copies(entries: Entries) -> list[str]:
             first = entries.get(f"{_BLOCKS}0.{name}.{suffix}")
             if first is not None:
                 original = first.load()
-                different += [key for key in copies if not torch.equal(entries[key].load(), original)]
+                different += [key for key in copies if not _is_same(entries[key].load(), original)]
     return [f"embedders that differ from those of block 0: {listed(sorted(different))}"] if different else []
+
+
+def _is_same(copy: Tensor, original: Tensor) -> bool:
+    return copy.dtype == original.dtype and torch.equal(copy, original)
 
 
 def to_diffusers(weights: dict[str, Tensor], config: DiTConfig) -> Iterator[tuple[str, Tensor]]:

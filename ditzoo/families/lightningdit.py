@@ -32,8 +32,8 @@ def _recognises(shapes: Shapes) -> bool:
 
 
 def _without_shift(shapes: Shapes) -> bool:
-    rows, width = shapes.get(_MODULATION, (0, 1))
-    return rows == 4 * width
+    shape = shapes.get(_MODULATION, ())
+    return len(shape) == 2 and shape[0] == 4 * shape[1]
 
 
 def _matches(entries: Entries) -> bool:

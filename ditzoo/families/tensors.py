@@ -13,10 +13,14 @@ from torch import Tensor
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor of a checkpoint: its shape, and a function that reads its values."""
+    """A tensor of a checkpoint: its shape, and a function that reads its values.
+
+    `flaw` says why its values cannot be used, such as "sparse tensors" or "not floating point (int64)". It is "" if they can.
+    """
 
     shape: tuple[int, ...]
     load: Callable[[], Tensor]
+    flaw: str = ""
 
 
 Entries: TypeAlias = dict[str, Entry]
@@ -28,6 +32,8 @@ Shapes: TypeAlias = Mapping[str, Shape]
 SHOWN = 5
 """The largest number of names that `listed` shows."""
 
+_LONGEST = 200
+
 
 def count_numbered(shapes: Shapes, name: str) -> int:
     """The number of modules with a number after `name`, such as `name`.0 and `name`.1. `name` is a regular expression."""
@@ -35,9 +41,14 @@ def count_numbered(shapes: Shapes, name: str) -> int:
 
 
 def listed(names: list[str]) -> str:
-    """The first few of `names`, joined with commas, and the number of the others."""
+    """The first few of `names`, joined with commas, and the number of the others. Names from files may be long or odd."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(map(_printable, names[:SHOWN])) + more
+
+
+def _printable(name: str) -> str:
+    short = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+    return short if short.isprintable() else repr(short)
 
 
 def compare(shapes: Shapes, expected: Shapes) -> list[str]:
@@ -59,7 +70,7 @@ def without_kernel(entry: Entry) -> Entry:
     """The kernel of a 1x1 convolution as the matrix of a linear layer. Any other tensor is returned as it is."""
     if entry.shape[2:] != (1, 1):
         return entry
-    return Entry(shape=entry.shape[:2], load=partial(_without_kernel, entry))
+    return Entry(shape=entry.shape[:2], load=partial(_without_kernel, entry), flaw=entry.flaw)
 
 
 def _without_kernel(entry: Entry) -> Tensor:

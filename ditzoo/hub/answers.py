@@ -11,12 +11,18 @@ from typing import Any
 from ditzoo.errors import HubError
 
 _COMMIT, _LINKED, _TAG = "X-Repo-Commit", "X-Linked-Etag", "ETag"
+_XET = ("X-Xet-Hash", "X-Xet-Refresh-Route")
 _LOCK = threading.Lock()
 
 
 def is_commit(text: str) -> bool:
     """Whether `text` is a commit: 40 hexadecimal digits."""
     return re.fullmatch(r"[0-9a-f]{40}", text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether `text` is the tag of a file that can be the name of its content in the cache: a plain name."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text) is not None
 
 
 def checked_commit(text: str, server: str) -> str:
@@ -50,8 +56,11 @@ def _make_checked(make: Callable[[], Any]) -> Any:
 def _check(response: Any) -> None:
     """Raises HubError if the commit is not valid, or if the tag of a file could be a path.
 
-    The client reads tags only from answers to HEAD. It removes W/ and quotes, and uses the rest as the name of a file.
+    The client reads tags only from answers to HEAD. It removes W/ and quotes, and uses the rest as the name of a file. It would
+    send the user's token to any server that an answer names for Xet, so what an answer says about Xet is removed.
     """
+    for header in _XET:
+        response.headers.pop(header, None)
     server = f"{response.request.url.scheme}://{response.request.url.netloc.decode(errors='replace').rpartition('@')[2]}"
     commit = response.headers.get(_COMMIT)
     if commit is not None:
@@ -60,5 +69,5 @@ def _check(response: Any) -> None:
         return
     for header in (_LINKED, _TAG):
         tag = response.headers.get(header)
-        if tag is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", tag.lstrip("W/").strip('"')):
+        if tag is not None and not is_tag(tag.lstrip("W/").strip('"')):
             raise HubError(f"{server} gives a file the {header} {tag[:80]!r}, not a plain name; do not use this server")

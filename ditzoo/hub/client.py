@@ -14,14 +14,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ditzoo.errors import HubError
+from ditzoo.errors import HubError, UsageError
 from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
+from ditzoo.hub.environment import check_environment, without_password
 from ditzoo.hub.names import is_resolvable, is_unresolved
+from ditzoo.hub.transfer import Offer, transfer
+from ditzoo.locks import lock_of
 from ditzoo.records import Data
 
 PATIENCE = 30.0
 """The default time, in seconds, after which a server that sends no new byte counts as unreachable."""
+
+MOST_PATIENCE = 86_400
+"""The longest time, in seconds, that a user may choose instead: a day."""
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 8.0
 _REMEDY = "set HF_HOME to another folder (`ditzoo cache ls` shows what takes space)"
@@ -52,6 +58,7 @@ class Remote(Data, frozen=True, kw_only=True):
 
 def look_up(repo: str, path: str, *, revision: str | None, patience: float = PATIENCE) -> Remote:
     """The server's data on the file `path` of `repo` at `revision` (None: the newest). Raises HubError if the request fails."""
+    check_environment()
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     def ask(pulse: _Pulse) -> Remote:
@@ -69,6 +76,7 @@ def list_files(repo: str, *, revision: str | None, patience: float = PATIENCE) -
 
     Raises HubError if the request fails.
     """
+    check_environment()
     from huggingface_hub import HfApi
 
     def ask(pulse: _Pulse) -> tuple[str, list[str]]:
@@ -83,15 +91,30 @@ def download(
 ) -> Path:
     """The local path of a file in the Hub's own cache. It is downloaded if it is not there, or if `again` is True.
 
-    Raises HubError if the download fails.
+    A download that was interrupted is continued. Raises HubError if the download fails.
     """
-    from huggingface_hub import hf_hub_download
+    check_environment()
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    repository, url = repository_folder(repo), hf_hub_url(repo, path, revision=commit)
+    pointer = repository / "snapshots" / commit / path
 
     def get(pulse: _Pulse) -> Path:
-        meter = _meter(pulse, lambda done, total: advance(path, done, total))
-        return Path(hf_hub_download(repo, path, revision=commit, force_download=again, etag_timeout=patience, tqdm_class=meter))
+        def reached(done: int, size: int) -> None:
+            pulse.reached(done)
+            advance(path, done, size)
 
-    return _patiently(get, f"{repo}, file {path}", patience)
+        found = get_hf_file_metadata(url, timeout=patience)
+        if found.etag is None:
+            raise HubError(f"{_endpoint()} does not answer like a Hub: no tag for {path} of {repo}; check HF_ENDPOINT")
+        offer = Offer(url=url, tag=found.etag, size=found.size)
+        transfer(offer, repository, pointer, again=again, patience=patience, reached=reached)
+        return pointer
+
+    check_inside(pointer.parent)
+    with lock_of(pointer):
+        here = None if again else cached(repo, path, commit=commit)
+        return here or _patiently(get, f"{repo}, file {path}", patience)
 
 
 def reach(*, patience: float) -> str:
@@ -110,6 +133,7 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
 
     The keys are paths in the repository, the values local paths or bytes.
     """
+    check_environment()
     from huggingface_hub import CommitOperationAdd, HfApi
 
     operations = [CommitOperationAdd(path, content) for path, content in files.items()]  # type: ignore[arg-type]
@@ -123,10 +147,17 @@ def upload(repo: str, files: Mapping[str, object], *, message: str, private: boo
 
 def cached(repo: str, path: str, *, commit: str) -> Path | None:
     """The local path of a file in the Hub's cache; None if the cache does not have it."""
+    check_environment()
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, path, revision=commit)
     return Path(found) if isinstance(found, str) else None
+
+
+def linked(repo: str, path: str, *, commit: str) -> Path | None:
+    """The path of a file in the Hub's cache, also if only its link is left; None if the cache does not have it."""
+    pointer = repository_folder(repo) / "snapshots" / commit / path
+    return pointer if os.path.lexists(pointer) else None
 
 
 def named_sha256(path: Path) -> str | None:
@@ -137,6 +168,7 @@ def named_sha256(path: Path) -> str | None:
 
 def cache_folder() -> Path:
     """The folder of the Hub's own cache."""
+    check_environment()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -144,6 +176,7 @@ def cache_folder() -> Path:
 
 def repository_folder(repo: str) -> Path:
     """The folder of a repository in the Hub's own cache."""
+    check_environment()
     from huggingface_hub.file_download import repo_folder_name
 
     return cache_folder() / repo_folder_name(repo_id=repo, repo_type="model")
@@ -165,30 +198,32 @@ def check_inside(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file of a snapshot. Its content is deleted too, unless another revision links to it.
+    """Deletes a file of a snapshot. Its content is deleted first, unless another revision links to it.
 
-    Nothing outside the Hub's cache is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of
-    the file is outside.
+    If the process is killed in between, the link is still there, so the next call deletes it. Nothing outside the Hub's cache
+    is deleted. If a link leads out, only the link is deleted. Raises HubError if the folder of the file is outside.
     """
     check_inside(path.parent)
-    target = path.parent / path.readlink() if path.is_symlink() else None
-    path.unlink(missing_ok=True)
     snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    if target is None or snapshots is None:
-        return
-    content = Path(os.path.normpath(target))
-    if content.parent.resolve() != (snapshots.parent / "blobs").resolve():
-        return
-    if not any(link.parent.joinpath(link.readlink()).resolve() == target.resolve() for link in _links(snapshots)):
-        content.unlink(missing_ok=True)
+    if path.is_symlink() and snapshots is not None:
+        content = _target(path)
+        inside = content.parent.resolve() == (snapshots.parent / "blobs").resolve()
+        if inside and not any(_target(link).resolve() == content.resolve() for link in _links(snapshots) if link != path):
+            content.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _links(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_symlink())
 
 
+def _target(link: Path) -> Path:
+    return Path(os.path.normpath(link.parent / link.readlink()))
+
+
 def is_offline() -> bool:
     """Whether `HF_HUB_OFFLINE` forbids requests."""
+    check_environment()
     from huggingface_hub import is_offline_mode
 
     return bool(is_offline_mode())
@@ -225,12 +260,14 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
     The call runs in a thread of its own. If it hangs, the thread is abandoned. So neither a look-up of a name nor the client's
     own retries can block the caller.
     """
+    if not 0 < patience <= MOST_PATIENCE:
+        raise UsageError(f"--timeout must be a number of seconds, more than 0 and at most {MOST_PATIENCE:,}, not {patience:g}")
     if is_offline():
         raise UnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids downloads; unset it and try again"
         )
     if not is_resolvable(_endpoint(), patience=patience):
-        raise UnreachableError(_unresolved(what))
+        raise UnreachableError(without_password(_unresolved(what)))
     check_answers()
     pulse, outcome = _Pulse(patience), queue.SimpleQueue[tuple[_T | None, Exception | None]]()
     threading.Thread(target=_attempts, args=(call, pulse, outcome), daemon=True).start()
@@ -240,7 +277,7 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
         except queue.Empty:
             if pulse.left() <= 0:
                 pulse.abandoned = True
-                raise UnreachableError(_unreachable(what, patience)) from None
+                raise UnreachableError(without_password(_unreachable(what, patience))) from None
             continue
         if error is not None:
             raise _translated(error, what, patience) from error
@@ -261,23 +298,6 @@ def _attempts(
                 return
         time.sleep(delay)
         delay = min(2 * delay, _LONGEST_DELAY)
-
-
-def _meter(pulse: _Pulse, advance: Callable[[int, int], None]) -> type[Any]:
-    """A class with the interface of the client's progress bar. It only reports the progress to `pulse` and `advance`."""
-    from huggingface_hub.utils.tqdm import tqdm
-
-    class Meter(tqdm):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
-            self.done, self.size = int(options.get("initial") or 0), int(options.get("total") or 0)
-
-        def update(self, n: float | None = 1) -> None:
-            self.done += int(n or 0)
-            pulse.reached(self.done)
-            advance(self.done, self.size)
-
-    return Meter
 
 
 def _root(error: BaseException) -> BaseException:
@@ -303,7 +323,12 @@ def _is_transient(error: BaseException) -> bool:
 
 
 def _translated(error: BaseException, what: str, patience: float) -> Exception:
-    """The error of ditzoo for an exception of the client. Its message says what failed and what to do."""
+    """The error of ditzoo for an exception of the client. Its message says what failed and what to do, without passwords."""
+    translated = _explained(error, what, patience)
+    return type(translated)(without_password(str(translated)))
+
+
+def _explained(error: BaseException, what: str, patience: float) -> HubError:
     from huggingface_hub import errors
 
     error = _root(error)

@@ -27,12 +27,16 @@ def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silen
         return _root(resolve(source, patience=patience, advance=advance)[1])
 
 
-def resolve(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silent) -> tuple[OnHub, dict[str, Path]]:
+def resolve(
+    source: OnHub, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent
+) -> tuple[OnHub, dict[str, Path]]:
     """Like `fetch`, but returns the source with its commit, sizes and checksums, and the local path of each file.
 
+    With `update`, the server is asked for the newest revision again, if the source pins none. The new one is recorded after its
+    first file is here.
     If no server can be reached, the newest revision is taken from the Hub's cache: see `ditzoo.hub.offline`.
     """
-    known = source.revision or pins.read(source.repo).newest
+    known = source.revision or (None if update else pins.read(source.repo).newest)
     commit, is_newest = (known, source.revision is None) if known else _newest(source, patience=patience)
     paths, files = {}, []
     for file in source.files:

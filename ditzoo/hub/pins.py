@@ -12,7 +12,7 @@ import msgspec
 from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, replacing
 from ditzoo.locks import lock_named
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.card import File
 
 
@@ -40,7 +40,7 @@ def read(repo: str) -> Pins:
     """The pins of a repository. Raises HubError if their file is damaged."""
     path = _path(repo)
     try:
-        return from_json(path.read_bytes(), Pins)
+        return from_json(read_limited(path), Pins)
     except FileNotFoundError:
         return Pins()
     except ValueError as error:
@@ -60,14 +60,8 @@ def add(repo: str, commit: str, file: File, *, newest: bool) -> None:
     pins = read(repo)
     if pins.adding(commit, file, newest=newest) == pins:
         return
-    with lock_named(f"pins {repo}"):
+    with lock_named(f"pins {repo}", what=f"the pins of {repo}"):
         write(repo, read(repo).adding(commit, file, newest=newest))
-
-
-def forget_newest(repo: str) -> None:
-    """Forgets the newest revision, so that the next pull asks the server for it."""
-    with lock_named(f"pins {repo}"):
-        write(repo, msgspec.structs.replace(read(repo), newest=None))
 
 
 def _path(repo: str) -> Path:

@@ -5,7 +5,6 @@ All backends are open at once and take turns, one evaluation each. Other load on
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -16,19 +15,24 @@ import numpy as np
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.timing import TimedBackend
-from ditzoo.errors import UsageError
+from ditzoo.errors import BackendError, UsageError
+from ditzoo.measure import gpu
 from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, seconds
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
+from ditzoo.sampling.classes import parse_ranges
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
+from ditzoo.sampling.request import MOST_IMAGES, check_count
 from ditzoo.sampling.sizes import common_shape, latent_shape
 from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size
+
+_MOST_REPEATS = 1_000_000
 
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -50,8 +54,10 @@ class Measurement(Data, frozen=True, kw_only=True):
     error of the evaluation; the first backend is the reference. `load` is the time to open the backend. `first_image` is the
     time from then to the latents of one image in numpy. Both are in seconds. `overhead` is the share of `first_image` that was
     not spent in calls of the network. It is only meaningful on a CPU: on a GPU, a call may return before its work is done.
-    `host_memory` and `device_memory` are in bytes: the peak while the backend loads and draws one image. For the host, the
-    memory in use before is subtracted. They are None if the system does not report them. `speed` is in multiply-adds per
+    `host_memory` and `device_memory` are in bytes. The first is the peak while the backend loads and draws one image, less the
+    memory in use before. The second is by how much the free memory of the GPU was less afterwards; libraries keep what they
+    took. It holds for the whole GPU, so nothing else may run there. They are None if the system does not report them, and the
+    second one for backends on a CPU. `speed` is in multiply-adds per
     second; it is None if torch is not installed, which counts them.
     """
 
@@ -72,8 +78,9 @@ class Measurement(Data, frozen=True, kw_only=True):
 class Bench(Data, frozen=True, kw_only=True):
     """The results of a benchmark, with a description of the machine.
 
-    `parameters` is the number of parameters of the network. `multiply_adds` is for one evaluation of one row of the batch;
-    a guided image takes `rows` rows. `ceilings` are the limits of the processor, and of the GPU if torch uses one.
+    `parameters` is the number of parameters of the network. `multiply_adds` is for one evaluation of one row of the batch; a
+    guided image takes `rows` rows. `warmup` rounds ran before the timed ones. `ceilings` are the limits of the processor, and
+    of the GPU if torch uses one.
     """
 
     model: str
@@ -81,6 +88,7 @@ class Bench(Data, frozen=True, kw_only=True):
     parameters: int
     multiply_adds: int | None
     rows: int
+    warmup: int
     machine: dict[str, str]
     ceilings: tuple[Ceilings, ...]
     measurements: tuple[Measurement, ...]
@@ -114,6 +122,20 @@ def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
     return multiply_adds(card.backbone, size=size)
 
 
+def rows_per_image(plan: Plan) -> int:
+    """The number of rows that one image takes in the evaluation that is measured: two if it is guided."""
+    return 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+
+
+def parse_batches(text: str) -> list[int]:
+    """The batch sizes in a list like "1,8,32" or "1-4". Raises UsageError if the list is malformed or a size out of range."""
+    ranges = parse_ranges(text, argument="--batch")
+    for each in ranges:
+        check_count("batch", each[0])
+        check_count("batch", each[-1], most=MOST_IMAGES)
+    return [size for each in ranges for size in each]
+
+
 def run(
     openers: Sequence[Opener],
     plan: Plan,
@@ -132,7 +154,8 @@ def run(
     latents. The default is the size that all backends take, or that of training if they take any. `text` is the condition of
     one prompt, for text-to-image models. `multiply_adds` is the number of multiply-adds for one evaluation of one image; see
     `count_multiply_adds`. Raises UsageError if there is no backend, if a batch size or the number of repeats is below 1, if the
-    number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size.
+    number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size. Raises
+    BackendError if an output has NaN or infinity.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
@@ -140,7 +163,7 @@ def run(
         backends = [entry[0] for entry in loaded]
         if any(backend.card != backends[0].card for backend in backends):
             raise UsageError("these backends run different models; choose backends that run the same model")
-        halves = 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+        halves = rows_per_image(plan)
         measurements = []
         height, width = (latent_shape(backends[0], size) if size else common_shape(*backends))[1:]
         for batch in batches:
@@ -148,6 +171,8 @@ def run(
             spreads, outputs = _take_turns(backends, inputs, repeats=repeats, warmup=warmup, advance=advance)
             work = None if multiply_adds is None else multiply_adds * batch * halves
             for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
+                if not np.isfinite(output).all():
+                    raise BackendError(f"{backend.name} gave NaN or infinity with a batch of {batch}; try another precision")
                 error = relative_l2(output, outputs[0])
                 measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, error=error, work=work))
     return Bench(
@@ -156,6 +181,7 @@ def run(
         parameters=backends[0].card.backbone.parameters,
         multiply_adds=multiply_adds,
         rows=halves,
+        warmup=warmup,
         machine=machine(),
         ceilings=(ceilings(), *gpu_ceilings()),
         measurements=tuple(measurements),
@@ -173,6 +199,8 @@ class _Costs(msgspec.Struct, frozen=True, kw_only=True):
 def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text: Condition | None) -> tuple[Backend, _Costs]:
     """Opens a backend and draws one image. Returns the backend, and the time and memory for both."""
     before = _reset_peak()
+    gpu.release_cached()
+    free = gpu.free_memory()
     started = time.perf_counter()
     backend = stack.enter_context(opener())
     load = time.perf_counter() - started
@@ -182,8 +210,14 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text:
     )
     peak = _peak()
     used = None if before is None or peak is None else peak - before
-    overhead = 1 - timed.seconds / first
-    return backend, _Costs(load=load, first_image=first, overhead=overhead, host_memory=used, device_memory=_device_peak())
+    left = None if "cpu" in backend.name.split() else gpu.free_memory()
+    return backend, _Costs(
+        load=load,
+        first_image=first,
+        overhead=1 - timed.seconds / first,
+        host_memory=used,
+        device_memory=None if free is None or left is None else max(0, free - left),
+    )
 
 
 def _take_turns(
@@ -269,17 +303,13 @@ def _peak() -> int | None:
     return None if kilobytes is None else 1024 * int(kilobytes)
 
 
-def _device_peak() -> int | None:
-    """The peak GPU memory that torch allocated, in bytes. None if torch is not loaded or has no GPU."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return int(torch.cuda.max_memory_allocated())
-
-
 def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:
     if not openers:
         raise UsageError("name at least one backend to measure")
-    for name, value, least in (*(("batch", batch, 1) for batch in batches), ("repeats", repeats, 1), ("warmup", warmup, 0)):
-        if value < least:
-            raise UsageError(f"{name} must be {least} or more, not {value}")
+    for batch in batches:
+        check_count("batch", batch, most=MOST_IMAGES)
+    check_count("repeats", repeats, most=_MOST_REPEATS)
+    if warmup < 0:
+        raise UsageError(f"warmup must be 0 or more, not {warmup}")
+    if warmup > _MOST_REPEATS:
+        raise UsageError(f"warmup must be at most {_MOST_REPEATS:,}, not {warmup:,}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ditzoo.backends.table import ROWS
 from ditzoo.distributions import distributions_of
+from ditzoo.measure import gpu
 from ditzoo.records import Data
 from ditzoo.specs import Device, Precision
 
@@ -30,7 +31,7 @@ class Ceilings(Data, frozen=True, kw_only=True):
 
 
 def machine() -> dict[str, str]:
-    """The description of this machine: processor, cores, system, and the versions of packages."""
+    """This machine: processor, cores, system, versions of packages, and the GPU with its clocks at this moment."""
     from importlib.metadata import PackageNotFoundError, version
     from os import cpu_count
 
@@ -40,28 +41,33 @@ def machine() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:  # another distribution may bring the module, as onnxruntime-gpu does
             found.update(distributions_of(package.partition(".")[0]))
-    return found
+    return {**found, **gpu.describe()}
 
 
 def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
-    """Measures the processor's own limits with numpy: a float32 matrix multiplication, and a copy of 256 MB."""
-    a = np.ones((side, side), dtype=np.float32)
-    source, target = np.ones(2**26, dtype=np.float32), np.empty(2**26, dtype=np.float32)
+    """Measures the processor's own limits with numpy on random numbers: a float32 matrix multiplication, a copy of 256 MB."""
+    random = np.random.default_rng(0)
+    a = random.standard_normal((side, side), np.float32)
+    source, target = np.tile(random.standard_normal(2**16, np.float32), 2**10), np.empty(2**26, dtype=np.float32)
     product = min(seconds(lambda: a @ a) for _ in range(repeats))
     copy = min(seconds(lambda: np.copyto(target, source)) for _ in range(repeats))
     return Ceilings(device="cpu", precision="fp32", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)
 
 
-def gpu_ceilings(*, side: int = 8192, repeats: int = 5) -> list[Ceilings]:
-    """Measures the GPU's own limits, if torch is loaded and has one: a bfloat16 matrix multiplication, and a copy of 1 GB."""
+def gpu_ceilings(*, side: int = 8192, repeats: int = 10, warmup: int = 5) -> list[Ceilings]:
+    """Measures the GPU's own limits, if torch is loaded and has one: a bfloat16 matrix multiplication, and a copy of 1 GB.
+
+    The numbers are random, because a GPU takes less power for equal ones, and so runs faster. `warmup` runs come first.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return []
-    a = torch.ones(side, side, dtype=torch.bfloat16, device="cuda")
-    source, target = (torch.ones(2**28, device="cuda") for _ in range(2))
+    a = torch.randn(side, side, dtype=torch.bfloat16, device="cuda")
+    source, target = (torch.randn(2**28, device="cuda") for _ in range(2))
 
     def best(work: Callable[[], object]) -> float:
-        return min(seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(repeats))
+        times = [seconds(lambda: (work(), torch.cuda.synchronize())) for _ in range(warmup + repeats)]
+        return min(times[warmup:])
 
     product, copy = best(lambda: a @ a), best(lambda: target.copy_(source))
     return [Ceilings(device="cuda", precision="bf16", multiply_adds=side**3 / product, copy=2 * source.nbytes / copy)]

@@ -207,7 +207,7 @@ def compared_rows(plan: Plan, times: int) -> list[int]:
     """The indices of up to `times` rows, spread over the plan. Raises UsageError if `times` is below 1."""
     if times < 1:
         raise UsageError(f"the number of timesteps to compare must be 1 or more, not {times}")
-    return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, times)})
+    return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, min(times, len(plan.rows)))})
 
 
 def forward_errors(

@@ -6,24 +6,22 @@ classes [N], or prompts   plan   model   precision                          (see
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from ditzoo.errors import PlanError, UsageError
 from ditzoo.files import replacing
 from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.npz import NpzError, StoredArray, open_npz
 from ditzoo.measure.parity import SampledStates
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import from_json
 from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
-from ditzoo.sampling.request import SampleRequest
+from ditzoo.sampling.request import MOST_IMAGES, SampleRequest
 from ditzoo.specs import PRECISIONS, Precision
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, check_size, own_size
@@ -71,8 +69,8 @@ def read_recording(path: Path, card: Card, *, plan: Plan | None = None) -> Recor
     Raises UsageError, with the file and the entry, if an entry is missing, has a wrong shape or type, or is not finite.
     """
     try:
-        return _recording(path, _Entries(_load(path)), card, plan)
-    except _EntryError as error:
+        return _recording(path, _Entries(open_npz(path, NAMES)), card, plan)
+    except (_EntryError, NpzError) as error:
         raise UsageError(f"{path}: {error}") from error
 
 
@@ -81,9 +79,9 @@ class _EntryError(Exception):
 
 
 class _Entries:
-    """The arrays of a file. Each method checks the shape and the type of the array that it returns."""
+    """The arrays of a file. Each method checks the shape and the type of an array before it reads the array."""
 
-    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, arrays: dict[str, StoredArray]) -> None:
         self._arrays = arrays
 
     def __contains__(self, name: str) -> bool:
@@ -91,14 +89,15 @@ class _Entries:
 
     def floats(self, name: str, shape: Sequence[int | str]) -> Floats:
         """A finite floating-point array, at least float32. The axis "N" of `shape` may have any size."""
-        array = self._arrays[name]
-        if not np.issubdtype(array.dtype, np.floating):
-            raise _EntryError(f"{name} must be floating-point numbers, not {array.dtype}")
-        fits = len(array.shape) == len(shape) and all(
-            size > 0 and axis in (size, "N") for axis, size in zip(shape, array.shape, strict=True)
+        stored = self._arrays[name]
+        if not np.issubdtype(stored.dtype, np.floating):
+            raise _EntryError(f"{name} must be floating-point numbers, not {stored.dtype}")
+        fits = stored.ndim == len(shape) and all(
+            size > 0 and axis in (size, "N") for axis, size in zip(shape, stored.shape, strict=True)
         )
         if not fits:
-            raise _EntryError(f"{name} must be [{', '.join(map(str, shape))}], not {list(array.shape)}")
+            raise _EntryError(f"{name} must be [{', '.join(map(str, shape))}], not {list(stored.shape)}")
+        array = stored.read()
         if not np.isfinite(array).all():
             place = np.argwhere(~np.isfinite(array))[0].tolist()
             raise _EntryError(f"{name} has NaN or infinity, first at {place} of [{', '.join(map(str, shape))}]")
@@ -111,39 +110,22 @@ class _Entries:
 
     def integers(self, name: str, shape: tuple[int, ...]) -> list[int]:
         """The numbers of an integer array of the given `shape`, as a flat list."""
-        array = self._arrays[name]
-        if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
-            raise _EntryError(f"{name} must be whole numbers of shape {list(shape)}, not {array.dtype} of {list(array.shape)}")
-        return [int(number) for number in array.reshape(-1)]
+        stored = self._arrays[name]
+        if stored.shape != shape or not np.issubdtype(stored.dtype, np.integer):
+            given = f"{stored.dtype} of {list(stored.shape)}"
+            raise _EntryError(f"{name} must be whole numbers of shape {list(shape)}, not {given}")
+        return [int(number) for number in stored.read().reshape(-1)]
 
     def text(self, name: str) -> str:
         """A text, stored as a string or as its bytes in UTF-8."""
-        array = self._arrays[name]
-        if array.dtype.kind == "U" and array.ndim == 0:
-            return str(array)
-        if array.dtype != np.uint8 or array.ndim != 1:
-            raise _EntryError(f"{name} must be a text, or its bytes as uint8, not {array.dtype} of {list(array.shape)}")
+        stored = self._arrays[name]
+        is_string = stored.dtype.kind == "U" and stored.ndim == 0
+        if not is_string and (stored.dtype != np.uint8 or stored.ndim != 1):
+            raise _EntryError(f"{name} must be a text, or its bytes as uint8, not {stored.dtype} of {list(stored.shape)}")
         try:
-            return array.tobytes().decode()
+            return str(stored.read()) if is_string else stored.read().tobytes().decode()
         except UnicodeDecodeError as error:
             raise _EntryError(f"{name} is not UTF-8: {error}") from error
-
-
-def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise _EntryError("it is a single array; write an .npz file with latents, noise and plan")
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
-    except OSError as error:
-        raise _EntryError(f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise _EntryError(f"is not an .npz file of plain arrays: {error}") from error
-    for name in arrays:
-        if name not in NAMES:
-            raise _EntryError(f"unknown entry {name!r}; known: {', '.join(NAMES)}")
-    return arrays
 
 
 def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> Recording:
@@ -159,6 +141,8 @@ def _recording(path: Path, entries: _Entries, card: Card, plan: Plan | None) -> 
     else:
         states = entries.floats("states", (steps + 1, "N", *latent))
     count = states.shape[1]
+    if count > MOST_IMAGES:
+        raise _EntryError(f"it has {count:,} images; at most {MOST_IMAGES:,} are compared")
     noise = _noise(entries, plan, count, latent)
     if len(states) > 1 and relative_l2(states[0], plan.initial * noise(0)) > _START:
         raise _EntryError(f"states[0] is not the noise times {plan.initial:g}, the `initial` of the plan")

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ditzoo.bundle import Bundle
-from ditzoo.errors import MissingPackageError, check_type
+from ditzoo.errors import MissingPackageError, UsageError, check_type
 from ditzoo.files import check_writable
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
@@ -66,14 +66,16 @@ def export_tensorrt(
     merged: bool = False,
     split: bool | None = None,
     options: Sequence[str] = (),
+    workspace: int | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Builds TensorRT engines of a model into a bundle in the folder `out`, from a verified ONNX export.
 
-    `flavour` is tensorrt or tensorrt-rtx. `gpu` is "current", which means the GPU of this machine, or a list such as
-    "sm89,sm120". `resolution` is in pixels. `batch` counts rows of the network's input; a guided image takes two rows. Both may
-    be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine if `merged` is
-    set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible" and "tf32". Raises the same
+    `flavour` is tensorrt or tensorrt-rtx. `gpu` is "current", which means the GPU of this machine, or a list of architectures
+    and cards such as "sm89,H100". `resolution` is in pixels. `batch` counts rows of the network's input; a guided image takes
+    two rows. Both may be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine
+    if `merged` is set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible", "tf32" and
+    "weight_streaming". `workspace` is the most device memory for the intermediate results of one layer, in MB. Raises the same
     errors as `export_onnx`.
     """
     card = card_of(model)
@@ -91,8 +93,34 @@ def export_tensorrt(
         merged=merged,
         split=split,
         options=options,
+        workspace=workspace,
     )
     return export_engines(card, Path(out), settings=settings, overwrite=overwrite)
+
+
+def refit_tensorrt(
+    model: ModelLike, checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+) -> Bundle:
+    """Puts other weights into the refittable engines of a bundle. Writes a new bundle into the folder `out`.
+
+    `model` is the folder of the engines, or the opened bundle. `checkpoint` is a file with weights of the same network, or the
+    name of a model whose weights are here, such as a fine-tune that was imported. Names and shapes are checked first, and the
+    new weights are verified as in `export_onnx`. Raises UsageError if the model is no bundle of refittable engines, or if the
+    weights are of another network. Raises CheckpointError if the file does not fit, and BackendError if the engines do not run
+    on this machine or refuse the weights.
+    """
+    bundle = find_model(model)
+    check_type("out", out, (str, os.PathLike), _FOLDER)
+    check_type("checkpoint", checkpoint, (str, os.PathLike), "the path of a checkpoint, or the name of a model")
+    if not isinstance(bundle, Bundle):
+        raise UsageError(f"--refit takes the folder of a bundle of engines, not the name {bundle.name}")
+    check_exporter()
+    from ditzoo_export.refitting import FineTune, check_refittable, fine_tune_of, refit_engines
+
+    check_refittable(bundle, bundle.card)
+    path = Path(checkpoint)
+    tuned = fine_tune_of(path, bundle) if path.is_file() else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
+    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite)
 
 
 def write_triton_repository(
@@ -111,7 +139,7 @@ def write_triton_repository(
     folders exists already and `overwrite` is not set.
     """
     found, folder = find_model(model), Path(repo)
-    check_writable(folder if folder.is_dir() else folder.parent, "--repo")
+    check_writable(folder if folder.exists() else folder.parent, "--repo")
     check_exporter()
     if not isinstance(found, Bundle):
         from ditzoo_export import cached_bundle, make_settings

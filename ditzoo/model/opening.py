@@ -8,16 +8,19 @@ import msgspec
 
 from ditzoo.backends import load_module, open_backend
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import BackendSpec, parse_spec
+from ditzoo.backends.options import BackendSpec, OpenOptions, check_options, parse_spec
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
 from ditzoo.errors import UsageError
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
-from ditzoo.specs import split_device
+from ditzoo.specs import device_name, split_device
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
+
+TEN_IMAGES = "1-32"
+"""The batch sizes of engines for the ten images that are drawn by default, with or without guidance."""
 
 
 def default_backend(model: Card | Bundle) -> str:
@@ -52,17 +55,20 @@ def open_model(
     device: str = "cpu",
     threads: int | None = None,
     size: Size | None = None,
+    batch: str = TEN_IMAGES,
     display: Display = SILENT,
 ) -> Backend:
     """Opens a model on the backend of `spec`, on `device` unless the spec names a device.
 
     Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). The
     export comes from ditzoo's cache. If the cache does not have it, it is made first. `size` is the (height, width) of the
-    latents of the export; the default is that of training. Raises MissingPackageError if the packages for exporting are not
-    installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
+    latents of the export; the default is that of training. `batch` are the batch sizes of engines that are built here, as in
+    `export_tensorrt`; the default is that of ten guided images. Raises MissingPackageError if the packages for exporting are
+    not installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
     load_module(spec.name)
-    found = _prepared(find_model(model), spec, device=device, size=size, display=display)
+    _check(spec, device=device, threads=threads)
+    found = _prepared(find_model(model), spec, device=device, size=size, batch=batch, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
         return open_backend(
@@ -78,7 +84,32 @@ def open_model(
         )
 
 
-def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, display: Display) -> Card | Bundle:
+def sampling_batch(images: int) -> str:
+    """The batch sizes of engines that sample `images` at a time, guided or not.
+
+    The largest is a power of two, so that runs of nearly as many images share their engines, and 128 at most: larger batches
+    run in several parts.
+    """
+    return f"1-{min(128, 1 << (2 * images - 1).bit_length())}"
+
+
+def _check(spec: BackendSpec, *, device: str, threads: int | None) -> None:
+    """Raises the errors of `check_options` before an export is made."""
+    options = OpenOptions(
+        device=device_name(spec.device or device),
+        precision=spec.precision,
+        form=spec.form,
+        compiled=spec.compiled,
+        tf32=spec.tf32,
+        threads=threads,
+        provider_options=spec.provider_options,
+    )
+    check_options(row_of(spec.name), options)
+
+
+def _prepared(
+    model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, batch: str, display: Display
+) -> Card | Bundle:
     """Returns the input of the backend of `spec`: the model itself, or the bundle that was exported from its card."""
     row = row_of(spec.name)
     if isinstance(model, Bundle) or row.runs == "weights":
@@ -98,6 +129,8 @@ def _prepared(model: Card | Bundle, spec: BackendSpec, *, device: str, size: Siz
         flavour=spec.name,
         precision=precision,
         resolution=resolution,
+        batch=batch,
+        merged="," in batch,
         split=split,
         options=("tf32",) if spec.tf32 else (),
     )

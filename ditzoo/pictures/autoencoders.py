@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import Any
 
 import msgspec
 import torch
@@ -17,6 +19,9 @@ from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file
 from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
+
+_LARGEST_NUMBER = 16_384
+"""The largest whole number in the configuration of a decoder that is believed: a width, a size or a number of layers."""
 
 
 class LatentDecoder(nn.Module):
@@ -53,7 +58,6 @@ def load(card: Card) -> LatentDecoder:
     decoder = with_statistics(card).decoder
     if not isinstance(decoder, Autoencoder):
         raise UsageError(f"{card.name} denoises pixels and has no decoder")
-    _check_numbers(card, decoder)
     if decoder.source is not None and _is_config(decoder.source.files[0].path):
         autoencoder = _pretrained(card, decoder.architecture, decoder.source)
     else:
@@ -74,20 +78,15 @@ def with_statistics(card: Card) -> Card:
         return card
     path = fetch(decoder.source) / decoder.statistics
     found, channels = open_checkpoint(path).entries, card.backbone.latent_shape[0]
-    wrong = [name for name in ("mean", "std") if name not in found or math.prod(found[name].shape) != channels]
+    names = ("mean", "std")
+    wrong = [name for name in names if name not in found or found[name].flaw or math.prod(found[name].shape) != channels]
     if wrong:
         raise CheckpointError(f"{path} does not hold {channels} numbers, one per latent channel, as {' and as '.join(wrong)}")
-    mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in ("mean", "std"))
-    return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
-
-
-def _check_numbers(card: Card, decoder: Autoencoder) -> None:
-    channels = card.backbone.latent_shape[0]
-    for name, values in (("mean", decoder.mean), ("std", decoder.std)):
-        if len(values) not in (0, 1, channels):
-            raise UsageError(
-                f"decoder.{name} of {card.name} has {len(values)} numbers; write one for all latent channels, or {channels}"
-            )
+    mean, std = (tuple(found[name].load().float().flatten().tolist()) for name in names)
+    try:
+        return msgspec.structs.replace(card, decoder=msgspec.structs.replace(decoder, mean=mean, std=std))
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
 def _is_config(path: str) -> bool:
@@ -98,10 +97,33 @@ def _pretrained(card: Card, architecture: Architecture, source: OnHub) -> nn.Mod
     """The autoencoder in a folder that has diffusers' layout."""
     kind, folder = diffusers_class(architecture), fetch(source) / PurePath(source.files[0].path).parent
     try:
+        _check_sizes(kind, folder)
         net: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, SafetensorError) as error:
         raise CheckpointError(f"the decoder of {card.name} in {folder} does not load: {error}") from error
     return net
+
+
+def _check_sizes(kind: Any, folder: Path) -> None:
+    """Raises ValueError if a config.json describes more parameters than its files have bytes. Nothing is allocated."""
+    config = kind.load_config(folder, local_files_only=True)
+    largest = max(_numbers(config), default=0)
+    if largest > _LARGEST_NUMBER:
+        raise ValueError(f"its config.json has the number {largest}; at most {_LARGEST_NUMBER} is plausible")
+    with torch.device("meta"):
+        described = sum(tensor.numel() for tensor in kind.from_config(config).state_dict().values())
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if described > held:
+        raise ValueError(f"its config.json describes {described:,} parameters, but its files have {held:,} bytes")
+
+
+def _numbers(value: object) -> Iterator[int]:
+    """The whole numbers anywhere in a configuration."""
+    if isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(inner)
+    elif isinstance(value, int):
+        yield value
 
 
 def _from_checkpoint(card: Card, architecture: Architecture, path: Path) -> nn.Module:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ditzoo.backends.gpus import cuda_device
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
-from ditzoo.errors import InputError, UsageError, check_type
+from ditzoo.errors import BackendError, InputError, UsageError, check_type
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.sampling.noise import Floats
 from ditzoo.specs import check_inputs
@@ -50,12 +50,25 @@ def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None =
     """Decodes latents [N, C, h, w] to pixel values [N, H, W, channels] from 0 to 255, which are not rounded.
 
     They are 127.5 · x + 128, as in the authors' code. `decoder` is a decoder that is open already; without it, the model's
-    decoder is opened. Raises UsageError if the latents are not a numpy array.
+    decoder is opened. Raises UsageError if the latents are not a numpy array, and BackendError if the latents or the decoded
+    images have NaN or infinity.
     """
     check_type("latents", latents, np.ndarray, "a numpy array [N, C, h, w], such as sample gives")
-    images = (decoder or open_decoder(model))(latents.astype(np.float32, copy=False))
-    values: Floats = np.clip(127.5 * images.transpose(0, 2, 3, 1) + 128, 0, 255)
+    _check_finite("the latents have", latents, "the sampler gave them")
+    with np.errstate(over="ignore"):  # `_check_finite` and `clip` see to it
+        latents = latents.astype(np.float32, copy=False)
+        images = (decoder or open_decoder(model))(latents)
+        _check_finite("the decoder gave", images, f"the largest latent is {np.abs(latents).max(initial=0):.3g}")
+        values: Floats = np.clip(127.5 * images.transpose(0, 2, 3, 1) + 128, 0, 255)
     return values
+
+
+def _check_finite(who: str, arrays: Floats, why: str) -> None:
+    """Raises BackendError, with the first image concerned, if a value of `arrays` [N, ...] is not finite."""
+    finite = np.isfinite(arrays).reshape(len(arrays), -1).all(axis=1)
+    if not finite.all():
+        image = int(np.argmin(finite))
+        raise BackendError(f"{who} NaN or infinity for image {image} of {len(arrays)}: {why}; try less guidance or more steps")
 
 
 def decode(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Pictures:

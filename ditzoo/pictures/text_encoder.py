@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,7 +16,7 @@ from ditzoo.backends.gpus import cuda_device
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
 from ditzoo.errors import CheckpointError, MissingPackageError, UsageError
-from ditzoo.files import cache_dir, replacing
+from ditzoo.files import cache_dir, remember
 from ditzoo.hub.fetch import fetch
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.noise import Floats
@@ -126,6 +127,6 @@ def _cached(model: Card | Bundle, text: TextEncoder, prompt: str) -> Path:
 
 
 def _save(path: Path, embedding: Floats) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as scratch:
-        np.save(scratch, embedding)
+    content = io.BytesIO()
+    np.save(content, embedding)
+    remember(path, content.getvalue())

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from ditzoo.files import replacing
+from ditzoo.errors import UsageError
+from ditzoo.files import check_writable, replacing
 from ditzoo.pictures.decode import Pictures
 from ditzoo.pictures.png_metadata import png_info
-from ditzoo.pictures.sheets import contact_sheet, save_picture, to_image
+from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture, to_image
 from ditzoo.sampling.request import SampleRequest
 
 SHEET_COLUMNS = 10
@@ -92,6 +93,15 @@ class TrajectoryWriter:
 
     def _animated(self, done: int) -> bool:
         return self._animate is not None and (done % self._stride == 0 or done == self._steps)
+
+
+def check_target(target: Path) -> None:
+    """Raises UsageError if `target` can be neither the file of a sheet nor the folder of single pictures."""
+    check_writable(target if target.is_dir() else target.parent)
+    if not is_folder(target):
+        check_picture_path(target)
+    elif target.exists() and not target.is_dir():
+        raise UsageError(f"--out: {target} is a file without the suffix of a picture; choose another file or folder")
 
 
 def is_folder(target: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ditzoo.errors import MissingPackageError, PlanError, UsageError, unknown
+from ditzoo.errors import DitzooError, MissingPackageError, PlanError, UsageError, unknown
 from ditzoo.plan.tracing import Tracer, Vector
 from ditzoo.solvers import read_options
 from ditzoo.solvers.schedules import check_steps, point
@@ -31,7 +31,10 @@ def trace_scheduler(card: Card, text: str, steps: int) -> Tracer:
     check_steps(card, steps)
     run = Scheduler(card, text, steps)
     tracer = Tracer(card, run.evaluations)
-    run.walk(tracer)
+    with _refusals(run.name):
+        run.walk(tracer)
+    if not np.isfinite(np.stack(tracer.inputs)).all():
+        raise PlanError(f"{run.name} is no table with these options: its steps have NaN or infinity")
     _check_linear(run, tracer)
     return tracer
 
@@ -67,16 +70,25 @@ class Scheduler:
 
     def fresh(self) -> Any:
         """A new scheduler with its steps set. Raises UsageError if it refuses its configuration or the number of steps."""
-        try:
+        with _refusals(self.name):
             scheduler = self.kind(**self.config)
             scheduler.set_timesteps(self.steps)
-        except (ValueError, TypeError, NotImplementedError, ImportError, IndexError) as error:
-            raise UsageError(f"{self.name} does not take this: {' '.join(str(error).split())}") from error
         return scheduler
 
     def t(self, time: float) -> float:
         """The t of a time of diffusers. Diffusers counts the steps of discrete schedules from 0."""
         return time / _TRAIN_STEPS if isinstance(self.card.schedule, LinearFlow) else (time + 1) / _TRAIN_STEPS
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turns every error of the scheduler `name` into UsageError. Schedulers check few of their options."""
+    try:
+        yield
+    except DitzooError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name} does not take this: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _check_linear(run: Scheduler, tracer: Tracer) -> None:
@@ -87,7 +99,7 @@ def _check_linear(run: Scheduler, tracer: Tracer) -> None:
         run.walk(again)
         foretold = np.stack(tracer.inputs) @ values
         off = np.abs(np.stack(again.inputs) - foretold).max() / np.abs(foretold).max()
-    except (PlanError, RuntimeError, ValueError) as error:
+    except Exception as error:  # as of any library
         raise PlanError(f"{run.name} is no table: {error}") from error
     if again.drawn.keys() != tracer.drawn.keys() or not off <= _LINEAR:
         raise PlanError(
@@ -163,8 +175,9 @@ def _config(card: Card, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
         own = {"trained_betas": _betas(card), "prediction_type": "epsilon"}
     if not fits:
         raise UsageError(f"{kind.__name__} is not for the schedule and the prediction of {card.name}")
-    if own.keys() & options:
-        raise UsageError(f"{', '.join(sorted(own.keys() & options))} of {kind.__name__} come from the card, not from options")
+    fixed = {*own, "num_train_timesteps"} & options.keys()
+    if fixed:
+        raise UsageError(f"{', '.join(sorted(fixed))} of {kind.__name__} come from the card, not from options")
     if card.sampling.shift != 1:  # theirs is for times from 0, the image, to 1, noise (arXiv 2403.03206, eq. 23)
         fits_in = {name for name in ("shift", "flow_shift") if name in taken}
         if isinstance(card.schedule, LinearFlow) and not fits_in & options.keys():

@@ -20,7 +20,7 @@ import msgspec
 
 from ditzoo.errors import PlanError, UsageError, check_type
 from ditzoo.files import replacing
-from ditzoo.records import Data, from_json, to_json
+from ditzoo.records import Data, from_json, read_limited, to_json
 from ditzoo.zoo.card import Card
 
 
@@ -66,6 +66,8 @@ class Plan(Data, frozen=True, kw_only=True):
         if not self.rows or not 0 <= self.guided_channels <= self.channels or self.channels < 1:
             raise PlanError("a plan needs rows, channels, and at most as many guided channels as channels")
         for i, row in enumerate(self.rows):
+            if not row.states and not row.predictions:
+                raise PlanError(f"row {i} of the plan has neither states nor predictions, so it makes no step")
             numbers = [row.time, row.guidance, *row.states, *row.predictions, row.noise, *(row.log_variance or ())]
             if not all(map(math.isfinite, [*numbers, self.initial])):
                 raise PlanError(f"row {i} of the plan has a number that is not finite")
@@ -102,9 +104,11 @@ class Plan(Data, frozen=True, kw_only=True):
         """The plan in the JSON file at `path`; raises PlanError if the file cannot be read, or holds no plan."""
         check_type("path", path, (str, os.PathLike), "the path of a plan's JSON file")
         try:
-            return Plan.from_json(Path(path).read_bytes())
+            return Plan.from_json(read_limited(Path(path)))
         except OSError as error:
             raise PlanError(f"cannot read the plan {os.fspath(path)}: {error.strerror}") from error
+        except (PlanError, ValueError) as error:
+            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error}") from error
 
     def _checksum(self) -> str:
         return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()

@@ -92,7 +92,10 @@ class Tracer:
             ]  # the coefficients that the predictions and the draw can set freely
             rest = np.delete(np.arange(len(target)), free)
             recent = np.stack(self.inputs[i + 1 - states : i + 1][::-1], axis=1)
-            weights = np.linalg.lstsq(recent[rest], target[rest], rcond=None)[0]
+            try:
+                weights = np.linalg.lstsq(recent[rest], target[rest], rcond=None)[0]
+            except np.linalg.LinAlgError as error:
+                raise PlanError(f"step {i} has numbers that are too large or not finite") from error
             remainder = target - recent @ weights
             if np.abs(remainder[rest]).max(initial=0.0) <= exact * np.abs(target).max():
                 break

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable
 from typing import SupportsIndex, TypeAlias
 
-from ditzoo.errors import UsageError, wrong_type
+from ditzoo.errors import UsageError, is_whole_number, shortened, wrong_type
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.class_names import class_number
 
@@ -30,25 +30,34 @@ def choose_classes(card: Card, classes: Classes, *, argument: str = "classes") -
     return [card.check_class(number) for number in numbers]
 
 
-def parse_numbers(text: str, *, argument: str) -> list[int]:
-    """The numbers in a list like "0-9" or "1,3,5-7". Raises UsageError if a part is neither a number nor a range."""
-    numbers: list[int] = []
+def parse_ranges(text: str, *, argument: str) -> list[range]:
+    """The ranges in a list like "0-9" or "1,3,5-7". A number is a range of its own.
+
+    Raises UsageError if a part is neither a number nor a range. The ranges may be huge, so check their ends before use.
+    """
+    ranges: list[range] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"{part.strip()!r} in {argument} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
+        if not is_whole_number(first) or (dash and not is_whole_number(last)):
+            shown = shortened(part.strip())
+            raise UsageError(f"{shown!r} in {argument} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
         if dash and int(last) < int(first):
             raise UsageError(f"the range {part.strip()!r} in {argument} runs backwards; write {last}-{first}")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    return numbers
+        ranges.append(range(int(first), int(last or first) + 1))
+    return ranges
 
 
 def _numbers_of(card: Card, part: SupportsIndex | str, argument: str) -> list[int]:
-    """The class numbers of one part of a list."""
+    """The class numbers of one part of a list. No range that ends outside the classes of the model is expanded."""
     if isinstance(part, str):
         text = part.strip()
         named = card.classes is not None and not text[:1].isdecimal()
-        return [class_number(card, text, argument=argument)] if named else parse_numbers(text, argument=argument)
+        if named:
+            return [class_number(card, text, argument=argument)]
+        ranges = parse_ranges(text, argument=argument)
+        for each in ranges:
+            card.check_class(each[-1])
+        return [number for each in ranges for number in each]
     try:
         return [operator.index(part)]
     except TypeError:

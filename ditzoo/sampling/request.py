@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type, wrong_type
+from ditzoo.errors import UsageError, check_type, shortened, wrong_type
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes, choose_classes
@@ -22,6 +22,9 @@ from ditzoo.zoo.sizes import Size, own_size
 
 DEFAULT_IMAGES = 10
 """The number of classes, counted from the first, or of images of an unconditional model, that are drawn by default."""
+
+MOST_IMAGES = 1_000_000
+"""The largest number of images in one request. A request stores the class or the prompt of each image."""
 
 _PROMPTS = "a text or a list of texts"
 
@@ -44,6 +47,10 @@ class SampleRequest(Data, frozen=True, kw_only=True):
     size: Size | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
+        if not 1 <= self.count <= MOST_IMAGES:
+            raise ValueError(f"{self.count} images; a request is for 1 to {MOST_IMAGES:,}")
+        if not (0 <= self.seed <= MAX_SEED and 0 <= self.first <= MAX_SEED - self.count):
+            raise ValueError(f"seed {self.seed} and first image {self.first}; both must be 0 to {MAX_SEED}")
         for shown in (self.classes, self.prompts):
             if shown is not None and len(shown) != self.count:
                 raise ValueError(f"{self.count} images, but {len(shown)} classes or prompts")
@@ -88,18 +95,14 @@ def make_request(
     check_count("the number of images", 1 if num is None else num)
     check_seed(seed)
     texts = _texts(prompts)
-    if card.text is None and texts:
-        raise UsageError(f"{card.name} takes no prompts{'; choose classes (--classes)' if card.number_of_classes else ''}")
-    if card.text is not None and (classes is not None or not texts):
-        raise UsageError(f"{card.name} draws from text: give prompts (--prompt, or --prompts FILE), and no classes")
-    if classes is not None and not card.number_of_classes:
-        raise UsageError(f"{card.name} has no classes to choose from; say how many images (--num)")
+    _check_shown(card, classes=classes is not None, prompts=bool(texts))
     if card.text is None and classes is None and card.number_of_classes:
         classes = range(min(DEFAULT_IMAGES, card.number_of_classes))
     numbers = [] if classes is None else choose_classes(card, classes, argument=argument)
     if classes is not None and not numbers:
         raise UsageError(f"{argument} is empty; choose at least one class")
     count = num or len(numbers) or len(texts) or DEFAULT_IMAGES
+    check_count("the number of images", count, most=MOST_IMAGES)
     return SampleRequest(
         model=card.name,
         plan=plan,
@@ -111,14 +114,34 @@ def make_request(
     )
 
 
-def check_count(name: str, value: int) -> None:
-    """Raises UsageError, which names `name`, unless `value` is a whole number of 1 or more."""
+def check_repeatable(card: Card, request: SampleRequest) -> None:
+    """Raises UsageError if a request, which comes from a file, is not for the model of `card`."""
+    check_plan(card, request.plan)
+    _check_shown(card, classes=request.classes is not None, prompts=bool(request.prompts))
+    if card.number_of_classes and card.text is None and request.classes is None:
+        raise UsageError(f"the request has no classes, and {card.name} needs one for each image")
+
+
+def _check_shown(card: Card, *, classes: bool, prompts: bool) -> None:
+    """Raises UsageError if the model does not take classes or prompts that are given, or needs prompts that are not."""
+    if card.text is None and prompts:
+        raise UsageError(f"{card.name} takes no prompts{'; choose classes (--classes)' if card.number_of_classes else ''}")
+    if card.text is not None and (classes or not prompts):
+        raise UsageError(f"{card.name} draws from text: give prompts (--prompt, or --prompts FILE), and no classes")
+    if classes and not card.number_of_classes:
+        raise UsageError(f"{card.name} has no classes to choose from; say how many images (--num)")
+
+
+def check_count(name: str, value: int, *, most: int | None = None) -> None:
+    """Raises UsageError, which names `name`, unless `value` is a whole number of 1 or more, and at most `most`."""
     try:
         number = operator.index(value)
     except TypeError:
         raise wrong_type(name, value, "a whole number, 1 or more") from None
     if number < 1:
         raise UsageError(f"{name} must be 1 or more, not {value}")
+    if most is not None and number > most:
+        raise UsageError(f"{name} must be at most {most:,}, not {value:,}")
 
 
 def check_seed(seed: int) -> None:
@@ -139,4 +162,6 @@ def _texts(prompts: str | Iterable[str] | None) -> list[str]:
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     for text in texts:
         check_type("prompts", text, str, _PROMPTS)
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"the prompt {shortened(text)!r} is not UTF-8; write it in UTF-8")
     return texts

@@ -7,12 +7,13 @@ runs on images: `ditzoo.plan` runs it once on unit vectors, and the table that t
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from ditzoo.errors import UsageError, unknown
+from ditzoo.errors import UsageError, shortened, unknown
 from ditzoo.solvers.ddpm import ddim, ddpm
 from ditzoo.solvers.dpm import dpm_fast, dpmpp, dpmpp_fast, fast_orders
 from ditzoo.solvers.schedules import Spacing
@@ -24,6 +25,9 @@ Parts = Callable[[int, Mapping[str, Any]], Sequence[int]]
 """Maps the number of evaluations and the options to the number of grid intervals that each step of a solver covers."""
 
 _END_OF_DPM_FAST = 9.974254e-5  # the authors have 1e-4; their float32 arithmetic rounds its λ to that of this time
+
+_LARGEST = 100_000
+"""The largest whole number that an option may have. Some solvers make lists of that length."""
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -88,7 +92,7 @@ SOLVERS: dict[str, Solver] = {
 def read_options(name: str, text: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Reads the options of the solver `name` from "option=value,...". Each value gets the type of its default.
 
-    Raises UsageError for an unknown option, or a value of another type.
+    Raises UsageError for an unknown option, a value of another type, or a number that is too large.
     """
     values: dict[str, Any] = {}
     for item in filter(None, text.split(",")):
@@ -99,5 +103,9 @@ def read_options(name: str, text: str, defaults: Mapping[str, Any]) -> dict[str,
         try:
             values[option] = _BOOLEANS[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
-            raise UsageError(f"option {option} of {name} takes a {kind.__name__}, not {value!r}") from None
+            raise UsageError(f"option {option} of {name} takes a {kind.__name__}, not {shortened(value)!r}") from None
+        if isinstance(values[option], float) and not math.isfinite(values[option]):
+            raise UsageError(f"option {option} of {name} takes a finite number, not {value!r}")
+        if isinstance(values[option], int) and abs(values[option]) > _LARGEST:
+            raise UsageError(f"option {option} of {name} takes a whole number of at most {_LARGEST:,}, not {shortened(value)}")
     return values

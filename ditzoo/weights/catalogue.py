@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from ditzoo.errors import UsageError, check_type, unknown, wrong_type
 from ditzoo.files import file_name
-from ditzoo.records import from_json
+from ditzoo.records import from_json, read_limited
 from ditzoo.weights import store
 from ditzoo.weights.aliases import find_name
 from ditzoo.zoo import CARDS, toml
@@ -79,7 +79,7 @@ def card_of(model: CardLike, *, argument: str = "model") -> Card:
     if folder is None:
         return card(os.fspath(model))
     try:
-        return from_json((folder / _CARD_FILE).read_bytes(), Card)
+        return from_json(read_limited(folder / _CARD_FILE), Card)
     except (OSError, ValueError) as error:
         raise UsageError(f"{argument}: there is no bundle in {folder}: cannot read its {_CARD_FILE}: {error}") from error
 

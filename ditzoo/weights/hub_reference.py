@@ -18,10 +18,11 @@ from ditzoo.hub import client, offline
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.weights.pull import Pulled, fetch_checkpoint
+from ditzoo.zoo.bounds import shown
 from ditzoo.zoo.card import Card, File, Layout, OnHub, split_reference
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def parse(text: str) -> Reference:
     parts = split_reference(text)
     if parts is None:
         raise UsageError(
-            f"{text!r} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
+            f"{shown(text)} is not a reference to the Hub; write hf:OWNER/REPO, hf:OWNER/REPO@REVISION or hf:OWNER/REPO:PATH"
         )
     return Reference(repo=parts[0], revision=parts[1], path=parts[2])
 
@@ -148,9 +149,8 @@ def _published_card(source: OnHub, files: Sequence[str], *, patience: float) -> 
     from ditzoo.zoo import CARDS
 
     if _CARD in files:
-        text = _small_file(source, _CARD, patience=patience)
         try:
-            return from_json(text, Card)
+            return from_json(_small_file(source, _CARD, patience=patience), Card)
         except ValueError as error:
             raise CheckpointError(
                 f"the card.json of {source.repo} is not a valid card: {error};"
@@ -195,5 +195,6 @@ def _sample_size(layout: Layout, source: OnHub, files: Sequence[str], *, patienc
 
 
 def _small_file(source: OnHub, path: str, *, patience: float) -> bytes:
+    """The bytes of a file of the repository. Raises ValueError if it is too large for a record."""
     _, paths = resolve(msgspec.structs.replace(source, files=(File(path=path),)), patience=patience, advance=silent)
-    return paths[path].read_bytes()
+    return read_limited(paths[path])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ditzoo.files import digest
+from ditzoo.digests import digest
 from ditzoo.hub.fetch import fetch
 from ditzoo.weights.local import decoder_file, has_decoder
 from ditzoo.zoo.card import Autoencoder, Card, OnHub

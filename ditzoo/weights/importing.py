@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ditzoo.errors import CheckpointError, HubError, UsageError
-from ditzoo.files import cache_dir, disk_errors
+from ditzoo.files import cache_dir, disk_errors, file_name
 from ditzoo.locks import lock_named
+from ditzoo.manifests import record_file
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
+from ditzoo.zoo.bounds import LONGEST_NAME, is_path
 from ditzoo.zoo.card import NAMES, ByHand, Card, Embedded, File, is_name
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick |
         with store.locked(card):
             if store.exists(card) and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
-            found = File(path=file.name, size=file.stat().st_size, sha256=store.record(file).sha256)
+            found = _record(file)
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
             if expected not in (None, found.sha256):
                 raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
@@ -68,7 +70,7 @@ def import_own(
     _check_file(file)
     _, shapes = shapes_of(file, pick)
     derived = derive(name, shapes, like or Like())
-    card = msgspec.structs.replace(derived.card, name=name, weights=ByHand(where="a local file", file=store.record(file)))
+    card = msgspec.structs.replace(derived.card, name=name, weights=ByHand(where="a local file", file=_record(file)))
     older = [stored for stored in store.everything() if stored.card.name == name and stored.path != store.folder(card)]
     if older and not overwrite:
         raise UsageError(f"{name} has weights already; add --overwrite to replace them")
@@ -79,6 +81,12 @@ def import_own(
         with lock_named(stored.path.name):
             shutil.rmtree(stored.path)
     return imported
+
+
+def _record(file: Path) -> File:
+    """The size, the checksum and the name of a file. Characters that no card may have are replaced in the name."""
+    found, name = record_file(file), file.name if is_path(file.name) else file_name(file.name)[-LONGEST_NAME:]
+    return File(path=name, size=found.size, sha256=found.sha256)
 
 
 def _check_file(file: Path) -> None:

@@ -46,7 +46,7 @@ def derive(name: str, shapes: Shapes, like: Like, *, side: int | None = None) ->
         return _derived(name, shapes, like, like.card, side=side)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-    except (KeyError, IndexError) as error:
+    except (LookupError, ArithmeticError) as error:
         raise UsageError(f"{name}: its tensors do not form a network like {like.card.name}: {_described(shapes)}") from error
     except ValueError as error:
         raise UsageError(f"{name} cannot be like {like.card.name}: {error}") from error

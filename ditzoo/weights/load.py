@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -18,7 +20,11 @@ def load_network(card: Card) -> Network:
 
     Raises CheckpointError if the weights are missing, damaged, or do not fit the network.
     """
-    path = weights_file(card)
+    return network_from(weights_file(card), card)
+
+
+def network_from(path: Path, card: Card) -> Network:
+    """The network of a card with the canonical weights in the safetensors file at `path`. See `load_network`."""
     with torch.device("meta"):
         net = build(card.backbone)
     try:

@@ -70,9 +70,9 @@ class Fetched(Data, frozen=True, kw_only=True):
     decoder: Path | None
 
 
-def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fetched:
-    """Downloads the files of `source`, and the shards if the first file is an index. Raises the errors of `fetch`."""
-    found, paths = resolve(source, patience=patience, advance=advance)
+def fetch_checkpoint(source: OnHub, *, update: bool = False, patience: float, advance: Advance) -> Fetched:
+    """Downloads the files of `source`, and the shards if the first file is an index. See `resolve`, also for the errors."""
+    found, paths = resolve(source, update=update, patience=patience, advance=advance)
     first = source.files[0].path
     if first.endswith(".json"):
         from ditzoo.checkpoint import shard_names
@@ -88,14 +88,12 @@ def fetch_checkpoint(source: OnHub, *, patience: float, advance: Advance) -> Fet
 def _fetch_and_store(
     card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None
 ) -> Pulled:
-    if update:
-        pins.forget_newest(source.repo)
-    known = source.revision or pins.read(source.repo).newest
-    fetched = fetch_checkpoint(source, patience=patience, advance=advance)
+    known = source.revision or (None if update else pins.read(source.repo).newest)
+    fetched = fetch_checkpoint(source, update=update, patience=patience, advance=advance)
     kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
     return Pulled(
         card=card,
         path=kept.path / store.MODEL,
         source=fetched.source,
-        resolved_now=known is None and pins.read(source.repo).newest is not None,
+        resolved_now=known is None and pins.read(source.repo).newest == fetched.source.revision,
     )

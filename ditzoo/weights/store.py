@@ -14,12 +14,12 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo import files
+from ditzoo import files, folders
 from ditzoo.errors import CheckpointError
 from ditzoo.files import cache_dir
 from ditzoo.locks import lock_named
 from ditzoo.manifests import FileRecord, damage, record_file
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.card import ByHand, Card, File, OnHub
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _opened(path: Path) -> Stored | Unreadable:
 
 def _card_in(path: Path) -> Card | None:
     try:
-        return from_json((path / CARD).read_bytes(), Card)
+        return from_json(read_limited(path / CARD), Card)
     except (OSError, ValueError):
         return None
 
@@ -132,7 +132,7 @@ def _card_in(path: Path) -> Card | None:
 def verify(stored: Stored, *, again: bool = False) -> None:
     """Raises CheckpointError if a file is not as it was written. The message names the command that replaces it.
 
-    A file that has not changed since its last verification is not read, unless `again` is True: see `ditzoo.files.digest`.
+    A file that has not changed since its last verification is not read, unless `again` is True: see `ditzoo.digests.digest`.
     """
     for file in stored.manifest.files:
         problem = _problem(stored.path / file.path, file, again=again)
@@ -144,9 +144,9 @@ def verify(stored: Stored, *, again: bool = False) -> None:
 
 @contextmanager
 def locked(card: Card) -> Iterator[None]:
-    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.files.recover`."""
-    with lock_named(folder(card).name):
-        files.recover(folder(card))
+    """Holds the lock of the weights of `card`. First cleans up after a killed process: see `ditzoo.folders.recover`."""
+    with lock_named(folder(card).name, what=card.name):
+        folders.recover(folder(card))
         yield
 
 
@@ -158,7 +158,7 @@ def appearing(card: Card) -> Iterator[Path]:
     """
     target = folder(card)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with files.appearing(target) as fresh:
+    with folders.appearing(target) as fresh:
         yield fresh
 
 
@@ -171,8 +171,8 @@ def record(path: Path) -> File:
 def open_folder(path: Path) -> Stored:
     """The stored weights in a folder of the cache, not verified. Raises CheckpointError if the folder cannot be read."""
     try:
-        manifest = from_json((path / MANIFEST).read_bytes(), Manifest)
-        card = from_json((path / CARD).read_bytes(), Card)
+        manifest = from_json(read_limited(path / MANIFEST), Manifest)
+        card = from_json(read_limited(path / CARD), Card)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read the weights in {path}: {error}; delete that folder, and pull or import again"

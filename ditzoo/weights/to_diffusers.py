@@ -13,9 +13,11 @@ from ditzoo.checkpoint import write
 from ditzoo.errors import UsageError
 from ditzoo.families import family_of
 from ditzoo.families.tensors import Entry
-from ditzoo.files import check_writable
+from ditzoo.files import check_replaceable, check_writable, disk_errors
+from ditzoo.folders import appearing
 from ditzoo.hub.client import PATIENCE
 from ditzoo.hub.fetch import fetch
+from ditzoo.locks import lock_of
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Autoencoder, Card, DiscreteBetas
 from ditzoo.zoo.class_names import class_names
@@ -31,7 +33,8 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
 
     The norms get the paper's eps of 1e-6. One difference remains: the time embedding of diffusers divides by 127, that of the
     paper by 128 (docs/checkpoints.md has figures). Raises UsageError if diffusers has no pipeline for the model, or if `out`
-    exists. `patience` is how many seconds the server of the decoder may be silent.
+    exists or cannot be written. The folder appears when it is complete. `patience` is how many seconds the server of the
+    decoder may be silent.
     """
     config, decoder, theirs = card.backbone, card.decoder, family_of(card.backbone).diffusers
     if theirs is None or card.prediction != "noise" or not isinstance(decoder, Autoencoder):
@@ -52,20 +55,22 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
         )
     if out.exists():
         raise UsageError(f"{out} exists already; choose a new folder")
-    check_writable(out.parent)
+    check_replaceable(out, "DIR")
+    check_writable(out.parent, "DIR")
     checkpoint, vae = weights_file(card), fetch(decoder.source, patience=patience)
-    for part in ("transformer", "scheduler", "vae"):
-        (out / part).mkdir(parents=True)
-    _json(out / "model_index.json", _index(card, theirs.model))
-    _json(out / "transformer" / "config.json", theirs.config(config))
-    _json(out / "scheduler" / "scheduler_config.json", _scheduler(card))
-    state = dict(theirs.state(load_file(checkpoint), config))
-    write(
-        {key: Entry(shape=tuple(value.shape), load=value.contiguous) for key, value in state.items()},
-        out / "transformer" / _WEIGHTS,
-    )
-    for file in decoder.source.files:
-        shutil.copyfile(vae / file.path, out / "vae" / Path(file.path).name)
+    with lock_of(out), disk_errors(out), appearing(out.absolute()) as folder:
+        for part in ("transformer", "scheduler", "vae"):
+            (folder / part).mkdir()
+        _json(folder / "model_index.json", _index(card, theirs.model))
+        _json(folder / "transformer" / "config.json", theirs.config(config))
+        _json(folder / "scheduler" / "scheduler_config.json", _scheduler(card))
+        state = dict(theirs.state(load_file(checkpoint), config))
+        write(
+            {key: Entry(shape=tuple(value.shape), load=value.contiguous) for key, value in state.items()},
+            folder / "transformer" / _WEIGHTS,
+        )
+        for file in decoder.source.files:
+            shutil.copyfile(vae / file.path, folder / "vae" / Path(file.path).name)
     return out
 
 

@@ -10,6 +10,17 @@ import msgspec
 
 from ditzoo.errors import UsageError
 from ditzoo.records import Data
+from ditzoo.zoo.bounds import (
+    LARGEST_BETA,
+    LARGEST_FACTOR,
+    LARGEST_TIME,
+    LONGEST_NAME,
+    MOST_STEPS,
+    check_between,
+    check_path,
+    check_sha256,
+    shown,
+)
 from ditzoo.zoo.configs import BackboneConfig
 
 
@@ -25,10 +36,10 @@ class DiscreteBetas(Data, frozen=True, kw_only=True, tag_field="kind", tag="disc
     steps: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0 < self.start <= self.end < 1 or self.steps < 2:
+        check_between("the number of betas", self.steps, 2, MOST_STEPS)
+        if not 0 < self.start <= self.end < 1:
             raise ValueError(
-                f"betas from {self.start} to {self.end} in {self.steps} steps: betas must rise and lie between 0 and 1, and"
-                " there must be at least 2 steps"
+                f"betas from {self.start} to {self.end} in {self.steps} steps: betas must rise and lie between 0 and 1"
             )
 
 
@@ -37,6 +48,13 @@ class ContinuousVP(Data, frozen=True, kw_only=True, tag_field="kind", tag="conti
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max <= LARGEST_BETA:
+            raise ValueError(
+                f"beta_min is {self.beta_min} and beta_max is {self.beta_max}, but they must rise and lie between 0 and"
+                f" {LARGEST_BETA:g}"
+            )
 
 
 class LinearFlow(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="linear_flow"):
@@ -69,6 +87,12 @@ class TimeInput(Data, frozen=True, kw_only=True):
     scale: float = 1000.0
     offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, value in (("scale", self.scale), ("offset", self.offset)):
+            check_between(f"the {name} of the time", value, -LARGEST_TIME, LARGEST_TIME)
+        if self.scale == 0:
+            raise ValueError("the scale of the time must not be 0")
+
 
 class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
     """The default settings of sampling.
@@ -91,6 +115,11 @@ class Sampling(Data, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.steps < 1 or not math.isfinite(self.guidance):
             raise ValueError(f"steps must be positive, not {self.steps}, and guidance must be finite, not {self.guidance}")
+        check_between("steps", self.steps, 1, MOST_STEPS)
+        if not (0 < self.shift < math.inf):
+            raise ValueError(f"shift must be positive and finite, not {self.shift}")
+        if self.guidance_times is not None and not self.guidance_times[0] <= self.guidance_times[1]:
+            raise ValueError(f"guidance_times must be two times, the lower one first, not {list(self.guidance_times)}")
 
 
 NAMES = "at most 200 letters, digits, '.', '_' and '-', the first a letter or digit"
@@ -117,12 +146,6 @@ def split_reference(text: str) -> tuple[str, str | None, str | None] | None:
     return match[1], match[2], match[3]
 
 
-def _check_path(path: str) -> None:
-    parts = path.split("/")
-    if not path or path.startswith("/") or "\\" in path or ".." in parts or not path.isprintable():
-        raise ValueError(f"the path {path!r} must be relative, printable, and must not lead out of its repository")
-
-
 class File(Data, frozen=True, kw_only=True):
     """A file: its path in a repository, its size in bytes and its SHA-256. None: unknown before the first download."""
 
@@ -131,9 +154,11 @@ class File(Data, frozen=True, kw_only=True):
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        _check_path(self.path)
-        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"the sha256 of {self.path} must be 64 hexadecimal digits, not {self.sha256!r}")
+        check_path(self.path)
+        if self.size is not None and self.size < 0:
+            raise ValueError(f"the size of {self.path} is {self.size}, but it must not be negative")
+        if self.sha256 is not None:
+            check_sha256(self.path, self.sha256)
 
 
 Layout: TypeAlias = Literal["dit", "lightningdit", "diffusers", "uvit", "dcae"]
@@ -147,7 +172,8 @@ class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"
     sha256: str
 
     def __post_init__(self) -> None:
-        _check_path(self.file)
+        check_path(self.file)
+        check_sha256(self.file, self.sha256)
 
 
 class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
@@ -165,10 +191,12 @@ class OnHub(Data, frozen=True, kw_only=True, tag_field="kind", tag="hub"):
     verified: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise ValueError(f"{self.repo!r} is not the name of a repository on the Hub; write OWNER/REPO")
+        if not re.fullmatch(f"{_OWN}/{_OWN}", self.repo, re.ASCII) or ".." in self.repo or len(self.repo) > LONGEST_NAME:
+            raise ValueError(f"{shown(self.repo)} is not the name of a repository on the Hub; write OWNER/REPO")
         if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            raise ValueError(f"the revision {self.revision!r} is not a commit of 40 hexadecimal digits")
+            raise ValueError(f"the revision {shown(self.revision)} is not a commit of 40 hexadecimal digits")
+        if not self.files or len({file.path for file in self.files}) < len(self.files):
+            raise ValueError(f"the repository {self.repo} needs at least one file, and no file may be named twice")
 
 
 class ByHand(Data, frozen=True, kw_only=True, tag_field="kind", tag="by_hand"):
@@ -221,10 +249,11 @@ class Autoencoder(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field
     def __post_init__(self) -> None:
         if self.statistics is not None and (self.source is None or all(f.path != self.statistics for f in self.source.files)):
             raise ValueError(f"the statistics {self.statistics} must be one of the files of the decoder's source")
-        if not math.isfinite(self.scale) or self.scale == 0 or self.factor < 1:
-            raise ValueError(
-                f"the scale of a decoder must be finite and not 0, not {self.scale}, and its factor positive, not {self.factor}"
-            )
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise ValueError(f"the scale of a decoder must be finite and not 0, not {self.scale}")
+        check_between("the factor of a decoder", self.factor, 1, LARGEST_FACTOR)
+        if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
+            raise ValueError("the mean of the latents must be finite, and their std finite and positive")
 
 
 class TextEncoder(Data, frozen=True, kw_only=True):
@@ -242,6 +271,10 @@ class Published(Data, frozen=True, kw_only=True):
     settings: str
     images: int = 50_000
     verified: bool = True
+
+    def __post_init__(self) -> None:
+        check_between("fid", self.fid, 0, 1e6)
+        check_between("the number of images of the FID", self.images, 1, 10**9)
 
 
 class Card(Data, frozen=True, kw_only=True):
@@ -270,8 +303,10 @@ class Card(Data, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not is_name(self.name) and split_reference(self.name) is None:
-            raise ValueError(f"{self.name!r} is not a valid name for a model; use {NAMES}")
+            raise ValueError(f"{shown(self.name)} is not a valid name for a model; use {NAMES}")
         _check_null_label(self)
+        _check_text(self)
+        _check_statistics(self)
         channels = self.backbone.latent_shape[0]
         if not 0 <= self.sampling.guided_channels <= channels:
             raise ValueError(f"guided_channels is {self.sampling.guided_channels}, but the latents have {channels} channels")
@@ -312,6 +347,30 @@ class Card(Data, frozen=True, kw_only=True):
         if not 0 <= number < self.number_of_classes:
             raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
         return number
+
+
+def _check_text(card: Card) -> None:
+    """Raises ValueError if the text encoder does not give the tokens that the network takes."""
+    given = None if card.text is None else (card.text.tokens, card.text.width)
+    if given != card.backbone.text_shape:
+        raise ValueError(
+            f"the network takes {_tokens(card.backbone.text_shape)}, but the text encoder of the card gives {_tokens(given)}"
+        )
+
+
+def _tokens(shape: tuple[int, int] | None) -> str:
+    return "no text" if shape is None else f"{shape[0]} text tokens of width {shape[1]}"
+
+
+def _check_statistics(card: Card) -> None:
+    """Raises ValueError if the mean or the standard deviation of the latents has not one number for each channel."""
+    channels = card.backbone.latent_shape[0]
+    values = {"mean": card.decoder.mean, "std": card.decoder.std} if isinstance(card.decoder, Autoencoder) else {}
+    for name, numbers in values.items():
+        if len(numbers) not in (0, 1, channels):
+            raise ValueError(
+                f"decoder.{name} of {card.name} has {len(numbers)} numbers; write one for all latent channels, or {channels}"
+            )
 
 
 def _check_null_label(card: Card) -> None:

@@ -8,6 +8,16 @@ from __future__ import annotations
 from typing import ClassVar, TypeAlias
 
 from ditzoo.records import Data
+from ditzoo.zoo.bounds import (
+    LARGEST_CHANNELS,
+    LARGEST_DEPTH,
+    LARGEST_SIZE,
+    LARGEST_WIDTH,
+    MOST_FIXED,
+    MOST_ROWS,
+    check_at_most,
+    check_between,
+)
 
 
 class AdaLNConfig(Data, frozen=True, kw_only=True):
@@ -22,6 +32,9 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
 
     resizable: ClassVar[bool] = True
     """Whether the network takes latents of another size than in training."""
+
+    text_shape: ClassVar[tuple[int, int] | None] = None
+    """The number and the width of the text tokens that the network takes. None if it takes no text."""
 
     input_size: int = 32
     patch_size: int = 2
@@ -41,8 +54,11 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
             raise ValueError(f"the width must be a multiple of 4 for the fixed positions, not {self.hidden_size}")
         if self.num_classes < 1:
             raise ValueError(f"num_classes is {self.num_classes}, but a DiT has a label table: at least 1 class")
+        check_at_most("num_classes", self.num_classes, MOST_ROWS)
         if not 0 <= self.class_dropout_prob <= 1:
             raise ValueError(f"class_dropout_prob is {self.class_dropout_prob}, but it must be between 0 and 1")
+        _check_mlp(self.mlp_width)
+        check_at_most("the number of values in the fixed positions", self.fixed_parameters, MOST_FIXED)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -222,17 +238,27 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     def __post_init__(self) -> None:
         _check_geometry(self.img_size, self.patch_size, self.embed_dim, self.num_heads)
         _check_counts(self.depth, self.in_chans, self.mlp_ratio)
+        _check_mlp(int(self.embed_dim * self.mlp_ratio))
+        check_at_most("num_classes", self.num_classes, MOST_ROWS)
         if self.num_classes < 1 and self.num_classes != -1:
             raise ValueError(
                 f"num_classes is {self.num_classes}, but it must be the number of rows in the label table, or -1 for no labels"
             )
         if self.clip_dim is not None and self.num_classes > 0:
             raise ValueError("a U-ViT takes labels (num_classes) or text (clip_dim), not both")
+        if self.clip_dim is not None:
+            check_between("clip_dim", self.clip_dim, 1, LARGEST_WIDTH)
+        check_between("num_clip_token", self.num_clip_token, 1, LARGEST_WIDTH)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """The channels, height and width of the network's input: latents, or pixels."""
         return self.in_chans, self.img_size, self.img_size
+
+    @property
+    def text_shape(self) -> tuple[int, int] | None:
+        """The number and the width of the text tokens that the network takes. None if it takes no text."""
+        return None if self.clip_dim is None else (self.num_clip_token, self.clip_dim)
 
     @property
     def extra_tokens(self) -> int:
@@ -270,9 +296,16 @@ def _linear(inputs: int, outputs: int) -> int:
     return (inputs + 1) * outputs
 
 
+def _check_mlp(width: int) -> None:
+    if width < 1:
+        raise ValueError("mlp_ratio is so small that the MLPs have no hidden layer")
+
+
 def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
     if min(size, patch, width, heads) < 1:
         raise ValueError(f"size {size}, patch {patch}, width {width} and heads {heads} must all be positive")
+    check_at_most("size", size, LARGEST_SIZE)
+    check_at_most("width", width, LARGEST_WIDTH)
     if size % patch:
         raise ValueError(f"size {size} is not a multiple of the patch size {patch}")
     if width % heads:
@@ -282,3 +315,5 @@ def _check_geometry(size: int, patch: int, width: int, heads: int) -> None:
 def _check_counts(depth: int, channels: int, ratio: float) -> None:
     if min(depth, channels) < 1 or not 0 < ratio < 1000:
         raise ValueError(f"depth {depth}, channels {channels} and mlp_ratio {ratio} must all be positive")
+    check_at_most("depth", depth, LARGEST_DEPTH)
+    check_at_most("channels", channels, LARGEST_CHANNELS)

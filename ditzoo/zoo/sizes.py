@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, is_whole_number, shortened
 from ditzoo.zoo.card import Autoencoder, Card
 
 Size: TypeAlias = tuple[int, int]
@@ -36,8 +36,8 @@ def parse_size(card: Card, text: str, *, examples: str = "256 or 256x384") -> Si
     Raises UsageError for any other text, which shows the `examples`, and if the network cannot take latents of that size.
     """
     height, _, width = text.partition("x")
-    if not (height.isdecimal() and (width or height).isdecimal()):
-        raise UsageError(f"--resolution {text!r} is none; write {examples}")
+    if not (is_whole_number(height) and is_whole_number(width or height)):
+        raise UsageError(f"--resolution {shortened(text)!r} is none; write {examples}")
     factor, patch = pixels_per_latent(card), card.backbone.patch_size
     pixels = int(height), int(width or height)
     if any(side % (patch * factor) or side < 1 for side in pixels):

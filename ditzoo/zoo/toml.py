@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import msgspec
 
 from ditzoo.errors import UsageError
+from ditzoo.records import from_toml, read_limited
 from ditzoo.zoo.card import NAMES, Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
 
@@ -42,11 +42,11 @@ def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
     Raises UsageError, with the line, if the file cannot be read or a table is not a valid card.
     """
     try:
-        text = path.read_bytes().decode()
-        tables = tomllib.loads(text)
+        text = read_limited(path).decode()
+        tables = from_toml(text)
     except OSError as error:
         raise UsageError(f"cannot read the cards in {path}: {error.strerror}; check --zoo or {VARIABLE}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not a valid TOML file: {error}") from error
     found: dict[str, Card] = {}
     for name, table in tables.items():

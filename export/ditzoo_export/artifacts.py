@@ -15,9 +15,10 @@ import msgspec
 
 import ditzoo
 from ditzoo.bundle import Bundle, provide
+from ditzoo.digests import digest
 from ditzoo.distributions import distributions_of
 from ditzoo.errors import MissingPackageError
-from ditzoo.files import cache_dir, digest, file_name, sha256
+from ditzoo.files import cache_dir, file_name, sha256
 from ditzoo.plan.make import DIFFUSERS
 from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file
@@ -95,6 +96,11 @@ def engine_key(card: Card, settings: EngineSettings, net: Network | None = None)
     """
     made = made_by(card, settings.flavour)
     return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
+
+
+def refit_key(bundle: Bundle, card: Card, settings: Settings, net: Network | None = None) -> str:
+    """The hash of everything that refitted engines depend on: the engines of `bundle`, and the export of the new weights."""
+    return _hash("refit", bundle.manifest.key, onnx_key(card, settings, net))
 
 
 def _gpus(settings: EngineSettings) -> tuple[str, ...]:

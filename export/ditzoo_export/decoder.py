@@ -19,13 +19,14 @@ from ditzoo.weights.local import has_decoder
 from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo.zoo.sizes import Size, own_size
 from ditzoo_export.onnx_files import write_graph
+from ditzoo_export.settings import OPSET
 
 _DROPPED = 1e-7
 
 log = logging.getLogger(__name__)
 
 
-def export_decoder(card: Card, folder: Path, *, opset: int, size: Size | None) -> dict[str, Graph]:
+def export_decoder(card: Card, folder: Path, *, size: Size | None) -> dict[str, Graph]:
     """Writes the card's decoder into `folder`. It maps latents of the network to images with values of about −1 to 1.
 
     `size` is the size of the latents, or None for any size. If the decoder cannot be exported for any size, it is exported for
@@ -36,15 +37,15 @@ def export_decoder(card: Card, folder: Path, *, opset: int, size: Size | None) -
         return {}
     if size is None:
         try:
-            return {"decoder": _write(card, card.decoder, folder, opset=opset, size=None)}
+            return {"decoder": _write(card, card.decoder, folder, size=None)}
         except (ExportError, torch.onnx.OnnxExporterError) as error:
             log.warning("the decoder of %s is exported for one size of latents, not for any size: %s", card.name, error)
             for path in folder.glob("decoder.onnx*"):
                 path.unlink()
-    return {"decoder": _write(card, card.decoder, folder, opset=opset, size=size or own_size(card))}
+    return {"decoder": _write(card, card.decoder, folder, size=size or own_size(card))}
 
 
-def _write(card: Card, decoder: Autoencoder, folder: Path, *, opset: int, size: Size | None) -> Graph:
+def _write(card: Card, decoder: Autoencoder, folder: Path, *, size: Size | None) -> Graph:
     """Writes the decoder for latents of `size`, or of any size, and checks it.
 
     A decoder for any size is checked at two sizes other than the traced one. Raises ExportError if the output differs from that
@@ -56,7 +57,7 @@ def _write(card: Card, decoder: Autoencoder, folder: Path, *, opset: int, size: 
     graph = Graph(
         file="decoder.onnx",
         precision="fp32",
-        opset=opset,
+        opset=OPSET,
         inputs=(TensorSpec(name="latents", shape=("batch", channels, *(size or ("height", "width")))),),
         outputs=(TensorSpec(name="images", shape=("batch", 3, *pixels)),),
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,24 +16,27 @@ from typing import Any
 
 from ditzoo.backends import cuda
 from ditzoo.backends.loading_engines import check_architecture
-from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Graph, Manifest
+from ditzoo.bundle import ENGINE, Bundle, Engine, Graph
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
-from ditzoo.files import cache_dir, replacing
-from ditzoo.manifests import record_files
-from ditzoo.pictures.text_encoder import TOKENIZER
-from ditzoo.records import to_json
+from ditzoo.files import cache_dir, remember
 from ditzoo.specs import Profile
+from ditzoo_export.engine_bundle import finish_engines
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
 
 log = logging.getLogger(__name__)
 
-_LONGEST_LABEL = 160
+_LONGEST_LABEL = 80
 """The largest number of characters for the profiles in a file's name. Most file systems limit names to 255 bytes.
 
 The name of the file is also the name of the model's folder in a Triton repository.
 """
 
-_FLAGS = {"stripped": "STRIP_PLAN", "refittable": "REFIT", "version_compatible": "VERSION_COMPATIBLE"}
+_FLAGS = {
+    "stripped": "STRIP_PLAN",
+    "refittable": "REFIT",
+    "version_compatible": "VERSION_COMPATIBLE",
+    "weight_streaming": "WEIGHT_STREAMING",
+}
 
 
 def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
@@ -51,25 +53,19 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
             engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
             engines[engine.file.removesuffix(ENGINE)] = engine
-    for name in (CARD, PLAN):
-        (folder / name).write_bytes((source.path / name).read_bytes())
-    manifest = Manifest(
-        model=source.card.name,
+    finish_engines(
+        folder,
+        source,
+        engines,
         key=key,
-        weights=source.manifest.weights,
+        made_by=made_by,
         settings={
             "command": settings.command(source.card),
             "flavour": settings.flavour,
             "gpus": ", ".join(gpus),
             **({"built on": cuda.gpu_name()} if cuda.gpu() else {}),
         },
-        graphs=_keep_graphs(folder, source, graphs if "stripped" in settings.options else {}),
-        engines=engines,
-        files=record_files(folder),
-        made_by=made_by,
-        verified=source.manifest.verified,
     )
-    (folder / MANIFEST).write_bytes(to_json(manifest))
 
 
 def load(flavour: str) -> Any:
@@ -104,11 +100,19 @@ def targets(settings: EngineSettings) -> tuple[str, ...]:
 
 
 def build(
-    trt: Any, path: Path, graph: Graph, profiles: Sequence[Profile], gpus: Sequence[str], options: Sequence[str]
+    trt: Any,
+    path: Path,
+    graph: Graph,
+    profiles: Sequence[Profile],
+    gpus: Sequence[str],
+    options: Sequence[str],
+    *,
+    workspace: int | None = None,
 ) -> bytes:
     """A serialised engine of the ONNX graph at `path`.
 
-    Raises ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
+    `workspace` is the most device memory for the intermediate results of a layer, in MB; by default all there is. Raises
+    ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
     """
     errors_said: list[str] = []
     logger = _logger(trt, errors_said)
@@ -119,11 +123,12 @@ def build(
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         said = "; ".join(f"{error.node_name()} ({error.node_operator()}): {error.desc()}" for error in errors)
         raise ExportError(f"{trt.__name__} cannot read {path.name}: {said}")
-    _decompose_attention(trt, network)
     config = builder.create_builder_config()
     for profile in profiles:
         config.add_optimization_profile(_optimization_profile(builder, graph, profile))
     _configure(trt, config, gpus, options)
+    if workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * 2**20)
     config.progress_monitor = _monitor(trt)
     timing = _timing_cache(trt, config, gpus)
     engine = builder.build_serialized_network(network, config)
@@ -149,7 +154,8 @@ def _engine(
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
     file = f"{name}-{_labels(profiles)}{ENGINE}"
-    (folder / file).write_bytes(build(trt, source / graph.file, graph, profiles, gpus, settings.options))
+    built = build(trt, source / graph.file, graph, profiles, gpus, settings.options, workspace=settings.workspace)
+    (folder / file).write_bytes(built)
     return Engine(
         file=file,
         graph=name,
@@ -179,18 +185,6 @@ def _label(profile: Profile) -> str:
     return f"{size}{'-' if size else ''}b{profile.axes['batch']}"
 
 
-def _keep_graphs(folder: Path, source: Bundle, graphs: dict[str, Graph]) -> dict[str, Graph]:
-    """Copies the ONNX files of `graphs`, of the decoder and of the text encoder beside the engines. Returns these graphs.
-
-    Engines without weights need `graphs`. With the decoder and the text encoder, a bundle makes images without torch.
-    """
-    kept = graphs | {name: graph for name, graph in source.manifest.graphs.items() if name in ("decoder", "text_encoder")}
-    for name in source.manifest.files:
-        if name == TOKENIZER or any(name.startswith(graph.file) for graph in kept.values()):
-            shutil.copyfile(source.path / name, folder / name)  # onnx refuses hard links
-    return kept
-
-
 def _check_options(settings: EngineSettings, here: str | None) -> None:
     """Raises UsageError if the flavour does not have an option, or if the option needs a GPU and this machine has none."""
     rtx, options = settings.flavour == "tensorrt_rtx", settings.options
@@ -210,9 +204,8 @@ def _check_options(settings: EngineSettings, here: str | None) -> None:
 def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str]) -> None:
     if "tf32" not in options:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is set by default
-    for option in options:
-        if option in _FLAGS:
-            config.set_flag(getattr(trt.BuilderFlag, _FLAGS[option]))
+    for flag in _flags(trt, options):
+        config.set_flag(flag)
     if "hardware_compatible" in options:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if not hasattr(trt, "ComputeCapability"):
@@ -222,20 +215,22 @@ def _configure(trt: Any, config: Any, gpus: Sequence[str], options: Sequence[str
         config.set_compute_capability(getattr(trt.ComputeCapability, gpu.upper()), i)
 
 
+def _flags(trt: Any, options: Sequence[str]) -> list[Any]:
+    """The builder's flags of these options. An engine without weights needs one more, unless it takes any weights.
+
+    TensorRT then expects the weights that it was built from. TensorRT-RTX has no such engines: there they take any weights.
+    """
+    names = [_FLAGS[option] for option in options if option in _FLAGS]
+    if "stripped" in options and "refittable" not in options:
+        names.append("REFIT" if hasattr(trt, "ComputeCapability") else "REFIT_IDENTICAL")
+    return [getattr(trt.BuilderFlag, name) for name in names]
+
+
 def _optimization_profile(builder: Any, graph: Graph, sizes: Profile) -> Any:
     optimization = builder.create_optimization_profile()
     for spec in graph.inputs:
         optimization.set_shape(spec.name, *sizes.shapes(spec))
     return optimization
-
-
-def _decompose_attention(trt: Any, network: Any) -> None:
-    """Allows TensorRT to compute attention in several operations. It does so only if it has no fused kernel."""
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        if layer.type == trt.LayerType.ATTENTION_INPUT:
-            layer.__class__ = trt.IAttentionInputLayer
-            layer.attention.decomposable = True
 
 
 def _logger(trt: Any, errors_said: list[str]) -> Any:
@@ -280,12 +275,10 @@ def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:
     if hasattr(trt, "ComputeCapability"):
         return None
     path = cache_dir() / "timing" / f"{trt.__name__}-{trt.__version__}-{'-'.join(gpus)}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
     config.set_timing_cache(cache, False)
     return path
 
 
 def _keep_timing(config: Any, path: Path) -> None:
-    with replacing(path) as scratch:
-        scratch.write_bytes(bytes(config.get_timing_cache().serialize()))
+    remember(path, bytes(config.get_timing_cache().serialize()))

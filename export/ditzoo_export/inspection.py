@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
-from onnx_ir.serde import SerdeError
 
 from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, is_bundle, open_bundle
 from ditzoo.errors import BundleError
 
 Facts = dict[str, Any]
+
+_LARGEST = 2**31
+"""The size in bytes that protobuf allows for a file. Larger weights are in a file of their own."""
 
 
 def inspect(path: Path) -> Facts:
@@ -72,10 +73,13 @@ def _runs_on(engine: Engine) -> str:
 
 
 def _onnx(path: Path) -> Facts:
+    if path.stat().st_size > _LARGEST:
+        raise BundleError(f"{path} is not an ONNX file: it has more than 2 GB")
     try:
-        model = ir.load(path)
-    except (DecodeError, SerdeError, ValueError) as error:
-        raise BundleError(f"{path} is not an ONNX file: {error}") from error
+        model = ir.load(path, format="protobuf")
+    except Exception as error:  # a file that is not ONNX can raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BundleError(f"{path} is not an ONNX file: {reason}") from error
     if not model.graph.num_nodes():
         raise BundleError(f"{path} is not an ONNX file: it holds no graph")
     ours = is_bundle(path.parent)

@@ -15,20 +15,18 @@ Bundles that exist already are not made again, so a second run continues an inte
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from ditzoo.bundle import Bundle, find_bundle
 from ditzoo.errors import UsageError
-from ditzoo.records import Data
+from ditzoo.records import Data, convert, from_toml, read_limited
 from ditzoo.tasks import Task, run_tasks
 from ditzoo.weights.catalogue import card
 from ditzoo_export.artifacts import engine_key, export_engines, export_onnx, onnx_key
+from ditzoo_export.gpus import CURRENT
 from ditzoo_export.settings import EngineSettings, Settings, make_engine_settings, make_settings
 
 
@@ -76,10 +74,12 @@ class Outcome(Data, frozen=True, kw_only=True):
 def read_matrix(path: Path) -> Matrix:
     """The matrix in a TOML file. Raises UsageError, with the place of the error, if the file is missing or not a matrix."""
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Matrix)
+        return convert(from_toml(read_limited(path)), Matrix)
     except FileNotFoundError as error:
         raise UsageError(f"--matrix: there is no file {path}") from error
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"--matrix: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
         raise UsageError(f"{path} is not an export matrix: {error}") from error
 
 
@@ -119,7 +119,8 @@ def _block_cells(block: Block) -> Iterator[Cell]:
                 precision=precision,
                 merged=block.profiles == "merged",
             )
-            yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpu}", settings=engines)
+            gpus = ",".join(engines.gpus or (CURRENT,))
+            yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpus}", settings=engines)
 
 
 def _task(cell: Cell, target: Path) -> Task[Bundle]:

@@ -11,12 +11,18 @@ from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.families import family_of, in_precision
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
-from ditzoo.specs import TensorSpec, resized
+from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import LARGEST, own_size
-from ditzoo_export.network_modules import Guided, with_fused_attention
+from ditzoo_export.network_modules import Guided, head_widths, with_fused_attention
 from ditzoo_export.onnx_files import TRACED_BATCH, Inputs, write_onnx
-from ditzoo_export.settings import Settings
+from ditzoo_export.settings import ATTENTION_OPSET, OPSET, Settings
+
+_FUSED_HEADS = range(16, 257, 8)
+"""The widths of attention heads that TensorRT has fused kernels for, on all GPUs, in half precision.
+
+It pads other widths from 9 to 255. The kernels that it builds for them are larger, and no documentation promises them.
+"""
 
 
 def write_network_graphs(folder: Path, card: Card, net: Network, settings: Settings) -> dict[str, Graph]:
@@ -40,12 +46,25 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
     if settings.guided:
         scale = TensorSpec(name="guidance", shape=("batch",))
         modules["guided"] = (_guided(sized, card), [*inputs, scale], outputs)
-    graphs = {}
+    graphs, opset = {}, opset_for(net, settings)
     for name, (module, taken, given) in modules.items():
-        graph = Graph(file=f"{name}.onnx", precision=precision, opset=settings.opset, inputs=tuple(taken), outputs=tuple(given))
+        graph = Graph(file=f"{name}.onnx", precision=precision, opset=opset, inputs=tuple(taken), outputs=tuple(given))
         _trace(module, card, graph, folder / graph.file)
         graphs[name] = graph
     return graphs
+
+
+def opset_for(net: Network, settings: Settings) -> int:
+    """The opset of the graphs of a network.
+
+    In `ATTENTION_OPSET`, attention is one operation. TensorRT refuses that operation if it has no fused kernel for it: in fp32,
+    and for heads of unusual widths. Graphs for TensorRT therefore have the operation only where TensorRT fuses it. In `OPSET`,
+    PyTorch's exporter takes attention apart.
+    """
+    traits = PRECISION_TRAITS[settings.precision]
+    halves = traits.half or traits.eight_bits  # attention of quantized graphs is in half precision
+    fused = settings.target == "tensorrt" and halves and all(width in _FUSED_HEADS for width in head_widths(net))
+    return ATTENTION_OPSET if fused else OPSET
 
 
 def random_inputs(specs: tuple[TensorSpec, ...], card: Card, rng: np.random.Generator, **axes: int) -> Inputs:

@@ -55,6 +55,11 @@ class FusedAttention(nn.Module):
         return prepared(heads, norm, *(table[:, None] for table in rotary)).flatten(2)  # B T D
 
 
+def head_widths(net: Network) -> set[int]:
+    """The widths of the attention heads of a network."""
+    return {module.proj.in_features // module.heads for module in net.modules() if isinstance(module, Attention)}
+
+
 def with_fused_attention(net: Network) -> Network:
     """A copy of the network that shares its weights, with attention as one operation of ONNX Runtime."""
     net = copied(net)

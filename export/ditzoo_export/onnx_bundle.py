@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
+from ditzoo.digests import digest
 from ditzoo.errors import ExportError
 from ditzoo.families import family_of
-from ditzoo.files import digest
 from ditzoo.manifests import record_files
 from ditzoo.nets.network import Network
 from ditzoo.pictures.autoencoders import with_statistics
@@ -44,8 +44,8 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
             graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
         else:
             verified, extent = verify(folder, graphs, card, expected, settings), ""
-    graphs |= export_decoder(card, folder, opset=settings.opset, size=settings.size)
-    graphs |= export_text(card, folder, opset=settings.opset)
+    graphs |= export_decoder(card, folder, size=settings.size)
+    graphs |= export_text(card, folder)
     (folder / PLAN).write_bytes(make_plan(card).to_json())
     (folder / CARD).write_bytes(to_json(with_statistics(card) if "decoder" in graphs else card))
     manifest = Manifest(

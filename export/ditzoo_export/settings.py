@@ -12,10 +12,11 @@ from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels, own_size
+from ditzoo_export.gpus import CURRENT, architecture
 from ditzoo_export.sizes import exactly, parse_batches, parse_resolution, parse_resolutions
 
-OPSETS: dict[Target, int] = {"onnxruntime": 20, "tensorrt": 23}
-"""The opset of each target. From opset 23 on, ONNX has an operator for attention, which TensorRT fuses."""
+OPSET, ATTENTION_OPSET = 20, 23
+"""The opset of most graphs, and that of graphs with ONNX's operator for attention, which came with opset 23."""
 
 
 class Settings(Data, frozen=True, kw_only=True):
@@ -45,11 +46,6 @@ class Settings(Data, frozen=True, kw_only=True):
     def traced(self) -> Precision:
         """The precision in which PyTorch's exporter writes the graphs, before they are quantized."""
         return "fp32" if self.eight_bits else self.precision
-
-    @property
-    def opset(self) -> int:
-        """The opset of the graphs."""
-        return OPSETS[self.target]
 
     def command(self, card: Card) -> str:
         """The command line that makes this export."""
@@ -95,10 +91,6 @@ def make_settings(
     )
 
 
-GPUS = ("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm120", "sm121")
-"""The architectures of GPUs that an engine can be built for by name."""
-
-CURRENT = "current"
 _CONDITIONING_ROWS = Range(min=1, opt=64, max=64)
 
 
@@ -107,8 +99,9 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
     `profiles` are the profiles of the backbone. `merged` puts all of them into one engine; otherwise there is one engine per
     profile. `gpus` is None for the GPU of this machine. `options` are "stripped" (the engine is built without weights, and it
-    reads them from the ONNX file later), "refittable", "hardware_compatible", "version_compatible", and "tf32" (fp32 may be
-    computed in TF32).
+    reads them from the ONNX file later), "refittable", "hardware_compatible", "version_compatible", "tf32" (fp32 may be
+    computed in TF32), and "weight_streaming" (weights that do not fit into the memory of the GPU stay on the host, and are
+    copied when they are needed). `workspace` is the most device memory for the intermediate results of one layer, in MB.
     """
 
     onnx: Settings
@@ -117,6 +110,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
     profiles: tuple[Profile, ...]
     merged: bool = False
     options: tuple[str, ...] = ()
+    workspace: int | None = None
 
     def command(self, card: Card) -> str:
         """The command line that builds these engines."""
@@ -127,10 +121,11 @@ class EngineSettings(Data, frozen=True, kw_only=True):
             f"--resolution {','.join(sizes)} --batch {','.join(batches)} --precision {self.onnx.precision}",
             f"--profiles {'merged' if self.merged else 'separate'} {'--split' if self.onnx.split else '--single'}",
         ]
+        words += [] if self.workspace is None else [f"--workspace {self.workspace}"]
         return " ".join([*words, *(f"--{option.replace('_', '-')}" for option in self.options)])
 
 
-OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32")
+OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32", "weight_streaming")
 
 
 def make_engine_settings(
@@ -144,10 +139,12 @@ def make_engine_settings(
     merged: bool = False,
     split: bool | None = None,
     options: Sequence[str] = (),
+    workspace: int | None = None,
 ) -> EngineSettings:
     """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
 
-    `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. Raises UsageError if the settings
+    `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. `gpu` is "current", or a list of
+    architectures and cards (see `architecture`). Raises UsageError if the settings
     are invalid, or not possible for this card.
     """
     flavour = flavour.replace("-", "_")
@@ -161,6 +158,8 @@ def make_engine_settings(
             raise unknown("option", option, OPTIONS)
     if "tf32" in options and precision != "fp32":
         raise UsageError(f"--tf32 is a way to compute fp32, and this is {precision}; leave one of the two out")
+    if workspace is not None and workspace < 1:
+        raise UsageError(f"--workspace must be 1 MB or more, not {workspace}")
     profiles = [
         Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
@@ -169,10 +168,11 @@ def make_engine_settings(
     return EngineSettings(
         onnx=onnx,
         flavour=flavour,
-        gpus=None if gpu == CURRENT else _parse_gpus(gpu, onnx.precision),
+        gpus=None if gpu.strip().lower() == CURRENT else _parse_gpus(gpu, onnx.precision),
         profiles=tuple(profiles),
         merged=merged,
         options=tuple(sorted(options)),
+        workspace=workspace,
     )
 
 
@@ -189,9 +189,8 @@ def check_precision(gpu: str, precision: Precision) -> None:
 
 
 def _parse_gpus(text: str, precision: Precision) -> tuple[str, ...]:
-    gpus = tuple(part.strip() for part in text.split(","))
+    """The architectures in a list such as "sm89,H100", each of them once."""
+    gpus = tuple(dict.fromkeys(map(architecture, text.split(","))))
     for gpu in gpus:
-        if gpu not in GPUS:
-            raise unknown("GPU", gpu, [*GPUS, CURRENT])
         check_precision(gpu, precision)
     return gpus

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, is_whole_number, shortened
 from ditzoo.specs import Range
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels, own_size, parse_size
+
+MOST_ROWS = 65_536
+"""The largest batch of an engine, in rows of the network's input. TensorRT counts the values of a tensor in 31 bits."""
 
 
 def number_of_tokens(card: Card) -> int:
@@ -51,11 +54,14 @@ def exactly(number: int) -> Range:
 
 def _parse_range(text: str) -> Range:
     parts = text.split("-")
-    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
-        raise UsageError(f"{text!r} in --batch is not a batch size; write 4, 8-16 or 2-8-16 (smallest-best-largest)")
+    if len(parts) > 3 or not all(map(is_whole_number, parts)):
+        shown = shortened(text)
+        raise UsageError(f"{shown!r} in --batch is not a batch size; write 4, 8-16 or 2-8-16 (smallest-best-largest)")
     numbers = [int(part) for part in parts]
     if numbers[0] < 1:
         raise UsageError(f"{text!r} in --batch: a batch size must be 1 or more")
+    if max(numbers) > MOST_ROWS:
+        raise UsageError(f"{text!r} in --batch: a batch size must be at most {MOST_ROWS:,}")
     if numbers != sorted(numbers):
         raise UsageError(f"the batch range {text!r} runs backwards; write {'-'.join(map(str, sorted(numbers)))}")
     return Range(min=numbers[0], opt=numbers[len(numbers) // 2], max=numbers[-1])

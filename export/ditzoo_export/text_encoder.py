@@ -15,6 +15,7 @@ from ditzoo.pictures.text_encoder import TOKENIZER, load_torch, tokenize
 from ditzoo.specs import TensorSpec
 from ditzoo.zoo.card import Card
 from ditzoo_export.onnx_files import write_graph
+from ditzoo_export.settings import OPSET
 
 _PROMPTS = ("a", "a photograph of a cat", "")
 
@@ -31,7 +32,7 @@ class LastHiddenState(nn.Module):
         return hidden
 
 
-def export_text(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
+def export_text(card: Card, folder: Path) -> dict[str, Graph]:
     """Writes the card's text encoder and its tokenizer into `folder`.
 
     The encoder maps tokens [B, T] to the network's input `context` [B, T, D]. Returns the graph by its name, for the manifest.
@@ -46,7 +47,7 @@ def export_text(card: Card, folder: Path, *, opset: int) -> dict[str, Graph]:
     graph = Graph(
         file="text_encoder.onnx",
         precision="fp32",
-        opset=opset,
+        opset=OPSET,
         inputs=(TensorSpec(name="tokens", shape=("batch", text.tokens), dtype="int64"),),
         outputs=(TensorSpec(name="context", shape=("batch", text.tokens, text.width)),),
     )

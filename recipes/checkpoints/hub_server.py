@@ -28,6 +28,7 @@ class Faults:
     lies: dict[str, str] = field(default_factory=dict)  # headers of answers about files that replace the true ones
     honest: int = 0  # true answers about files before the lies begin
     false_sha: str = ""  # the commit that the list of files names instead of its own
+    elsewhere: str = ""  # the address that requests for the content of files are redirected to
     stalls: threading.Event | None = None  # file bodies wait for this event
     stalls_after: float = 0.5  # they wait after this part of the body
     stalled: threading.Event = field(default_factory=threading.Event)  # set when a file body waits
@@ -43,6 +44,8 @@ class Hub:
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     uploads: dict[str, bytes] = field(default_factory=dict)
+    tokens: list[str] = field(default_factory=list)  # the tokens that came
+    starts: list[int] = field(default_factory=list)  # the first byte of each file body that was asked for
 
     def commit(self, repo: str, files: dict[str, bytes | Path]) -> str:
         """Adds a commit with these files to a repository; returns its name of 40 hex digits."""
@@ -101,6 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self) -> None:
         path = self.path.split("?", maxsplit=1)[0]
         self.hub.log.append((self.command, path))
+        self.hub.tokens += self.headers.get_all("Authorization", [])
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.hub.spend("errors"):
             return self._answer(503, b"busy")
@@ -112,7 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, body: bytes, repo: str, revision: str, path: str) -> None:
         commit, files = self._commit(repo, revision) or ("", {})
-        if path in files:
+        if path in files and self.command == "GET" and self.hub.faults.elsewhere:
+            self._answer(302, b"", {"Location": f"{self.hub.faults.elsewhere}{self.path}"})
+        elif path in files:
             self._file(commit, files[path])
         elif commit:
             self._fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
@@ -151,6 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         sent = size // 2 if self.command == "GET" and self.hub.spend("truncates") else size
         self._start(206 if start else 200, {**headers, "Content-Length": str(sent - start)})
         if self.command == "GET":
+            self.hub.starts.append(start)
             self._send(content, start, sent)
 
     def _range(self) -> int:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ditzoo
-from ditzoo.backends import load_module, open_backend
+from ditzoo.backends import cuda, load_module, open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.table import ROWS, BackendRow, row_of
 from ditzoo.errors import BackendError, DitzooError, InputError, MissingPackageError, UsageError
@@ -344,3 +344,21 @@ def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.M
     for name, device in (("onnxruntime", "cuda"), ("torch", "cpu")):
         with pytest.raises(UsageError, match="profiles are for onnxruntime on tensorrt or tensorrt_rtx"):
             open_backend(name, bundle, device=device, profiles=[profile])  # type: ignore[arg-type]
+
+
+def test_inputs_are_bound_after_the_work_that_makes_them_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime may copy an input to another device as soon as it is bound."""
+    done: list[str] = []
+    bind = onnxruntime.IOBinding.bind_input
+
+    def recorded(binding: onnxruntime.IOBinding, *arguments: object) -> None:
+        done.append("bound")
+        bind(binding, *arguments)
+
+    monkeypatch.setattr(cuda, "settle", lambda library: done.append("settled"))
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_input", recorded)
+    with open_backend("onnxruntime", cached_bundle(CARDS[1])) as opened:
+        shapes = {spec.name: np.ones(spec.concrete(batch=1), spec.dtype) for spec in opened.inputs}
+        opened(shapes)
+    assert done[0] == "settled"
+    assert "bound" in done

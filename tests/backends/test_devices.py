@@ -20,7 +20,7 @@ from ditzoo.errors import BackendError, MissingPackageError, UsageError
 from ditzoo.model.opening import choose_backend
 from ditzoo.specs import Profile, Range, TensorSpec, device_name, split_device
 from ditzoo_export import cached_bundle, make_settings
-from tests.support.tensorrt_stand_in import Cuda
+from tests.support.cuda_stand_in import Cuda
 
 UVIT = ditzoo.card("uvit-digits")
 FEW, MANY = (Profile(axes={"batch": Range(min=low, opt=high, max=high)}) for low, high in ((1, 4), (5, 16)))

@@ -6,6 +6,7 @@ import logging
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,8 +18,10 @@ from ditzoo.errors import BackendError, ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
-from ditzoo_export.engines import _configure, build, load
+from ditzoo_export.engines import _configure, _flags, _labels, build, load
+from ditzoo_export.gpus import CARDS
 from ditzoo_export.settings import check_precision
+from ditzoo_export.sizes import exactly
 from ditzoo_export.triton import models
 from tests.support.export_models import TINY_DIT, TINY_LIGHTNINGDIT, TINY_UVIT, random_model
 
@@ -79,6 +82,70 @@ def test_engines_of_fp32_compute_in_tf32_only_if_asked(options: tuple[str, ...])
     assert config.get_flag(trt.BuilderFlag.TF32) == bool(options)
     settings = make_engine_settings(ditzoo.card("dit-digits"), gpu="sm89", precision="fp32", options=options)
     assert ("--tf32" in settings.command(ditzoo.card("dit-digits"))) == bool(options)
+
+
+def test_engines_without_weights_say_which_weights_they_take() -> None:
+    trt = load("tensorrt_rtx")
+    other = SimpleNamespace(BuilderFlag=trt.BuilderFlag)  # TensorRT has the same flags, and no list of GPUs
+    for module, options, expected in (
+        (trt, ("stripped",), ["STRIP_PLAN", "REFIT"]),
+        (other, ("stripped",), ["STRIP_PLAN", "REFIT_IDENTICAL"]),
+        (other, ("refittable", "stripped"), ["REFIT", "STRIP_PLAN"]),
+    ):
+        assert [flag.name for flag in _flags(module, options)] == expected
+
+
+def test_memory_is_limited_where_that_is_asked_for() -> None:
+    """An engine whose weights are streamed is larger: it can run with any part of them on the host."""
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    place = load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"]
+    assert build(*place, ["weight_streaming"], workspace=64) != build(*place, [])
+    settings = make_engine_settings(card, gpu="sm89", options=["weight_streaming"], workspace=64)
+    assert settings.command(card).endswith("--workspace 64 --weight-streaming")
+    with pytest.raises(UsageError, match="--workspace must be 1 MB or more, not 0"):
+        make_engine_settings(card, gpu="sm89", workspace=0)
+
+
+def test_gpus_have_the_names_of_their_cards() -> None:
+    names = {
+        "sm70": "V100",
+        "sm75": "Tesla T4,RTX 2080",
+        "sm80": "a100,NVIDIA A100-SXM4-80GB",
+        "sm86": "RTX 3090,A10,A40",
+        "sm87": "Orin,Jetson AGX Orin",
+        "sm89": "rtx4090,RTX 6000 Ada,L4,L40,L40S,NVIDIA GeForce RTX 4070 Ti SUPER,sm89",
+        "sm90": "H100,h200,GH200,NVIDIA H100 80GB HBM3,SM90",
+        "sm100": "B200",
+        "sm103": "B300",
+        "sm120": "RTX 5090",
+    }
+    card = ditzoo.card("dit-digits")
+    for architecture, cards in names.items():
+        assert make_engine_settings(card, gpu=cards).gpus == (architecture,)
+    assert make_engine_settings(card, gpu="H100, sm89,L4").gpus == ("sm90", "sm89")
+    assert make_engine_settings(card, gpu="Current").gpus is None
+    assert make_engine_settings(card, gpu="H100") == make_engine_settings(card, gpu="sm90")
+    for name, message in (("h10", "H100"), ("RTX 6000", r"RTX 6000 Ada \(sm89\)"), ("rtx4091", r"RTX 4090 \(sm89\)")):
+        with pytest.raises(UsageError, match=f"unknown GPU '{name}'; did you mean .*{message}"):
+            make_engine_settings(card, gpu=name)
+
+
+def test_every_architecture_of_tensorrt_rtx_has_a_name() -> None:
+    known = {name.lower() for name in dir(load("tensorrt_rtx").ComputeCapability) if re.fullmatch(r"SM\d+", name)}
+    assert known
+    assert known <= set(CARDS)
+
+
+def test_names_of_engines_are_short_for_any_number_of_profiles() -> None:
+    longest = Range(min=1024, opt=2048, max=4096)
+    for count in range(1, 40):
+        profiles = [
+            Profile(axes={"batch": longest, "height": exactly(8 * i), "width": exactly(1024)}) for i in range(1, count + 1)
+        ]
+        assert len(_labels(profiles)) <= 80
+        assert _labels(profiles) != _labels([*profiles, profiles[0]])
 
 
 def test_gpus_that_are_not_in_any_list_have_a_capability() -> None:

@@ -13,13 +13,11 @@ import pytest
 from export_errors import FORMS, MODELS, load
 from onnx import TensorProto
 
-from ditzoo.bundle import Manifest
 from ditzoo.nets.network import Network
 from ditzoo.zoo.card import Card
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 
 LIMITS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 1.5e-2, "int8": 3e-2, "fp8": 1e-1}
-BATCHES = "1,2-4"
 WEIGHTS = {
     "fp32": TensorProto.FLOAT,
     "fp16": TensorProto.FLOAT16,
@@ -53,20 +51,14 @@ def test_it_exports_verifies_and_builds(name: str, precision: str, target: str) 
 
 
 def _check_engines(card: Card, net: Network | None, precision: str) -> None:
-    """Builds the engines of two profiles, in one and in two."""
-    merged, separate = (_engines(card, net, precision, merged=merged) for merged in (True, False))
+    """Builds one engine for two profiles."""
+    settings = make_engine_settings(card, gpu="sm89", precision=precision, batch="1,2-4", merged=True)
+    manifest = cached_engines(card, settings=settings, net=net).manifest
     side = card.backbone.latent_shape[1]
-    one, two = f"backbone-{side}x{side}-b1", f"{side}x{side}-b2-4"
-    assert {name for name in merged.engines if name != "conditioning-b1-64"} == {f"{one}+{two}"}
-    assert {name for name in separate.engines if name != "conditioning-b1-64"} == {one, f"backbone-{two}"}
-    assert len(merged.engines[f"{one}+{two}"].profiles) == 2
-    for manifest in (merged, separate):
-        for engine in manifest.engines.values():
-            assert engine.gpus == ("sm89",)
-            assert engine.precision in (precision, "fp32" if engine.graph == "conditioning" else precision)
-            assert manifest.files[engine.file].size > 10_000
-
-
-def _engines(card: Card, net: Network | None, precision: str, *, merged: bool) -> Manifest:
-    settings = make_engine_settings(card, gpu="sm89", precision=precision, batch=BATCHES, merged=merged)
-    return cached_engines(card, settings=settings, net=net).manifest
+    name = f"backbone-{side}x{side}-b1+{side}x{side}-b2-4"
+    assert {engine for engine in manifest.engines if engine != "conditioning-b1-64"} == {name}
+    assert len(manifest.engines[name].profiles) == 2
+    for engine in manifest.engines.values():
+        assert engine.gpus == ("sm89",)
+        assert engine.precision in (precision, "fp32" if engine.graph == "conditioning" else precision)
+        assert manifest.files[engine.file].size > 10_000

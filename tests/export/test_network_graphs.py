@@ -13,7 +13,7 @@ from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
 from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
-from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files, settings
+from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files
 from ditzoo_export.onnx_files import Inputs
 from ditzoo_export.scopes import SCOPE
 
@@ -87,7 +87,7 @@ def test_a_graph_that_computes_something_else_is_not_kept(tmp_path: Path) -> Non
 
 def test_a_graph_of_another_opset_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 25 torch silently writes 18."""
-    monkeypatch.setitem(settings.OPSETS, "onnxruntime", 26)
+    monkeypatch.setattr(network_graphs, "OPSET", 26)
     with pytest.raises(ExportError, match=re.escape("not 26")):
         export_onnx(CARDS[1], tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -94,7 +94,7 @@ def test_graphs_hold_no_trace_of_this_machine() -> None:
 
 
 def test_opset_and_attention_go_by_target() -> None:
-    """One operation a block: ONNX's own, which TensorRT takes apart, or ONNX Runtime's, with flash attention."""
+    """One operation a block: ONNX's own, which TensorRT fuses in half precision, or ONNX Runtime's, with flash attention."""
     card = ditzoo.card("uvit-digits")
     for target, opset, attention in (("onnxruntime", 20, "MultiHeadAttention"), ("tensorrt", 23, "Attention")):
         bundle = cached_bundle(card, settings=make_settings(card, precision="int8", target=target))
@@ -102,10 +102,35 @@ def test_opset_and_attention_go_by_target() -> None:
         assert bundle.manifest.graphs["backbone"].opset == opset
         assert sum(node.op_type == attention for node in nodes) == sum(node.op_type == "Gelu" for node in nodes) > 0
         assert not any(node.op_type == "Softmax" for node in nodes)
-    bundle = cached_bundle(card, settings=make_settings(card, precision="bf16"))
-    operations = {node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node}
-    assert "Softmax" in operations
-    assert "MultiHeadAttention" not in operations
+    for precision, target in (("bf16", "onnxruntime"), ("fp32", "tensorrt")):
+        bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target=target))
+        operations = {node.op_type for node in onnx.load(bundle.path / "backbone.onnx").graph.node}
+        assert bundle.manifest.graphs["backbone"].opset == 20
+        assert "Softmax" in operations
+        assert not {"Attention", "MultiHeadAttention"} & operations
+
+
+def test_attention_of_quantized_graphs_for_tensorrt_is_in_half_precision() -> None:
+    card = ditzoo.card("uvit-digits")
+    for precision in ("int8", "fp8"):
+        bundle = cached_bundle(card, settings=make_settings(card, precision=precision, target="tensorrt"))
+        nodes = onnx.load(bundle.path / "backbone.onnx").graph.node
+        made_by = {name: node for node in nodes for name in node.output}
+        taken_by = {name: node for node in nodes for name in node.input}
+        for attention in (node for node in nodes if node.op_type == "Attention"):
+            casts = [made_by[name] for name in attention.input]
+            assert [cast.attribute[0].i for cast in casts] == [onnx.TensorProto.FLOAT16] * 3
+            assert taken_by[attention.output[0]].attribute[0].i == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_one_operation_only_if_tensorrt_has_a_kernel_for_its_width(heads: int, tmp_path: Path) -> None:
+    """It has none for heads of width 8."""
+    card, net = random_model(msgspec.structs.replace(TINY_DIT, num_heads=heads))
+    graphs = write_network_graphs(tmp_path, card, net, make_settings(card, precision="fp16", target="tensorrt"))
+    operations = {node.op_type for node in onnx.load(tmp_path / "backbone.onnx").graph.node}
+    assert graphs["backbone"].opset == (20 if heads == 4 else 23)
+    assert operations & {"Attention", "Softmax"} == {"Softmax" if heads == 4 else "Attention"}
 
 
 def test_rotary_attention_is_one_operation_too() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 import ditzoo
@@ -268,6 +269,7 @@ def test_engines_bring_their_decoder(latents: Card) -> None:
     settings = make_engine_settings(latents, gpu="sm89", resolution="64x96", precision="fp32", batch="2")
     bundle = open_bundle(cached_engines(latents, settings=settings).path)
     assert list(bundle.manifest.graphs) == ["decoder"]
+    assert "Attention" not in {node.op_type for node in onnx.load(bundle.path / "decoder.onnx").graph.node}  # it is in fp32
     assert {"decoder.onnx", "decoder.onnx.data", "plan.json"} <= set(bundle.manifest.files)
     values = 0.2301 * np.random.default_rng(1).standard_normal((1, 4, 16, 24)).astype(np.float32)
     assert relative_l2(decode.open_decoder(bundle)(values), decode.open_decoder(latents)(values)) <= 1e-5

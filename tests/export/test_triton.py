@@ -21,15 +21,22 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 import ditzoo
+from ditzoo.bundle import Bundle, Graph
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
-from ditzoo.specs import Profile
+from ditzoo.specs import Profile, TensorSpec
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 from ditzoo_export.triton import config as config_of
 from ditzoo_export.triton import export_triton, models
 from tests.support.export_models import TINY_DIT, random_model
 
 TYPES = {"FP32": np.float32, "INT64": np.int64}
+
+
+def of_tensorrt(bundle: Bundle) -> Bundle:
+    """The bundle, whose engines now say that they are of TensorRT. Only a machine with a GPU can build real ones."""
+    engines = {name: msgspec.structs.replace(engine, flavour="tensorrt") for name, engine in bundle.manifest.engines.items()}
+    return msgspec.structs.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, engines=engines))
 
 
 def _configs(repo: Path) -> dict[str, Any]:
@@ -57,6 +64,49 @@ def test_a_repository_of_graphs(tmp_path: Path) -> None:
     assert [list(tensor.dims) for tensor in configs["dit-digits-backbone"].input] == [[1, 8, 8], [6, 384], [128]]
 
 
+@pytest.mark.parametrize(
+    ("precision", "target", "kind", "level"),
+    [("int8", "onnxruntime", "KIND_CPU", 0), ("bf16", "onnxruntime", "KIND_GPU", 0), ("fp8", "tensorrt", "KIND_GPU", -1)],
+)
+def test_graphs_are_placed_where_they_run(precision: str, target: str, kind: str, level: int, tmp_path: Path) -> None:
+    """ONNX Runtime has no kernels for bf16 on CPUs, and refuses fp8 graphs with all optimizations."""
+    bundle = cached_bundle(
+        ditzoo.card("uvit-digits"), settings=make_settings(ditzoo.card("uvit-digits"), precision=precision, target=target)
+    )
+    export_triton(bundle, tmp_path)
+    (config,) = _configs(tmp_path).values()
+    assert config.instance_group[0].kind == getattr(model_config_pb2.ModelInstanceGroup, kind)
+    assert config.optimization.graph.level == level
+    levels = {0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL, -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC}
+    if precision != "bf16":
+        options = ort.SessionOptions()
+        options.graph_optimization_level = levels[level]
+        ort.InferenceSession(tmp_path / config.name / "1" / "model.onnx", options)
+
+
+def test_the_largest_batch_of_a_decoder_follows_the_resolution() -> None:
+    """A decoder for 256 pixels gets four images at once, and one for any size what fits at the largest size."""
+    card = ditzoo.card("dit-xl-2-256")
+    bundle = cached_bundle(ditzoo.card("uvit-digits"))
+    sizes = {(32, 32): 4, (64, 64): 1, (128, 128): 1, (16, 16): 16, (4, 8): 64, ("height", "width"): 1}
+    for size, largest in sizes.items():
+        latents, images = (TensorSpec(name=name, shape=("batch", 4, *size)) for name in ("latents", "images"))
+        decoder = Graph(file="decoder.onnx", precision="fp32", opset=20, inputs=(latents,), outputs=(images,))
+        manifest = msgspec.structs.replace(bundle.manifest, graphs={"decoder": decoder})
+        (model,) = models(msgspec.structs.replace(bundle, card=card, manifest=manifest))
+        assert model.largest == largest
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    card, net = random_model(TINY_DIT)
+    settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
+    bundle = cached_engines(card, settings=settings, net=net)
+    bundle = msgspec.structs.replace(bundle, card=msgspec.structs.replace(card, name="n" * 200))
+    with pytest.raises(UsageError, match=r"has 245 characters, and a folder's name has at most 230; give n+ a shorter name"):
+        export_triton(bundle, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_repository_of_any_resolution(tmp_path: Path) -> None:
     card, net = random_model(TINY_DIT)
     export_triton(cached_bundle(card, settings=make_settings(card, resolution="dynamic"), net=net), tmp_path)
@@ -68,7 +118,11 @@ def test_a_repository_of_any_resolution(tmp_path: Path) -> None:
 def test_a_repository_of_engines(tmp_path: Path) -> None:
     card, net = random_model(TINY_DIT)
     settings = make_engine_settings(card, gpu="sm89", resolution="8,16x12", batch="1,2-4", merged=True)
-    export_triton(cached_engines(card, settings=settings, net=net), tmp_path)
+    bundle = cached_engines(card, settings=settings, net=net)
+    with pytest.raises(UsageError, match=r"cannot load the tensorrt_rtx engines in .*; on the server's GPU, build others"):
+        export_triton(bundle, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    export_triton(of_tensorrt(bundle), tmp_path)
     configs = _configs(tmp_path)
     (name,) = [name for name in configs if "backbone" in name]
     assert configs[name].backend == "tensorrt"
@@ -160,7 +214,7 @@ def test_the_client_draws_what_the_local_backend_draws(name: str, tmp_path: Path
 def test_the_client_finds_the_engine_for_a_batch(merged: bool, tmp_path: Path) -> None:
     card = ditzoo.card("dit-digits")
     settings = make_engine_settings(card, gpu="sm89", precision="fp32", batch="2,4-5", merged=merged)
-    bundle, graphs = cached_engines(card, settings=settings), cached_bundle(card)
+    bundle, graphs = of_tensorrt(cached_engines(card, settings=settings)), cached_bundle(card)
     export_triton(bundle, tmp_path, client=True)
     engines = {model.name: engine for model, engine in zip(models(bundle), bundle.manifest.engines.values(), strict=True)}
     files = {name: graphs.path / graphs.manifest.graphs[engine.graph].file for name, engine in engines.items()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from functools import partial
@@ -10,17 +11,21 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 import ditzoo
-from ditzoo.backends import open_backend
+import ditzoo_export
+from ditzoo.backends import cuda, open_backend
 from ditzoo.cli import run as cli
 from ditzoo.errors import UsageError
+from ditzoo.measure import gpu
 from ditzoo.measure.bench import Bench, run
-from ditzoo.measure.machine import ceilings
+from ditzoo.measure.machine import ceilings, machine
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.plan.make import make_plan
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from ditzoo_export import cached_bundle
+from ditzoo_export import EngineSettings, cached_bundle
+from tests.support.cuda_stand_in import Cuda
 
 ROOT = Path(__file__).parents[2]
 CARD = ditzoo.card("uvit-digits")
@@ -120,6 +125,75 @@ def test_memory_of_what_a_backend_holds_is_seen() -> None:
     if entry.host_memory is None:
         pytest.skip("this system does not tell the peak of a process's memory")
     assert 250e6 < entry.host_memory < 900e6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_is_described_with_its_driver_clocks_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.describe() == {}
+    assert gpu.free_memory() is None
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(
+        '#!/bin/sh\necho "$*" >&2\n[ "$3" = --id=0000:65:00.0 ] && echo "580.95, 2040 MHz, 2520 MHz, 10501 MHz, 320.00 W"\n'
+    )
+    smi.chmod(0o755)
+    device = Cuda()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(cuda, "runtime", lambda: device)
+    found = machine()
+    assert (found["GPU"], found["driver"], found["GPU clock"]) == ("NVIDIA L4/24", "580.95", "2040 MHz")
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    assert gpu.describe()["GPU"] == "NVIDIA L4/24"
+    assert "driver" not in gpu.describe()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_memory_is_what_the_backend_took_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu:
+        """A backend that takes 1 MB of the GPU, on top of what is taken already."""
+
+        def __enter__(self) -> object:
+            device.cudaMalloc(10**6)
+            backend = open_backend("onnxruntime", BUNDLE())
+            backend.name = "onnxruntime fp32 cuda"  # type: ignore[misc]
+            return backend
+
+        def __exit__(self, *_: object) -> None: ...
+
+    device = Cuda()
+    device.cudaMalloc(3 * 10**6)
+    monkeypatch.setattr(cuda, "runtime", lambda: device)
+    first, second, third = run([*openers("onnxruntime"), OnGpu, OnGpu], PLAN, batches=[1], repeats=1).measurements  # type: ignore[list-item]
+    assert first.device_memory is None
+    assert (second.device_memory, third.device_memory) == (10**6, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("typed", "profiles"),
+    [
+        ("bench dit-digits --backends tensorrt_rtx --batch 4,64", ["2", "8", "128"]),
+        ("bench dit-digits --backends tensorrt_rtx --batch 64 --guidance 1", ["1", "64"]),
+        ("sample dit-digits --backend tensorrt_rtx --num 12 --out x.png", ["1-32"]),
+        ("sample dit-digits --backend tensorrt_rtx --num 500 --out x.png", ["1-128"]),
+        ("sample dit-digits --backend tensorrt_rtx --num 500 --batch 2 --out x.png", ["1-4"]),
+        ("parity dit-digits --backends tensorrt_rtx,torch --classes 3", ["1-2"]),
+    ],
+)
+def test_engines_are_built_for_the_batches_that_are_asked_for(
+    typed: str, profiles: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class AskedError(Exception):
+        """Carries the settings, so that no engine is built."""
+
+    def ask(card: object, *, settings: EngineSettings) -> None:
+        raise AskedError(settings)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ditzoo_export, "cached_engines", ask)
+    with pytest.raises(AskedError) as caught:
+        cli(typed.split())
+    settings = caught.value.args[0]
+    assert [str(profile.axes["batch"]) for profile in settings.profiles] == profiles
+    assert settings.merged == (len(profiles) > 1)
 
 
 def test_ceilings_are_positive_and_finite() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import ditzoo
 from ditzoo.bundle import Bundle
-from ditzoo.errors import CheckpointError, UsageError
+from ditzoo.errors import CheckpointError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.pictures import autoencoders
 from ditzoo.pictures.decode import open_decoder
@@ -22,6 +23,7 @@ from ditzoo_export import export_onnx
 from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
 from tests.support.hub_models import Desk, state
+from tests.support.latents_models import latents_dit
 from tests.support.published import DCAE_CARD, VAVAE_CARD, dcae_file, sampled, vavae_files
 
 pytest.importorskip("diffusers", reason="needs diffusers: pip install 'ditzoo[diffusers]'")
@@ -145,8 +147,26 @@ def test_wrong_statistics_are_refused(
         autoencoders.with_statistics(ditzoo.card("vavae"))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("block_out_channels", [8, 8, 16_000], r"describes [\d,]+ parameters, but its files have [\d,]+ bytes"),
+        ("layers_per_block", 10**9, "its config.json has the number 1000000000"),
+        ("latent_channels", "four", "does not load"),
+    ],
+)
+def test_a_configuration_that_describes_more_than_its_file_holds(
+    field: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = latents_dit(tmp_path, monkeypatch)
+    path = tmp_path / "vae" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(CheckpointError, match=message):
+        autoencoders.load(msgspec.structs.replace(card, summary=field))
+
+
 def test_a_card_with_a_wrong_number_of_means_is_refused() -> None:
     card = ditzoo.card("sit-s-2-256")
     decoder = msgspec.structs.replace(card.decoder, mean=(0.0, 1.0, 2.0))
-    with pytest.raises(UsageError, match=r"decoder.mean of sit-s-2-256 has 3 numbers; write one for all latent channels, or 4"):
-        autoencoders.load(msgspec.structs.replace(card, decoder=decoder))
+    with pytest.raises(ValueError, match=r"decoder.mean of sit-s-2-256 has 3 numbers; write one for all latent channels, or 4"):
+        msgspec.structs.replace(card, decoder=decoder)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ import ditzoo
 from ditzoo.cli import run
 from ditzoo.cli.app import app
 from ditzoo.measure.metrics import relative_l2
-from ditzoo.recipes import Recipe, needed_files, reproduction
+from ditzoo.recipes import Outcome, Recipe, needed_files, outcomes, record_outcome, reproduction, run_recipe
 from ditzoo.zoo.card import Unreleased
 from ditzoo_export import cached_bundle
 
@@ -177,3 +178,34 @@ def test_every_command_of_a_recipe_is_one(recipe: Recipe) -> None:
         while hasattr(command, "commands"):
             command = command.commands[arguments.pop(0)]
         command.make_context(step.name, arguments)
+
+
+def test_a_recipe_that_runs_recipes_is_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.write_text(SMALL.replace('["list"]', '["run", "../small.toml"]'))
+    assert run(["run", "small.toml"]) == 2
+    assert "step list of small.toml runs a recipe; a recipe cannot run recipes" in capfd.readouterr().err
+    small.write_text(SMALL)
+    monkeypatch.setenv("DITZOO_RUNNING", "elsewhere")
+    assert run(["run", "small.toml"]) == 2
+    assert "a step of the recipe in elsewhere runs a recipe" in capfd.readouterr().err
+
+
+def test_a_step_knows_that_it_is_one(small: Path) -> None:
+    """A step that runs another program, which runs a recipe, is refused too: the variable reaches every process."""
+    recipe = msgspec.toml.decode(small.read_bytes(), type=Recipe)
+    step = msgspec.structs.replace(recipe.steps[0], command=("run", str(small)))
+    recipe = msgspec.structs.replace(recipe, steps=(step,))
+    assert not run_recipe(recipe, small.parent / "work", begin=lambda step: None)
+    assert "a recipe cannot run recipes" in (small.parent / "work" / "list.log").read_text()
+
+
+def test_eight_writers_of_one_record_lose_nothing(tmp_path: Path) -> None:
+    def write(writer: int) -> None:
+        for i in range(10):
+            record_outcome(tmp_path, f"{writer}-{i}", Outcome(command=("list",), status=0, seconds=1.0, at=0.0))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(outcomes(tmp_path)) == 80

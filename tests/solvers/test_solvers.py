@@ -19,7 +19,7 @@ from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import predictor, trajectory
 from ditzoo.solvers import SOLVERS, fast_orders
 from ditzoo.solvers.schedules import grid, point, time_of
-from ditzoo.zoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
+from ditzoo.zoo.card import Card, ContinuousVP, DiscreteBetas, File, LinearFlow, OnHub, Sampling, TextEncoder, TimeInput
 from tests.support.golden import Golden, relative_l2
 from tests.support.solvers_world import DISCRETE, FLOW, LEARNED, VP, NetBackend, as_plan, deviation, final_coefficients, solve
 
@@ -43,7 +43,8 @@ def golden_card(golden: Golden, solver: str) -> Card:
     """The card of a golden model, sampled as its file says."""
     meta, config = golden.metadata, Golden(golden.metadata["model"]).config
     pixels = "VP-SDE" in meta["schedule"]
-    text = TextEncoder(source=OnHub(repo="none/none", revision=None, files=()))
+    tokens, width = config.text_shape or (1, 1)
+    text = TextEncoder(source=OnHub(repo="none/none", files=(File(path="none"),)), tokens=tokens, width=width)
     return msgspec.structs.replace(
         DISCRETE,
         backbone=config,

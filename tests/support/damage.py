@@ -6,17 +6,17 @@ from pathlib import Path
 
 import msgspec
 
+from ditzoo.digests import Digest, memo_of
+from ditzoo.records import from_json
+
 
 def damage_silently(file: Path, cache: Path) -> None:
     """Flips a bit of a file whose digest `cache` remembers. Like a failing disk, it changes no size and no remembered time."""
-    (memo,) = [memo for memo in (cache / "digests").iterdir() if memo.read_text().startswith(_state(file))]
-    (*_, remembered) = msgspec.json.decode(memo.read_bytes())
+    memo = cache / "digests" / memo_of(file).name
+    known = from_json(memo.read_bytes(), Digest)
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
     stat = file.stat()
-    memo.write_bytes(msgspec.json.encode([stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns, remembered]))
-
-
-def _state(file: Path) -> str:
-    return f"[{file.stat().st_size},{file.stat().st_ino},"
+    state = {"size": stat.st_size, "inode": stat.st_ino, "modified": stat.st_mtime_ns, "changed": stat.st_ctime_ns}
+    memo.write_bytes(msgspec.json.encode(msgspec.structs.replace(known, **state)))

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from ditzoo.families.dit import to_diffusers
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
-from tests.support.kills import count_operations, fail_renames
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,11 +70,9 @@ _SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli.app", "rich.con
 class Command:
     """The command line in a separate process. It is forked from a process that has loaded torch, which saves seconds."""
 
-    def __init__(
-        self, arguments: tuple[str, ...], env: dict[str, str], *, kill_at: int | None, renames: Mapping[int, int]
-    ) -> None:
+    def __init__(self, arguments: tuple[str, ...], env: dict[str, str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
-        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder, kill_at, renames))
+        self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder))
         self._process.start()
 
     def wait(self) -> int:
@@ -88,13 +85,14 @@ class Command:
         self._process.join()
 
     @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
+    def process(self) -> int:
+        """The number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     @property
-    def operations(self) -> int:
-        """The number of file operations in the caches."""
-        return int(self._folder.joinpath("operations").read_text())
+    def returncode(self) -> int | None:
+        return self._process.exitcode
 
     @property
     def stdout(self) -> str:
@@ -102,29 +100,44 @@ class Command:
 
     @property
     def stderr(self) -> str:
-        return self._folder.joinpath("2").read_text()
+        path = self._folder / "2"
+        return path.read_text() if path.exists() else ""
 
 
-def _command(
-    arguments: tuple[str, ...], env: dict[str, str], folder: Path, kill_at: int | None, renames: Mapping[int, int]
-) -> None:
-    """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment.
-
-    The process writes the number of its file operations in the caches to `folder`, or is killed at operation `kill_at`. The
-    `renames` in ditzoo's cache fail.
-    """
+def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
+    """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment."""
     assert "huggingface_hub" not in sys.modules
-    count = count_operations(Path(env["DITZOO_CACHE"]), Path(env["HF_HOME"]), kill_at=kill_at)
-    fail_renames(Path(env["DITZOO_CACHE"]), faults=renames)
     for stream in (1, 2):
         os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(env)
     warnings.resetwarnings()
     torch.set_num_threads(1)
-    status = run(arguments)
-    folder.joinpath("operations").write_text(str(count()))
-    sys.exit(status)
+    sys.exit(run(arguments))
+
+
+def _survives(
+    env: dict[str, str],
+    folder: Path,
+    home: Path,
+    prepare: Sequence[Sequence[str]],
+    command: Sequence[str],
+    faults: Sequence[int],
+    points: int,
+) -> None:
+    """The main function of the separate process of `Desk.survives`."""
+    for stream in (1, 2):
+        os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.clear()
+    os.environ.update(env)
+    warnings.resetwarnings()
+    torch.set_num_threads(1)
+    import huggingface_hub.file_download  # noqa: F401  # once, not in each child
+
+    from tests.support.faults import survives
+
+    operations = survives(home, prepare, command, faults, points)
+    folder.joinpath("operations").write_text(str(operations))
 
 
 @dataclass
@@ -149,10 +162,8 @@ class Desk:
             **more,
         }
 
-    def start(
-        self, *arguments: str, kill_at: int | None = None, renames: Mapping[int, int] | None = None, **env: str
-    ) -> Command:
-        return Command(arguments, self.env(**env), kill_at=kill_at, renames=renames or {})
+    def start(self, *arguments: str, **env: str) -> Command:
+        return Command(arguments, self.env(**env))
 
     def run(self, *arguments: str, **env: str) -> Command:
         process = self.start(*arguments, **env)
@@ -168,6 +179,18 @@ class Desk:
         lines = done.stderr.strip().splitlines()
         assert [line.startswith("error: ") for line in lines] == [False] * (len(lines) - 1) + [True], done.stderr
         return lines[-1]
+
+    def survives(
+        self, *command: str, prepare: Sequence[Sequence[str]] = (), faults: Sequence[int], points: int, folder: Path
+    ) -> int:
+        """See `tests.support.faults.survives`. `folder` is for what the commands print."""
+        folder.mkdir()
+        given = (self.env(), folder, self.home, prepare, command, faults, points)
+        process = _SERVER.Process(target=_survives, args=given)
+        process.start()
+        process.join()
+        assert process.exitcode == 0, folder.joinpath("2").read_text()
+        return int(folder.joinpath("operations").read_text())
 
     def offers(self, weights: Mapping[str, Tensor], **pins: str | int) -> str:
         """Puts a model on the Hub and a card `tiny` of it into the zoo file; returns the commit."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -18,28 +19,90 @@ def count_operations(*folders: Path, kill_at: int | None = None) -> Callable[[],
     It counts operations of Python: opening to write, renaming, removing, making folders and links. Returns a function that
     returns the number of operations so far.
     """
-    roots = [str(folder) for folder in folders]
     done = 0
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
+    def count() -> None:
         nonlocal done
+        if done == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done += 1
+
+    _watch(folders, count)
+    return lambda: done
+
+
+def _watch(folders: Sequence[Path], act: Callable[[], None]) -> None:
+    """Calls `act` before each file operation of Python in `folders`."""
+    roots = tuple(str(folder) for folder in folders)
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
         if event == "open":
             if not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
                 return
         elif event not in _OPERATIONS:
             return
-        path = arguments[0]
-        if isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(tuple(roots)):
-            if done == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done += 1
+        if _path(event, arguments).startswith(roots):
+            act()
 
     sys.addaudithook(hook)
-    return lambda: done
+
+
+def _path(event: str, arguments: tuple[object, ...]) -> str:
+    """The path of a file operation; "" if it has none. Folders are removed through handles, which the last argument names."""
+    path, folder = arguments[0], arguments[-1]
+    if not isinstance(path, str | bytes | os.PathLike):
+        return ""
+    name = os.fsdecode(path)
+    if event in ("os.remove", "os.rmdir") and isinstance(folder, int) and folder >= 0:
+        return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), name)  # noqa: PTH115, PTH118
+    return name
+
+
+def keep_states(*folders: Path, into: Path) -> None:
+    """From now on, copies the `folders` before each file operation in them: this is the disk that a kill there would leave.
+
+    The copies are in `into`/NUMBER OF THE OPERATION/NUMBER OF THE FOLDER.
+    """
+    busy, done = False, 0
+
+    def copy() -> None:
+        nonlocal busy, done
+        if not busy:
+            busy = True
+            for i, folder in enumerate(folders):
+                copied = into / str(done) / str(i)
+                shutil.copytree(folder, copied, symlinks=True) if folder.exists() else copied.mkdir(parents=True)
+            busy, done = False, done + 1
+
+    _watch(folders, copy)
 
 
 KILL = 0
 """Stands for a kill where an error's number could stand."""
+
+
+def inject(*folders: Path, at: int | None, fault: int) -> Callable[[], int]:
+    """Counts the file operations of this process in `folders`, fsync included, from now on. One of them, `at`, fails.
+
+    `fault` is the number of its error, or `KILL`. Returns a function that returns the number of operations so far.
+    """
+    done, sync = 0, os.fsync
+
+    def act() -> None:
+        nonlocal done
+        done += 1
+        if done - 1 == at:
+            if fault == KILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(fault, os.strerror(fault))
+
+    def counted_sync(handle: int) -> None:
+        act()
+        sync(handle)
+
+    os.fsync = counted_sync
+    _watch(folders, act)
+    return lambda: done
 
 
 def fail_renames(*folders: Path, faults: Mapping[int, int], then: int | None = None) -> Callable[[], int]:

@@ -1,117 +1,28 @@
-"""Stand-ins for CUDA, TensorRT and CuPy on machines without a GPU.
+"""A stand-in for TensorRT on machines without a GPU. An engine runs its ONNX graph, in the memory of the stand-in for CUDA.
 
-Device memory is host memory, and an engine runs its ONNX graph. Like the real libraries, they refuse unknown addresses, shapes
-outside a profile, destroyed streams and graphs, engines with code if that is not allowed, and engines without weights.
-Work that is captured as a CUDA graph runs only when the graph is launched.
+Like the real library, it refuses unknown and freed addresses, shapes outside a profile, contexts with too little memory,
+destroyed streams, engines with code if that is not allowed, and engines without weights. A CUDA graph needs the context that it
+was captured from, unchanged, and a capture needs one execution of the same shapes before it. The names of members and arguments
+are those of the installed tensorrt_rtx, which a test compares. The enumerations are its own.
 """
 
 from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-from cuda.bindings.runtime import cudaError_t
+import tensorrt_rtx as real
 
 from ditzoo.bundle import Engine
 from ditzoo.specs import Profile, TensorSpec
-
-OK = 0
-
-
-class Cuda:
-    """The functions of cuda.bindings.runtime that `ditzoo.backends.cuda` uses."""
-
-    def __init__(self) -> None:
-        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
-        self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
-        self.memory: dict[int, Any] = {}
-        self.largest: int | None = None
-        """The size of the largest piece of memory that there still is, if that is limited."""
-        self.recording: list[Callable[[], None]] | None = None
-        self.streams: set[int] = set()
-        self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self._numbers = count(7)
-        self.launches = 0
-        self.current = 0
-        self.chosen: list[int] = []
-        """The GPUs that were made current, in their order."""
-
-    def cudaGetDevice(self) -> tuple[int, int]:  # noqa: N802
-        return OK, self.current
-
-    def cudaSetDevice(self, device: int) -> tuple[int]:  # noqa: N802
-        self.current = device
-        self.chosen.append(device)
-        return (OK,)
-
-    def cudaGetDeviceProperties(self, device: int) -> tuple[int, Any]:  # noqa: N802
-        return OK, SimpleNamespace(name=b"NVIDIA L4/24\0\0")
-
-    def cudaMalloc(self, size: int) -> tuple[Any, int]:  # noqa: N802
-        if self.largest is not None and size > self.largest:
-            return cudaError_t.cudaErrorMemoryAllocation, 0
-        piece = ctypes.create_string_buffer(size)
-        self.memory[ctypes.addressof(piece)] = piece
-        return OK, ctypes.addressof(piece)
-
-    def cudaFree(self, address: int) -> tuple[int]:  # noqa: N802
-        del self.memory[address]
-        return (OK,)
-
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: int) -> tuple[int]:  # noqa: N802
-        ctypes.memmove(target, source, size)
-        return (OK,)
-
-    def cudaStreamCreate(self) -> tuple[int, int]:  # noqa: N802
-        stream = next(self._numbers)
-        self.streams.add(stream)
-        return OK, stream
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any]:  # noqa: N802
-        return (OK if stream in self.streams else cudaError_t.cudaErrorInvalidResourceHandle,)
-
-    def cudaStreamDestroy(self, stream: int) -> tuple[int]:  # noqa: N802
-        self.streams.remove(stream)
-        return (OK,)
-
-    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[int]:  # noqa: N802
-        self.recording = []
-        return (OK,)
-
-    def cudaStreamEndCapture(self, stream: int) -> tuple[int, int]:  # noqa: N802
-        assert self.recording is not None
-        graph = next(self._numbers)
-        self.graphs[graph], self.recording = self.recording, None
-        return OK, graph
-
-    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[int, int]:  # noqa: N802
-        executable = next(self._numbers)
-        self.graphs[executable] = self.graphs[graph]
-        return OK, executable
-
-    def cudaGraphDestroy(self, graph: int) -> tuple[int]:  # noqa: N802
-        del self.graphs[graph]
-        return (OK,)
-
-    def cudaGraphExecDestroy(self, graph: int) -> tuple[int]:  # noqa: N802
-        del self.graphs[graph]
-        return (OK,)
-
-    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Any]:  # noqa: N802
-        if graph not in self.graphs or stream not in self.streams:
-            return (cudaError_t.cudaErrorInvalidResourceHandle,)
-        self.launches += 1
-        for work in self.graphs[graph]:
-            work()
-        return (OK,)
+from tests.support.cuda_stand_in import OK, Cuda
 
 
 class RuntimeCache:
@@ -131,8 +42,16 @@ class RuntimeCache:
 class RuntimeConfig:
     """An IRuntimeConfig."""
 
+    cuda_graph_strategy = real.CudaGraphStrategy.DISABLED
+    dynamic_shapes_kernel_specialization_strategy = real.DynamicShapesKernelSpecializationStrategy.LAZY
+
     def __init__(self) -> None:
+        self.strategy = real.ExecutionContextAllocationStrategy.STATIC
         self.cache: RuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        assert isinstance(strategy, real.ExecutionContextAllocationStrategy)
+        self.strategy = strategy
 
     def create_runtime_cache(self) -> RuntimeCache:
         return RuntimeCache()
@@ -145,14 +64,62 @@ class RuntimeConfig:
 class CudaEngine:
     """An ICudaEngine. One that was built without weights has no session until a refitter has put them in."""
 
-    def __init__(self, cuda: Cuda, name: str, spec: Engine, session: ort.InferenceSession | None) -> None:
-        self.cuda, self.name, self.spec, self.session = cuda, name, spec, session
+    def __init__(self, cuda: Cuda, name: str, spec: Engine, graph: Path | None) -> None:
+        self.cuda, self.name, self.spec = cuda, name, spec
+        self.configs: list[RuntimeConfig] = []
+        """The settings of each context that was made."""
+        self.take(graph)
+
+    def take(self, graph: Path | None) -> None:
+        """Takes the weights of an ONNX graph."""
+        self.graph, self.session = graph, None if graph is None else ort.InferenceSession(graph)
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return 1000 * max(profile.axes["batch"].max for profile in self.spec.profiles)
+
+    @property
+    def refittable(self) -> bool:
+        return bool({"stripped", "refittable"} & set(self.spec.options))
+
+    weight_streaming_budget_v2 = 0
+
+    def get_weight_streaming_automatic_budget(self) -> int:
+        return 500
 
     def create_runtime_config(self) -> RuntimeConfig:
         return RuntimeConfig()
 
-    def create_execution_context(self, config: RuntimeConfig) -> Context | None:
-        return None if self.cuda.largest == 0 else Context(self.cuda, self, config)
+    def create_execution_context(self, runtime_config: RuntimeConfig) -> Context | None:
+        assert isinstance(runtime_config, RuntimeConfig)
+        if runtime_config.strategy != real.ExecutionContextAllocationStrategy.USER_MANAGED:
+            status, _ = self.cuda.cudaMalloc(self.device_memory_size_v2)
+            if status != OK:
+                return None
+        self.configs.append(runtime_config)
+        return Context(self.cuda, self, runtime_config)
+
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, arg0: SerializationConfig) -> bytes:
+        assert arg0.flags == {real.SerializationFlag.INCLUDE_REFIT}  # with weights, and able to take others again
+        return f"{self.name} {self.graph}".encode()
+
+
+class SerializationConfig:
+    """An ISerializationConfig. What a refitted engine is written with by default is not documented, so all must be said."""
+
+    def __init__(self) -> None:
+        self.flags = {real.SerializationFlag.EXCLUDE_WEIGHTS}
+
+    def set_flag(self, flag: Any) -> bool:
+        self.flags.add(flag)
+        return True
+
+    def clear_flag(self, flag: Any) -> bool:
+        self.flags.discard(flag)
+        return True
 
 
 class Refitter:
@@ -169,7 +136,7 @@ class Refitter:
         parser = self.read()
         if parser is None or parser.model is None:
             return False
-        self.engine.session = ort.InferenceSession(parser.model)
+        self.engine.take(Path(parser.model))
         return True
 
 
@@ -181,8 +148,9 @@ class OnnxParserRefitter:
         self.num_errors = 0
 
     def refit_from_file(self, model: str) -> bool:
+        assert isinstance(model, str)
         refitter = self.refitter()
-        if refitter is None or not Path(model).is_file():
+        if refitter is None or not refitter.engine.refittable or not Path(model).is_file():
             self.num_errors = 1
             return False
         self.model, refitter.read = model, weakref.ref(self)
@@ -192,154 +160,126 @@ class OnnxParserRefitter:
         return SimpleNamespace(desc=lambda: "cannot open the model")
 
 
-def tensorrt(cuda: Cuda, engines: dict[str, Engine], graphs: Path, *, rtx: bool) -> Any:
-    """The Python module of TensorRT. An engine's file holds its name in `engines`. Its ONNX graph is in the folder `graphs`."""
-
-    class Runtime:
-        engine_host_code_allowed = False
-
-        def __init__(self, logger: Any) -> None:
-            pass
-
-        def deserialize_cuda_engine(self, text: bytes) -> CudaEngine | None:
-            name = text.decode()
-            spec = engines[name]
-            if "version_compatible" in spec.options and not self.engine_host_code_allowed:
-                return None
-            whole = "stripped" not in spec.options
-            return CudaEngine(cuda, name, spec, ort.InferenceSession(graphs / f"{spec.graph}.onnx") if whole else None)
-
-    class Logger:
-        ERROR = 1
-
-        def __init__(self, severity: int) -> None:
-            pass
-
-    module = SimpleNamespace(Runtime=Runtime, Logger=Logger, Refitter=Refitter, OnnxParserRefitter=OnnxParserRefitter)
-    if rtx:
-        module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE=1)
-    return module
-
-
 class Context:
-    """An IExecutionContext."""
+    """An IExecutionContext. `changes` counts what was set: a graph that was captured before is then stale."""
 
     def __init__(self, cuda: Cuda, engine: CudaEngine, config: RuntimeConfig) -> None:
         self.cuda, self.engine, self.spec, self.config = cuda, engine, engine.spec, config
         self.profile: Profile = engine.spec.profiles[0]
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        self.workspace = (0, 0)
+        self.changes = 0
+        self.ran: dict[str, tuple[int, ...]] | None = None
 
-    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        self.profile = self.spec.profiles[index]
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        if stream_handle not in self.cuda.streams or profile_index >= len(self.spec.profiles):
+            return False
+        self.profile, self.shapes = self.spec.profiles[profile_index], {}
+        self.changes += 1
         return True
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses[name] = address
-        return address in self.cuda.memory
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert self.config.strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.workspace = memory, size
+        self.changes += 1
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self.addresses[name] = memory
+        self.changes += 1
+        return memory in self.cuda.memory and self.cuda.reaches(memory, 1)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert isinstance(shape, tuple)
         low, _, high = self.profile.shapes(next(spec for spec in self.spec.inputs if spec.name == name))
         self.shapes[name] = shape
+        self.changes += 1
         return all(least <= size <= most for least, size, most in zip(low, shape, high, strict=True))
 
-    def execute_async_v3(self, stream: int) -> bool:
-        if stream not in self.cuda.streams or self.engine.session is None:
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        memory, size = self.workspace
+        managed = self.config.strategy == real.ExecutionContextAllocationStrategy.USER_MANAGED
+        enough = memory in self.cuda.memory and size >= self.engine.device_memory_size_v2 and self.cuda.reaches(memory, size)
+        ready = set(self.shapes) == {spec.name for spec in self.spec.inputs} and self.engine.session is not None
+        if stream_handle not in self.cuda.streams or not ready or (managed and not enough):
             return False
         if self.config.cache is not None:
             self.config.cache.kernels.add(self.engine.name)
         if self.cuda.recording is not None:
-            self.cuda.recording.append(self._run)
+            self.cuda.capture_failed |= self.ran != self.shapes
+            context, changes = weakref.ref(self), self.changes
+            self.cuda.queue(stream_handle, lambda: _replay(context(), changes))
         else:
-            self._run()
+            shapes = dict(self.shapes)
+            self.ran = shapes
+            self.cuda.queue(stream_handle, lambda: self._run(shapes))
         return True
 
-    def _run(self) -> None:
+    def _run(self, shapes: dict[str, tuple[int, ...]]) -> None:
         assert self.engine.session is not None
-        inputs, names = {spec.name: self._read(spec) for spec in self.spec.inputs}, [spec.name for spec in self.spec.outputs]
+        inputs = {spec.name: self._read(spec, shapes[spec.name]) for spec in self.spec.inputs}
+        names = [spec.name for spec in self.spec.outputs]
         for spec, value in zip(self.spec.outputs, self.engine.session.run(names, inputs), strict=True):
             assert value.nbytes <= len(self.cuda.memory[self.addresses[spec.name]])
             ctypes.memmove(self.addresses[spec.name], value.ctypes.data, value.nbytes)
+        memory, size = self.workspace
+        ctypes.memset(memory, 0xFF, size)  # results of an engine that runs later: nothing in here lasts
 
-    def _read(self, spec: TensorSpec) -> np.ndarray:
-        piece, shape = self.cuda.memory[self.addresses[spec.name]], self.shapes[spec.name]
+    def _read(self, spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+        piece = self.cuda.memory[self.addresses[spec.name]]
         return np.frombuffer(piece, spec.dtype, count=int(np.prod(shape))).reshape(shape)
 
 
-class DeviceArray:
-    """An array of the stand-in for CuPy. It computes with other such arrays and with Python numbers. numpy cannot read it."""
-
-    __array_ufunc__ = None
-
-    def __init__(self, value: np.ndarray) -> None:
-        self.value, self.data = value, SimpleNamespace(ptr=value.ctypes.data)
-        self.dtype, self.shape, self.ndim, self.nbytes = value.dtype, value.shape, value.ndim, value.nbytes
-
-    def __array_namespace__(self, api_version: str | None = None) -> Any:
-        return Library
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __getitem__(self, key: Any) -> DeviceArray:
-        return DeviceArray(self.value[key])
-
-    def __add__(self, other: DeviceArray | float) -> DeviceArray:
-        return DeviceArray(self.value + (other.value if isinstance(other, DeviceArray) else float(other)))
-
-    def __mul__(self, other: DeviceArray | float) -> DeviceArray:
-        return DeviceArray(self.value * (other.value if isinstance(other, DeviceArray) else float(other)))
-
-    def __sub__(self, other: DeviceArray) -> DeviceArray:
-        return DeviceArray(self.value - other.value)
-
-    def __rsub__(self, other: float) -> DeviceArray:
-        return DeviceArray(float(other) - self.value)
-
-    def __truediv__(self, other: float) -> DeviceArray:
-        return DeviceArray(self.value / float(other))
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def get(self) -> np.ndarray:
-        Library.moved.append("to the host")
-        return self.value
+def _replay(context: Context | None, changes: int) -> None:
+    """Runs what was captured from a context."""
+    assert context is not None, "the context that this graph was captured from is gone"
+    assert context.changes == changes, "the context was changed after this graph was captured from it"
+    context._run(context.shapes)
 
 
-class Library:
-    """The functions of CuPy that ditzoo uses. `moved` lists the copies between host and device."""
+def tensorrt(cuda: Cuda, engines: dict[str, Engine], graphs: Path, *, rtx: bool) -> Any:
+    """The Python module of TensorRT. An engine's file holds its name in `engines`, and the path of its ONNX graph.
 
-    moved: ClassVar[list[str]] = []
-    cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None))
+    Without a path, the graph is the one in the folder `graphs`. The engines that were loaded last are in the member `loaded`.
+    """
+    loaded: dict[str, CudaEngine] = {}
 
-    @staticmethod
-    def asarray(array: np.ndarray) -> DeviceArray:
-        Library.moved.append("to the device")
-        return DeviceArray(array)
+    class Runtime:
+        engine_host_code_allowed = False
 
-    @staticmethod
-    def empty(shape: tuple[int, ...], dtype: str) -> DeviceArray:
-        return DeviceArray(np.empty(shape, dtype))
+        def __init__(self, logger: Any) -> None:
+            assert isinstance(logger, Logger)
 
-    @staticmethod
-    def concat(arrays: Sequence[DeviceArray], axis: int = 0) -> DeviceArray:
-        return DeviceArray(np.concatenate([array.value for array in arrays], axis=axis))
+        def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None:
+            name, _, kept = serialized_engine.decode().partition(" ")
+            spec = engines[name]
+            if "version_compatible" in spec.options and not self.engine_host_code_allowed:
+                return None
+            whole = "stripped" not in spec.options
+            loaded[name] = CudaEngine(cuda, name, spec, Path(kept or graphs / f"{spec.graph}.onnx") if whole else None)
+            return loaded[name]
 
-    @staticmethod
-    def ascontiguousarray(array: DeviceArray) -> DeviceArray:
-        return DeviceArray(np.ascontiguousarray(array.value))
+    class Logger:
+        ERROR = real.Logger.ERROR
 
-    @staticmethod
-    def isfinite(array: DeviceArray) -> DeviceArray:
-        return DeviceArray(np.isfinite(array.value))
+        def __init__(self, min_severity: Any) -> None:
+            assert isinstance(min_severity, real.ILogger.Severity)
 
-    @staticmethod
-    def all(array: DeviceArray) -> bool:
-        return bool(array.value.all())
-
-    @staticmethod
-    def exp(array: DeviceArray) -> DeviceArray:
-        return DeviceArray(np.exp(array.value))
+    module = SimpleNamespace(
+        Runtime=Runtime,
+        Logger=Logger,
+        Refitter=Refitter,
+        OnnxParserRefitter=OnnxParserRefitter,
+        loaded=loaded,
+        SerializationFlag=real.SerializationFlag,
+        __version__="1.7",
+        __name__="tensorrt_rtx" if rtx else "tensorrt",
+        ExecutionContextAllocationStrategy=real.ExecutionContextAllocationStrategy,
+    )
+    if rtx:
+        module.CudaGraphStrategy = real.CudaGraphStrategy
+        module.DynamicShapesKernelSpecializationStrategy = real.DynamicShapesKernelSpecializationStrategy
+    return module
 
 
 def write_engines(folder: Path, engines: dict[str, Engine]) -> list[Engine]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,40 @@ def test_a_commit_that_is_none_of_a_file_that_is_none(desk: Desk) -> None:
 def test_tags_of_other_servers_are_taken(desk: Desk) -> None:
     desk.hub.faults.lies = {"ETag": 'W/"0123abcd-17"'}
     assert desk.run("pull", "tiny").returncode == 0
+
+
+def test_the_token_stays_with_the_server(desk: Desk) -> None:
+    """A redirect to another server, and headers of Xet that name one."""
+    with hub_server.serving() as other:
+        other.repos = desk.hub.repos
+        desk.hub.faults.lies = {
+            "X-Xet-Hash": "0" * 64,
+            "X-Xet-Refresh-Route": f"{other.url}/token",
+            "Link": f'<{other.url}/token>; rel="xet-auth"',
+        }
+        desk.hub.faults.elsewhere = other.url
+        assert desk.run("pull", "tiny", HF_TOKEN="hf_member", HF_HUB_DISABLE_XET="0").returncode == 0
+        assert "Bearer hf_member" in desk.hub.tokens
+        assert (other.downloads(), len(other.log), other.tokens) == (1, 1, [])
+
+
+def test_more_bytes_than_were_announced_are_not_kept(desk: Desk) -> None:
+    desk.hub.faults.lies = {"X-Linked-Size": "1000"}
+    assert "more than 1,000 bytes" in desk.fails("pull", "tiny", "--timeout", "1")
+    assert sum(path.stat().st_size for path in desk.home.rglob("*.incomplete")) <= 1000
+
+
+def test_another_part_of_the_file_than_was_asked_for(desk: Desk) -> None:
+    assert desk.run("pull", "tiny").returncode == 0
+    (blob,) = (desk.home / "hf" / "hub").glob("models--*/blobs/*")
+    whole = blob.read_bytes()
+    blob.rename(blob.with_name(f"{blob.name}.ditzoo.incomplete")).write_bytes(whole[:1000])
+    shutil.rmtree(desk.home / "ditzoo" / "weights")
+    desk.hub.faults.lies = {"Content-Range": f"bytes 7-{len(whole) - 1}/{len(whole)}"}
+    assert desk.run("pull", "tiny", "--timeout", "2").returncode == 2
+    desk.hub.faults.lies = {}
+    assert desk.run("pull", "tiny").returncode == 0
+    assert blob.read_bytes() == whole
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])

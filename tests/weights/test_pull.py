@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -11,18 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
 import pytest
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save
 
 from recipes.checkpoints import hub_server
 from tests.support.damage import damage_silently
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
-from tests.support.kills import KILL
+from tests.support.mounts import mounted
 
 WEIGHTS = state(TINY)
 PUBLISHED = diffusers(WEIGHTS, TINY)
@@ -204,45 +202,53 @@ def test_no_server_at_all(desk: Desk) -> None:
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_killed_while_downloading(desk: Desk, part: float) -> None:
     desk.hub.faults.stalls, desk.hub.faults.stalls_after = Event(), part
+    kill_in_download(desk)
+    assert not stored(desk)
+    kept = incomplete(desk).stat().st_size
+    assert 0 < kept < len(CONTENT)
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert desk.hub.starts == [0, kept]
+
+
+@pytest.mark.parametrize("damage", ["bytes", "length"])
+def test_what_a_killed_download_left_is_checked(desk: Desk, damage: str) -> None:
+    desk.hub.faults.stalls = Event()
+    kill_in_download(desk)
+    kept = incomplete(desk).read_bytes()
+    incomplete(desk).write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]) if damage == "bytes" else CONTENT + b"x")
+    assert_pulled(desk.run("pull", "tiny").stdout)
+    assert desk.hub.starts == ([0, len(kept), 0] if damage == "bytes" else [0, 0])
+
+
+def test_one_that_waits_says_for_whom(desk: Desk) -> None:
+    desk.hub.faults.stalls = Event()
+    first = desk.start("pull", "tiny")
+    desk.hub.faults.stalled.wait()
+    second = desk.start("pull", "tiny")
+    while "waiting for tiny, which process" not in second.stderr:
+        assert second.returncode is None, second.stderr
+    assert f"process {first.process} (`" in second.stderr
+    desk.hub.faults.stalls.set()
+    assert [first.wait(), second.wait()] == [0, 0]
+    assert desk.hub.downloads() == 1
+
+
+def kill_in_download(desk: Desk) -> None:
+    """Kills a pull that has written a part of the file. The server stalls at that time, and works again afterwards."""
     process = desk.start("pull", "tiny")
     desk.hub.faults.stalled.wait()
+    while incomplete(desk).stat().st_size == 0:
+        assert process.returncode is None
     process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert not stored(desk)
+    assert desk.hub.faults.stalls is not None
     desk.hub.faults.stalls.set()
-    assert_pulled(desk.run("pull", "tiny").stdout)
 
 
-@pytest.mark.slow
-def test_killed_at_ten_file_operations_and_again(desk: Desk) -> None:
-    operations = desk.run("pull", "tiny").operations
-    for i in range(10):
-        for cache in ("hf", "ditzoo"):
-            shutil.rmtree(desk.home / cache)
-        process = desk.start("pull", "tiny", kill_at=i * operations // 10)
-        assert process.wait() == -signal.SIGKILL
-        for path in stored(desk):
-            assert_pulled(str(path / "model.safetensors"))
-        assert_pulled(desk.run("pull", "tiny").stdout)
-        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
-
-
-@pytest.mark.parametrize("fault", [KILL, errno.EIO], ids=["kill", "error"])
-@pytest.mark.parametrize("disk", [{}, {0: errno.EINVAL}], ids=["exchanging", "a disk that exchanges nothing"])
-def test_an_import_that_replaces_weights_loses_nothing_when_a_rename_fails(
-    desk: Desk, tmp_path: Path, disk: dict[int, int], fault: int
-) -> None:
-    for seed in (0, 1):
-        save_file(diffusers(state(TINY, seed=seed), TINY), tmp_path / f"{seed}.safetensors")
-    command = ("import", "tiny-dit", str(tmp_path / "1.safetensors"), "--like", "tiny", "--overwrite")
-    desk.run("import", "tiny-dit", str(tmp_path / "0.safetensors"), "--like", "tiny")
-    for number in range(len(disk), 3):
-        process = desk.start(*command, renames={**disk, number: fault})
-        assert process.wait() in (-signal.SIGKILL, 0, 1, 2)
-        assert desk.run("where", "tiny-dit").returncode == 0 or disk
-        assert desk.run(*command).returncode == 0
-        assert load_file(desk.run("where", "tiny-dit").stdout.strip()).keys() == WEIGHTS.keys()
-        assert not list((desk.home / "ditzoo" / "weights").glob(".*"))
+def incomplete(desk: Desk) -> Path:
+    """The file with what came of a download that was killed."""
+    (path,) = (desk.home / "hf" / "hub").glob("models--*/blobs/*.incomplete")
+    return path
 
 
 def test_eight_at_once_download_once(desk: Desk) -> None:
@@ -251,19 +257,6 @@ def test_eight_at_once_download_once(desk: Desk) -> None:
     assert len({process.stdout for process in pulls}) == 1
     assert_pulled(pulls[0].stdout)
     assert desk.hub.downloads() == 1
-
-
-@contextmanager
-def mounted(path: Path, *options: str) -> Iterator[Path]:
-    """A mount that ends with the block; skips the test where the machine allows none."""
-    path.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
 
 
 @as_root

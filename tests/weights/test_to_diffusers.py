@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import ditzoo
 from ditzoo.checkpoint import convert
+from ditzoo.errors import UsageError
 from ditzoo.families import build
+from ditzoo.weights.to_diffusers import to_diffusers
+from ditzoo.zoo.card import Autoencoder
 from ditzoo.zoo.configs import DiTConfig
 from recipes.checkpoints import hub_server
 from tests.support.hub_models import Desk, state
@@ -117,3 +123,28 @@ def test_a_repository_of_diffusers_is_recognised(desk: Desk) -> None:
     path = desk.run("pull", "hf:me/dit-32", "--like", "dit-s-2").stdout.strip()
     convert(published, SMALL, desk.home / "expected.safetensors")
     assert Path(path).read_bytes() == desk.home.joinpath("expected.safetensors").read_bytes()
+
+
+def test_a_full_disk_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on the size of files stands for the disk: the weights of the decoder are too large."""
+    config = DiTConfig(input_size=8, hidden_size=32, depth=2, num_heads=2)
+    card = msgspec.structs.replace(ditzoo.card("dit-s-2"), backbone=config)
+    save_file(state(config), tmp_path / "tiny.safetensors")
+    assert isinstance(card.decoder, Autoencoder)
+    assert card.decoder.source is not None
+    for file in card.decoder.source.files:
+        (tmp_path / file.path).parent.mkdir(exist_ok=True)
+        (tmp_path / file.path).write_bytes(bytes(2_000_000))
+    monkeypatch.setattr("ditzoo.weights.to_diffusers.weights_file", lambda card: tmp_path / "tiny.safetensors")
+    monkeypatch.setattr("ditzoo.weights.to_diffusers.fetch", lambda source, patience: tmp_path)
+    before = sorted(tmp_path.iterdir())
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limit[1]))
+    try:
+        with pytest.raises(UsageError, match="pipeline was not written: a file would exceed the largest size"):
+            to_diffusers(card, tmp_path / "pipeline")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert sorted(tmp_path.iterdir()) == before
+    to_diffusers(card, tmp_path / "pipeline")
+    assert (tmp_path / "pipeline" / "model_index.json").is_file()

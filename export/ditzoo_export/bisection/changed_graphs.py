@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ditzoo.backends.sessions import open_session
 from ditzoo.bundle import Bundle
-from ditzoo.files import cache_dir
+from ditzoo.folders import temporary_folder
 from ditzoo.measure.bisection import Place
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.specs import PRECISION_TRAITS
@@ -110,8 +109,8 @@ def _run(path: Path, labels: dict[str, str], inputs: Values) -> Values:
 
     `labels` maps each label to the name of a value.
     """
-    with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-        write_with_outputs(path, Path(scratch), labels)
-        session = open_session(Path(scratch) / path.name, optimized=False)
+    with temporary_folder() as scratch:
+        write_with_outputs(path, scratch, labels)
+        session = open_session(scratch / path.name, optimized=False)
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from ditzoo.backends.base import MultiOutputBackend
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import CARD, PLAN, Bundle, Graph
 from ditzoo.errors import BackendError
-from ditzoo.files import cache_dir
+from ditzoo.folders import temporary_folder
 from ditzoo.measure.bisection import Place
 from ditzoo.records import Data
 from ditzoo.specs import TensorSpec
@@ -119,8 +118,8 @@ class GraphOutputReader:
     def look(self, calls: Sequence[Call], evaluations: Sequence[Values]) -> Iterator[Values]:
         """See `OutputReader`. A module that computes nothing has no nodes in the graphs, so it is left out."""
         paths = [call.path for call in calls if call.path in self.ends]
-        with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
-            exposed = bundle_with_outputs(self.bundle, calls, Path(scratch))
+        with temporary_folder() as scratch:
+            exposed = bundle_with_outputs(self.bundle, calls, scratch)
             with self._reopen(exposed) as backend:
                 for evaluation in evaluations:
                     values = backend.values(given(backend.inputs, evaluation))
@@ -181,7 +180,7 @@ def bundle_with_outputs(bundle: Bundle, calls: Sequence[Call], folder: Path) -> 
     for name in (CARD, PLAN):
         shutil.copyfile(bundle.path / name, folder / name)
     manifest = msgspec.structs.replace(bundle.manifest, graphs=graphs)
-    return msgspec.structs.replace(bundle, path=folder, manifest=manifest)
+    return msgspec.structs.replace(bundle, path=folder, manifest=manifest, identity=None)
 
 
 def write_with_outputs(path: Path, folder: Path, values: Mapping[str, str]) -> None:

@@ -42,6 +42,8 @@ def _insert_qdq(graph: ir.Graph, precision: Precision, largest: Mapping[str, np.
     users = Counter(inputs)
     for layer, name in zip(layers, inputs, strict=True):
         _quantize_layer(graph, layer, precision, largest[name], alone=users[name] == 1)
+    for node in [node for node in graph if node.op_type == "Attention"]:
+        _halve_attention(graph, node)
     forget_types(graph)  # they are no longer right
     add_missing_scopes(graph, scopes)
 
@@ -93,6 +95,20 @@ def _quantize_weights(graph: ir.Graph, layer: ir.Node, precision: Precision, val
         _add(graph, f"{name}_zero", np.zeros(scale.shape, _dtype(precision))),
     ]
     layer.replace_input_with(1, _insert(layer, "DequantizeLinear", added, name, {"axis": axis}))
+
+
+def _halve_attention(graph: ir.Graph, attention: ir.Node) -> None:
+    """Lets attention compute in fp16, the only precision besides bf16 that TensorRT has fused kernels for."""
+    output, half, full = attention.outputs[0], {"to": ir.DataType.FLOAT16.value}, {"to": ir.DataType.FLOAT.value}
+    name = output.name
+    for index, value in enumerate(attention.inputs):
+        assert value is not None, "self-attention takes queries, keys and values"
+        attention.replace_input_with(index, _insert(attention, "Cast", [value], f"{name}_input_{index}_half", half))
+    output.name = f"{name}_half"
+    cast = ir.node("Cast", [output], full, outputs=[ir.Value(name=name)], name="")
+    output.replace_all_uses_with(cast.outputs[0])
+    cast.replace_input_with(0, output)
+    graph.insert_after(attention, cast)
 
 
 def _add(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:

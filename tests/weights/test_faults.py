@@ -1,0 +1,84 @@
+"""Each file operation of a command fails, or the process is killed there: nothing is lost, and the same command again works."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save, save_file
+
+import ditzoo
+from ditzoo_export import cached_bundle, make_settings
+from recipes.checkpoints import hub_server
+from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
+from tests.support.kills import KILL
+
+POINTS = int(os.environ.get("DITZOO_TEST_POINTS", "5"))
+"""The number of file operations of each command that fail. Set it to a large number to let each of them fail."""
+
+OLD, NEW = (diffusers(state(TINY, seed=seed), TINY) for seed in (0, 1))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with hub_server.serving() as hub:
+        (tmp_path / "home").mkdir()
+        desk = Desk(tmp_path / "home", hub)
+        desk.offers(OLD)
+        yield desk
+
+
+def survives(desk: Desk, *command: str, prepare: list[list[str]]) -> None:
+    folder = desk.home.parent / "said"
+    assert desk.survives(*command, prepare=prepare, faults=(KILL, errno.EIO), points=POINTS, folder=folder) >= 5
+
+
+def test_pull(desk: Desk) -> None:
+    survives(desk, "pull", "tiny", prepare=[])
+
+
+def test_pull_update(desk: Desk) -> None:
+    """The first pull is at home already when the newest revision moves."""
+    assert desk.run("pull", "tiny").returncode == 0
+    desk.hub.commit("team/tiny", {FILE: save(NEW)})
+    survives(desk, "pull", "tiny", "--update", prepare=[])
+
+
+def test_import(desk: Desk) -> None:
+    for name, weights in (("old", OLD), ("new", NEW)):
+        save_file(weights, desk.home / f"{name}.safetensors")
+    command = ["import", "mine", "--like", "tiny", "--overwrite"]
+    old, new = (str(desk.home / f"{name}.safetensors") for name in ("old", "new"))
+    survives(desk, "import", "mine", new, *command[2:], prepare=[["import", "mine", old, *command[2:]]])
+
+
+def test_cache_rm(desk: Desk) -> None:
+    save_file(OLD, desk.home / "old.safetensors")
+    other = ["import", "mine", str(desk.home / "old.safetensors"), "--like", "tiny"]
+    survives(desk, "cache", "rm", "tiny", "--yes", prepare=[other, ["pull", "tiny"]])
+
+
+def test_sample(desk: Desk) -> None:
+    out = ["--out", str(desk.home / "picture.png"), "--save-latents", str(desk.home / "latents.npy")]
+    sample = ["sample", "dit-digits", "--steps", "1", "--classes", "3", *out]
+    survives(desk, *sample, "--seed", "2", prepare=[[*sample, "--seed", "1"]])
+
+
+def test_export(desk: Desk) -> None:
+    card = ditzoo.card("uvit-digits")
+    for name, precision in (("old", "fp32"), ("new", "fp16")):
+        shutil.copytree(cached_bundle(card, settings=make_settings(card, precision=precision)).path, desk.home.parent / name)
+    old, new, target = (str(path) for path in (desk.home.parent / "old", desk.home.parent / "new", desk.home / "bundle"))
+    survives(desk, "copy", new, target, prepare=[["copy", old, target]])
+
+
+def test_export_bundle(desk: Desk) -> None:
+    bundle = desk.home.parent / "made"
+    shutil.copytree(cached_bundle(ditzoo.card("uvit-digits")).path, bundle)
+    tar = desk.home / "bundle.tar"
+    tar.write_text("old")
+    survives(desk, "export", "bundle", str(bundle), "--tar", str(tar), prepare=[])
