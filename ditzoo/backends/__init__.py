@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TypeVar
 
@@ -77,6 +78,7 @@ def load_module(name: str) -> ModuleType:
     Raises UsageError if there is no such backend, and MissingPackageError if a package that it needs is not installed.
     """
     row = row_of(name)
+    check_packages(row)
     try:
         for package in row.packages:
             import_module(package)
@@ -85,6 +87,12 @@ def load_module(name: str) -> ModuleType:
             raise
         raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{row.extra}]'") from error
     return import_module(row.module)
+
+
+def check_packages(row: BackendRow) -> None:
+    """Raises MissingPackageError if a package that a backend needs is not installed. Imports none of them."""
+    if any(find_spec(package.partition(".")[0]) is None for package in row.packages):
+        raise MissingPackageError(f"the backend {row.name} needs a package: pip install 'ditzoo[{row.extra}]'")
 
 
 def _one_of(name: str, named: T | None, given: T | None) -> T | None:

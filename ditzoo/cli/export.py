@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -11,6 +11,9 @@ from ditzoo.cli import output
 from ditzoo.cli.examples import examples
 from ditzoo.cli.options import Json, Model, Name, OutFolder, Overwrite
 from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.bundle import Bundle
 
 app = typer.Typer(help="Export a model for deployment.", invoke_without_command=True)
 
@@ -70,6 +73,7 @@ def onnx(
         bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
     ] = False,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Export a model to a bundle of ONNX graphs, plan, card and manifest. The graphs are verified against torch."""
     from ditzoo.model.exporting import export_onnx
@@ -92,7 +96,7 @@ def onnx(
         f"verified against torch in fp32: the error is {checked.random:.1e} on random inputs and {checked.trajectory:.1e} in"
         f" sampling (tolerance {checked.tolerance:.1e})"
     )
-    output.data(str(bundle.path))
+    _tell(bundle, json=json)
 
 
 @app.command("tensorrt", epilog=examples("export tensorrt"))
@@ -137,6 +141,7 @@ def tensorrt(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Build TensorRT engines for each resolution and batch size from a verified ONNX export."""
     from ditzoo.model.exporting import export_tensorrt, refit_tensorrt
@@ -175,7 +180,17 @@ def tensorrt(
         )
     for engine in bundle.manifest.engines.values():
         output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
-    output.data(str(bundle.path))
+    _tell(bundle, json=json)
+
+
+def _tell(bundle: Bundle, *, json: bool) -> None:
+    """Prints the path of a bundle; as JSON, also its manifest."""
+    import msgspec
+
+    if json:
+        output.json({"path": str(bundle.path), **msgspec.to_builtins(bundle.manifest)})
+    else:
+        output.data(str(bundle.path))
 
 
 def _check_refit(context: typer.Context) -> None:
@@ -198,6 +213,7 @@ def triton(
         bool, typer.Option("--client", help="Also write client.py, which runs the plan and calls the server.")
     ] = False,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Write a Triton model repository. A name gives ONNX graphs; a bundle gives its graphs or its engines."""
     from ditzoo.model.exporting import write_triton_repository
@@ -205,6 +221,9 @@ def triton(
     written = write_triton_repository(
         model, repo, precision=precision, client=client, instances=instances, overwrite=overwrite, display=output
     )
+    if json:
+        output.json({"repository": str(repo), "models": [str(path) for path in written]})
+        return
     for path in written:
         output.data(str(path))
 
@@ -213,6 +232,7 @@ def triton(
 def bundle(
     model: Model,
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
+    json: Json = False,
 ) -> None:
     """Check every file of a bundle, then pack it into an archive."""
     from ditzoo.archives import pack
@@ -223,4 +243,7 @@ def bundle(
     if not isinstance(found, Bundle):
         raise UsageError(f"{model} is a name, not a bundle; first run `ditzoo export onnx {model} --out DIR`, then pack DIR")
     pack(found, tar)
-    output.data(str(tar))
+    if json:
+        output.json({"archive": str(tar), "model": found.card.name, "bytes": tar.stat().st_size})
+    else:
+        output.data(str(tar))

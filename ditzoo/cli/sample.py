@@ -99,7 +99,7 @@ def sample(
 ) -> None:
     """Draw images with a model on any backend."""
     from ditzoo.files import file_name
-    from ditzoo.model.opening import choose_backend, open_model, sampling_batch
+    from ditzoo.model.opening import check_openable, choose_backend, open_model, sampling_batch
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -140,11 +140,12 @@ def sample(
         )
     spec = choose_backend(found, backend, precision=precision)
     place = spec.device or device
-    condition = condition_of(found, request, device=place, display=output)
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
+    check_openable(found, [spec], device=place, threads=threads)
+    condition = condition_of(found, request, device=place, display=output)
     size = request.latent_size(card_of(found))
     together = sampling_batch(min(batch or request.count, request.count))
     with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:

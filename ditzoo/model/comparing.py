@@ -15,7 +15,7 @@ from ditzoo.measure.parity import TIMES, SampledStates, SamplingTask, compared_r
 from ditzoo.measure.parity_run import ParityRun, limits_of, run_parity
 from ditzoo.measure.recording import read_recording
 from ditzoo.model.exporting import check_exporter
-from ditzoo.model.opening import open_model, sampling_batch
+from ditzoo.model.opening import check_openable, open_model, sampling_batch
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.decode import open_decoder
 from ditzoo.pictures.draw import condition_of
@@ -81,6 +81,7 @@ def parity(
         size = request.latent_size(card)
         check_model_size(found, size)
     rows, tolerances = compared_rows(request.plan, times), limits_of(tolerance)
+    check_openable(found, specs, device=device, threads=threads)
     condition = condition_of(found, request, device=device, display=display)
     together = sampling_batch(request.count)
     return run_parity(
