@@ -31,7 +31,7 @@ def _run(arguments: list[str]) -> int:
 
     try:
         with output.warnings():
-            status = app(arguments, prog_name="ditzoo", standalone_mode=False) or 0
+            status = app(arguments, prog_name="ditzoo", standalone_mode=False, obj=arguments) or 0
             sys.stdout.flush()
             return status
     except DitzooError as error:

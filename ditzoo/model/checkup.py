@@ -71,7 +71,7 @@ def checkup(*, hub: bool = True, display: Display = SILENT) -> list[Finding]:
             checks.append(_hub())
     for row in ROWS:
         with display.status(f"importing the packages of {row.name}"):
-            checks.append(_backend(row))
+            checks.append(checkup_backend(row))
     return [*checks, _exporter(), *_parts()]
 
 
@@ -188,7 +188,7 @@ def _hub() -> Finding:
         return Finding(area="hub", subject="hub", outcome="note", found=f"the Hub did not answer: {error}", remedy=remedy)
 
 
-def _backend(row: BackendRow) -> Finding:
+def checkup_backend(row: BackendRow) -> Finding:
     """Whether the packages of a backend can be imported."""
     missing = [package for package in row.packages if not _is_installed(package)]
     if missing:

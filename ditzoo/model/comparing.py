@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
 from ditzoo.errors import UsageError, check_type, unknown
@@ -84,7 +86,7 @@ def parity(
     check_openable(found, specs, device=device, threads=threads)
     condition = condition_of(found, request, device=device, display=display)
     together = sampling_batch(request.count)
-    return run_parity(
+    measured = run_parity(
         [
             partial(open_model, found, spec, device=device, threads=threads, size=size, batch=together, display=display)
             for spec in specs
@@ -97,6 +99,7 @@ def parity(
         bisect=bisect_with_exporter if bisect else None,
         display=display,
     )
+    return msgspec.structs.replace(measured, request=request)
 
 
 def contestants(
