@@ -30,5 +30,5 @@ def distributions_of(module: str) -> dict[str, str]:
 
 @cache
 def _by_module(path: tuple[str, ...]) -> Mapping[str, list[str]]:
-    """The names of the distributions by module, for the folders of `sys.path`. Python reads the records of all distributions."""
+    """The names of the distributions by module, for the folders of `sys.path`. This reads the records of all distributions."""
     return packages_distributions()

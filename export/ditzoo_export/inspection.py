@@ -76,12 +76,11 @@ def _graph(graph: Graph) -> Facts:
 def _needs(manifest: Manifest) -> list[str]:
     """The runtimes that run the bundle, each with its oldest version, or the one version of TensorRT that built an engine."""
     engines = {f"{engine.flavour} {engine.version}, {', '.join(engine.gpus)}" for engine in manifest.engines.values()}
-    opset = max((graph.opset for graph in manifest.graphs.values()), default=None)
-    return sorted(engines) if engines or opset is None else [f"onnxruntime {_OLDEST_RUNTIME[opset]} or newer"]
+    return sorted(engines) if engines else [f"onnxruntime {_OLDEST_RUNTIME} or newer"]
 
 
-_OLDEST_RUNTIME = {20: "1.17", 23: "1.23"}
-"""The oldest version of ONNX Runtime that runs an opset."""
+_OLDEST_RUNTIME = "1.23"
+"""The oldest version of ONNX Runtime that graphs of either opset were run with."""
 
 
 def _json_file(path: Path) -> Facts:
