@@ -27,7 +27,7 @@ gpu: $(READY)  ## tell what of ditzoo holds on this machine's GPU, in ten minute
 	$(BIN)/python recipes/gpu_acceptance.py --out acceptance
 
 docs: $(READY)  ## generate docs/cli.md
-	$(BIN)/typer ditzoo.cli utils docs --name ditzoo --output docs/cli.md
+	$(BIN)/typer ditzoo.cli.app utils docs --name ditzoo --output docs/cli.md
 
 clean:
 	rm -rf .venv demo.png

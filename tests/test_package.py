@@ -114,7 +114,7 @@ def test_the_command_reference_is_up_to_date(tmp_path: Path) -> None:
         sys.executable,
         "-m",
         "typer",
-        "ditzoo.cli",
+        "ditzoo.cli.app",
         "utils",
         "docs",
         "--name",

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TypeVar
 
@@ -80,6 +81,7 @@ def load_module(name: str) -> ModuleType:
     Raises UsageError if there is no such backend, and MissingPackageError if a package that it needs is not installed.
     """
     row = row_of(name)
+    check_packages(row)
     if "torch" in row.packages:
         settle_waiting()
     try:
@@ -104,6 +106,12 @@ def _without_collection() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+def check_packages(row: BackendRow) -> None:
+    """Raises MissingPackageError if a package that a backend needs is not installed. Imports none of them."""
+    if any(find_spec(package.partition(".")[0]) is None for package in row.packages):
+        raise MissingPackageError(f"the backend {row.name} needs a package: pip install 'ditzoo[{row.extra}]'")
 
 
 def _one_of(name: str, named: T | None, given: T | None) -> T | None:
