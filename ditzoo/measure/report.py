@@ -153,28 +153,20 @@ def _course(report: Report) -> str:
 
 def _drift(reports: Sequence[Report]) -> Figure:
     series = {report.candidate: list(enumerate(report.drift, start=report.steps - len(report.drift) + 1)) for report in reports}
-    return line_chart(
-        series,
-        title="Drift of the latents",
-        x_label="steps done",
-        y_label="relative L2 error",
-        log_y=True,
-        limits=_limits(reports, "sample"),
-    )
+    return _errors(series, title="Drift of the latents", x_label="steps done", limits=_limits(reports, "sample"))
 
 
 def _forward(reports: Sequence[Report]) -> Figure:
     series = {
         report.candidate: [(error.time, error.relative_l2) for error in report.forward] for report in reports if report.forward
     }
-    return line_chart(
-        series,
-        title="Error of one evaluation",
-        x_label="time",
-        y_label="relative L2 error",
-        log_y=True,
-        limits=_limits(reports, "forward"),
-    )
+    return _errors(series, title="Error of one evaluation", x_label="time", limits=_limits(reports, "forward"))
+
+
+def _errors(
+    series: Mapping[str, list[tuple[float, float]]], *, title: str, x_label: str, limits: Mapping[str, float]
+) -> Figure:
+    return line_chart(series, title=title, x_label=x_label, y_label="relative L2 error", log_y=True, limits=limits)
 
 
 def _limits(reports: Sequence[Report], name: str) -> dict[str, float]:

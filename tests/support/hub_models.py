@@ -104,15 +104,20 @@ class Command:
         return path.read_text() if path.exists() else ""
 
 
-def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
-    """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment."""
-    assert "huggingface_hub" not in sys.modules
+def _settle(env: dict[str, str], folder: Path) -> None:
+    """Gives a separate process its environment, and files in `folder` as its output."""
     for stream in (1, 2):
         os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
     os.environ.clear()
     os.environ.update(env)
     warnings.resetwarnings()
     torch.set_num_threads(1)
+
+
+def _command(arguments: tuple[str, ...], env: dict[str, str], folder: Path) -> None:
+    """The main function of the separate process. The Hub's client is not loaded yet, so it reads this environment."""
+    assert "huggingface_hub" not in sys.modules
+    _settle(env, folder)
     sys.exit(run(arguments))
 
 
@@ -126,12 +131,7 @@ def _survives(
     points: int,
 ) -> None:
     """The main function of the separate process of `Desk.survives`."""
-    for stream in (1, 2):
-        os.dup2(os.open(folder / str(stream), os.O_WRONLY | os.O_CREAT), stream)
-    os.environ.clear()
-    os.environ.update(env)
-    warnings.resetwarnings()
-    torch.set_num_threads(1)
+    _settle(env, folder)
     import huggingface_hub.file_download  # noqa: F401  # once, not in each child
 
     from tests.support.faults import survives
