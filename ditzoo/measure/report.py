@@ -152,12 +152,14 @@ def _course(report: Report) -> str:
 
 
 def _drift(reports: Sequence[Report]) -> Figure:
-    series = {report.candidate: list(enumerate(report.drift, start=report.steps - len(report.drift) + 1)) for report in reports}
+    series: dict[str, Points] = {
+        report.candidate: list(enumerate(report.drift, start=report.steps - len(report.drift) + 1)) for report in reports
+    }
     return _errors(series, title="Drift of the latents", x_label="steps done", limits=_limits(reports, "sample"))
 
 
 def _forward(reports: Sequence[Report]) -> Figure:
-    series = {
+    series: dict[str, Points] = {
         report.candidate: [(error.time, error.relative_l2) for error in report.forward] for report in reports if report.forward
     }
     return _errors(series, title="Error of one evaluation", x_label="time", limits=_limits(reports, "forward"))
