@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ditzoo.cli import bench, cache, demo, export, inspect, output, parity, plan, pull, recipes, sample, scale, zoo
+from ditzoo.cli import bench, cache, demo, evaluation, export, inspect, output, parity, plan, pull, recipes, sample, zoo
 from ditzoo.errors import DitzooError
 
 app = typer.Typer(
@@ -27,7 +27,8 @@ app.command("push")(pull.push)
 app.command("to-diffusers")(pull.to_diffusers)
 app.add_typer(cache.app, name="cache")
 app.command("sample")(sample.sample)
-app.command("pack")(scale.pack)
+app.command("pack")(evaluation.pack)
+app.command("evaluate")(evaluation.evaluate)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)

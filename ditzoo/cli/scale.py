@@ -1,4 +1,4 @@
-"""The commands for large sets of images: `ditzoo sample --shard-size`, `ditzoo pack` and `ditzoo evaluate`."""
+"""The part of `ditzoo sample` that draws large sets of images into shards."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ Ray = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="The number of workers on Ray. [default: one for each GPU, or for each CPU thread]")
 ]
-Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of shards.", show_default=False)]
 
 
 def check_shard_options(shard_size: int | None, **others: object) -> None:
@@ -178,25 +177,3 @@ def _tell(summary: Summary, place: str, *, json: bool) -> None:
         f" seed {summary.seed}, labels {summary.labels}: {summary.bytes / 1e6:,.1f} MB{rate}"
     )
     output.data(f"{place}/summary.json")
-
-
-def pack(
-    folder: Folder,
-    npz: Annotated[bool, typer.Option("--npz", help="Write the .npz file of ADM's evaluation. This is the default.")] = True,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write. [default: DIR.npz]")] = None,
-) -> None:
-    """Pack a folder of shards into one .npz file for evaluation: arr_0 are the pictures, and arr_1 the classes."""
-    from ditzoo.files import check_writable
-    from ditzoo.scale.journal import read_job
-    from ditzoo.scale.pack import pack as write
-    from ditzoo.scale.storage import storage_at
-
-    target = Path(f"{folder.rstrip('/')}.npz") if out is None else out
-    if target.suffix != ".npz":
-        raise UsageError(f"--out is the name of a .npz file, not {target}")
-    total = read_job(storage_at(folder)).num
-    check_writable(target.parent)
-    with output.counting(f"packing {folder}", total) as count:
-        write(folder, target, advance=count.advance)
-    output.talk(f"{total:,} pictures: arr_0 is uint8 [N, H, W, 3], arr_1 has the classes; {target.stat().st_size:,} bytes")
-    output.data(str(target))
