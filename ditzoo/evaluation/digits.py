@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ditzoo.errors import MissingPackageError
+from ditzoo.evaluation.features import Features, Pixels, check_pictures_size
 from ditzoo.evaluation.frechet import Floats
-from ditzoo.evaluation.networks import Features, Pixels, check_pictures_size
 
 Labels = npt.NDArray[np.int64]
 SIDE = 8

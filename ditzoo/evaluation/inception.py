@@ -10,7 +10,7 @@ import torch
 
 from ditzoo.backends.gpus import cuda_device
 from ditzoo.errors import CheckpointError, MissingPackageError
-from ditzoo.evaluation.networks import Features, Pixels, log_softmax
+from ditzoo.evaluation.features import Features, Pixels, log_softmax
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 CHANNELS = 7
@@ -45,7 +45,7 @@ class InceptionNetwork:
 
     def __call__(self, pictures: Pixels) -> Features:
         """See `FeatureNetwork`. Pictures of any size are resized to 299x299."""
-        x = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).to(self._place)  # N 3 H W
+        x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).to(self._place)  # N 3 H W
         with torch.inference_mode():
             pooled, logits = self._net(x)
         spatial = self._spatial[:, :CHANNELS].permute(0, 2, 3, 1).reshape(len(x), -1)  # N 2023

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ditzoo.errors import BackendError, MissingPackageError, UsageError
-from ditzoo.evaluation.networks import Features, Pixels, check_pictures_size, log_softmax
+from ditzoo.evaluation.features import Features, Pixels, check_pictures_size, log_softmax
 
 FEATURES, SPATIAL, LOGITS = "features", "spatial", "logits"
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}

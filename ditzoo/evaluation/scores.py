@@ -10,9 +10,9 @@ import numpy as np
 
 from ditzoo.errors import UsageError
 from ditzoo.evaluation.digits import DigitsNetwork, Labels, load
+from ditzoo.evaluation.features import FeatureNetwork, Features
 from ditzoo.evaluation.frechet import Floats, Gaussian, Moments, frechet_distance
 from ditzoo.evaluation.manifold import NEIGHBOURS, precision_and_recall
-from ditzoo.evaluation.networks import FeatureNetwork, Features
 from ditzoo.evaluation.sources import batches_at, has_pictures, statistics_at
 from ditzoo.records import Data
 

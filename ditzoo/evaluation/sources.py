@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ditzoo.errors import UsageError
-from ditzoo.evaluation.networks import Pixels
+from ditzoo.evaluation.features import Pixels
 from ditzoo.pictures.sheets import PICTURE_SUFFIXES
 from ditzoo.scale.job import Job
 from ditzoo.scale.journal import JOB, read_job
