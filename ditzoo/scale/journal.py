@@ -150,12 +150,12 @@ def _sound(storage: Storage, job: Job, shard: int, noted: ShardRecord | None, li
         if noted is not None:
             log.warning("%s/%s is missing; it is drawn again", storage.place, name)
         return None
+    if noted is not None and (noted.first, noted.count) == (images.start, len(images)):
+        if storage.holds(name, size=noted.size, sha256=noted.sha256):
+            return noted
+        log.warning("%s/%s was changed or damaged; it is drawn again", storage.place, name)
+        return None
     with storage.local(name) as path:
-        if noted is not None and (noted.first, noted.count) == (images.start, len(images)):
-            if path.stat().st_size == noted.size and sha256(path) == noted.sha256:
-                return noted
-            log.warning("%s/%s was changed or damaged; it is drawn again", storage.place, name)
-            return None
         try:
             return record_of(path, job, shard, latents=latents_of(check_shard(path, job, shard, listed)))
         except ValueError as error:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from ditzoo.errors import MissingPackageError, UsageError
-from ditzoo.files import disk_errors, replacing
+from ditzoo.files import digest, disk_errors, replacing
 
 LOCK = ".lock"
 
@@ -31,6 +31,9 @@ class Storage(Protocol):
 
     def read(self, name: str) -> bytes:
         """The content of a file; b"" if there is no such file."""
+
+    def holds(self, name: str, *, size: int, sha256: str) -> bool:
+        """Whether a file has this size and, if it is on a disk, this checksum. A storage checks the content by itself."""
 
     def local(self, name: str) -> AbstractContextManager[Path]:
         """A path on the disk with the content of a file. Raises FileNotFoundError if there is no such file."""
@@ -74,6 +77,10 @@ class LocalFolder:
     def read(self, name: str) -> bytes:
         path = self.path / name
         return path.read_bytes() if path.is_file() else b""
+
+    def holds(self, name: str, *, size: int, sha256: str) -> bool:
+        path = self.path / name
+        return path.stat().st_size == size and digest(path) == sha256
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
@@ -138,6 +145,9 @@ class RemoteFolder:
         path = f"{self._root}/{name}"
         self._files.invalidate_cache()
         return bytes(self._files.cat_file(path)) if self._files.isfile(path) else b""
+
+    def holds(self, name: str, *, size: int, sha256: str) -> bool:
+        return int(self._files.info(f"{self._root}/{name}")["size"]) == size
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:

@@ -4,8 +4,8 @@
 
 The ways are: one process; two workers on Ray; and two workers on Ray of which one is killed (SIGKILL) every ten seconds, while
 the driver is killed once and started again. For each way it writes down the time, the images per second, the peak memory and
-the file descriptors of the drawing process over time. It then measures one worker and two workers in turns, on a part of the
-images. All workers have one thread.
+the file descriptors of the drawing process over time. It then measures one worker and two workers in turns. All workers have
+one thread.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 import ditzoo
+from ditzoo.backends.options import BackendSpec
 from ditzoo.measure.machine import machine
+from ditzoo.scale.drawing import Work
+from ditzoo.scale.job import Job, LabelRule, identity
+from ditzoo.scale.on_ray import ShardActor
 
 KILL_EVERY, DRIVER_AFTER = 10.0, 35.0
 """Seconds between two kills of a worker, and before the kill of the driver."""
@@ -114,6 +121,59 @@ def rate(folder: Path) -> dict[str, float]:
     return {"images per second": round((len(ends) - 1) * count / (ends[-1] - ends[0]), 1)}
 
 
+def turns(options: argparse.Namespace) -> dict[str, object]:
+    """The images per second of one actor and of two, which take turns: a shard alone, then a shard each.
+
+    `cpu` is the processor time of an image in seconds, in an actor that works alone and beside another.
+    """
+    import ray
+
+    class Timed(ShardActor):
+        def session(self) -> str:
+            """Gives the process a session of its own, as the scheduler shares the cores between sessions."""
+            if os.getpid() not in (os.getsid(0), os.getpgid(0)):
+                os.setsid()
+            return Path("/proc/self/autogroup").read_text().strip()
+
+        def timed(self, shard: int) -> float:
+            started = time.process_time()
+            self.draw(shard)
+            return (time.process_time() - started) / options.turn_size
+
+    card = ditzoo.card(options.model)
+    job = Job(
+        model=card.name,
+        weights=identity(card),
+        backend=BackendSpec(name=options.backend),
+        device="cpu",
+        threads=1,
+        plan=ditzoo.make_plan(card, solver=options.solver, steps=options.steps),
+        size=(8, 8),
+        seed=0,
+        num=options.turn_size * 2,
+        labels=LabelRule(rule="random", classes=card.number_of_classes),
+        shard_size=options.turn_size,
+    )
+    work = Work(job=job, model=card, place=str((options.out / "turns").absolute()))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    actors = [ray.remote(num_cpus=1)(Timed).remote(msgspec.json.encode(work)) for _ in range(2)]
+    groups = ray.get([actor.session.remote() for actor in actors])
+    ray.get([actor.timed.remote(i) for i, actor in enumerate(actors)])
+    found = []
+    for turn in range(options.turns):
+        began = time.perf_counter()
+        alone = ray.get(actors[turn % 2].timed.remote(0))
+        between = time.perf_counter()
+        beside = ray.get([actor.timed.remote(i) for i, actor in enumerate(actors)])
+        ended = time.perf_counter()
+        one, two = options.turn_size / (between - began), 2 * options.turn_size / (ended - between)
+        found.append({"one": one, "two": two, "ratio": two / one, "cpu alone": alone, "cpu beside": statistics.mean(beside)})
+    ray.shutdown()
+    middle = {key: statistics.median(turn[key] for turn in found) for key in found[0]}
+    return {"scheduled as": groups, "turns": found, "median": middle, "load": os.getloadavg()[0]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a large set in several ways, and compare.")
     parser.add_argument("--out", type=Path, required=True)
@@ -123,8 +183,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--num", type=int, default=20_000)
     parser.add_argument("--shard-size", type=int, default=250)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--turn-num", type=int, default=4000)
+    parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--turn-size", type=int, default=500)
+    parser.add_argument("--turns-only", action="store_true", help="leave out the large sets")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, object] = {
@@ -134,7 +195,7 @@ def main() -> None:
     }
     ways = {"one process": (0, False), "two workers": (2, False), "two workers, killed": (2, True)}
     sums = {}
-    for name, (workers, kill) in ways.items():
+    for name, (workers, kill) in () if options.turns_only else ways.items():
         folder = options.out / name.replace(", ", "-").replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
         results[name] = {
@@ -146,17 +207,8 @@ def main() -> None:
         results["the same files"] = len(set(sums.values())) == 1
         results["hashes"] = sums
         (options.out / "results.json").write_text(json.dumps(results, indent=1))
-    turns = []
-    for turn in range(options.turns):
-        rates = {}
-        for workers in (1, 2):
-            folder = options.out / f"turn{turn}-{workers}"
-            shutil.rmtree(folder, ignore_errors=True)
-            run(command(options, folder, options.turn_num, workers=workers), options.out / f"{folder.name}.log")
-            rates[workers] = rate(folder)["images per second"]
-        turns.append({"one": rates[1], "two": rates[2], "ratio": round(rates[2] / rates[1], 2), "load": os.getloadavg()[0]})
-        results["in turns"] = turns
-        (options.out / "results.json").write_text(json.dumps(results, indent=1))
+    results["in turns"] = turns(options)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
 
 
