@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -32,6 +33,9 @@ from ditzoo.scale.on_ray import ShardActor
 
 KILL_EVERY, DRIVER_AFTER = 10.0, 35.0
 """Seconds between two kills of a worker, and before the kill of the driver."""
+
+WINDOW = 10.0
+"""Seconds of a turn in the comparison of one worker with two."""
 
 
 def command(options: argparse.Namespace, out: Path, num: int, *, workers: int) -> list[str]:
@@ -121,10 +125,27 @@ def rate(folder: Path) -> dict[str, float]:
     return {"images per second": round((len(ends) - 1) * count / (ends[-1] - ends[0]), 1)}
 
 
-def turns(options: argparse.Namespace) -> dict[str, object]:
-    """The images per second of one actor and of two, which take turns: a shard alone, then a shard each.
+def window(actors: list[Any], size: int) -> tuple[float, float]:
+    """The images per second of actors that draw shard after shard for `WINDOW` seconds, and the processor time of an image."""
+    import ray
 
-    `cpu` is the processor time of an image in seconds, in an actor that works alone and beside another.
+    started, ends, spent = time.perf_counter(), [], []
+    running = {actor.timed.remote(i): (i, actor) for i, actor in enumerate(actors)}
+    while running:
+        (done,), _ = ray.wait(list(running), num_returns=1)
+        i, actor = running.pop(done)
+        spent.append(ray.get(done))
+        ends.append(time.perf_counter() - started)
+        if ends[-1] < WINDOW:
+            running[actor.timed.remote(i)] = i, actor
+    inside = [end for end in ends if end <= WINDOW]
+    return len(inside) * size / WINDOW, statistics.mean(spent)
+
+
+def turns(options: argparse.Namespace) -> dict[str, object]:
+    """The images per second of one actor and of two, in turns of `WINDOW` seconds.
+
+    "cpu" is the processor time of an image in seconds, in an actor that works alone and beside another.
     """
     import ray
 
@@ -162,13 +183,9 @@ def turns(options: argparse.Namespace) -> dict[str, object]:
     ray.get([actor.timed.remote(i) for i, actor in enumerate(actors)])
     found = []
     for turn in range(options.turns):
-        began = time.perf_counter()
-        alone = ray.get(actors[turn % 2].timed.remote(0))
-        between = time.perf_counter()
-        beside = ray.get([actor.timed.remote(i) for i, actor in enumerate(actors)])
-        ended = time.perf_counter()
-        one, two = options.turn_size / (between - began), 2 * options.turn_size / (ended - between)
-        found.append({"one": one, "two": two, "ratio": two / one, "cpu alone": alone, "cpu beside": statistics.mean(beside)})
+        one, alone = window(actors[turn % 2 :][:1], options.turn_size)
+        two, beside = window(actors, options.turn_size)
+        found.append({"one": one, "two": two, "ratio": two / one, "cpu alone": alone, "cpu beside": beside})
     ray.shutdown()
     middle = {key: statistics.median(turn[key] for turn in found) for key in found[0]}
     return {"scheduled as": groups, "turns": found, "median": middle, "load": os.getloadavg()[0]}
@@ -183,8 +200,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--num", type=int, default=20_000)
     parser.add_argument("--shard-size", type=int, default=250)
-    parser.add_argument("--turns", type=int, default=12)
-    parser.add_argument("--turn-size", type=int, default=500)
+    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--turn-size", type=int, default=50)
     parser.add_argument("--turns-only", action="store_true", help="leave out the large sets")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
