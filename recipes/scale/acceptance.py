@@ -152,7 +152,9 @@ def turns(options: argparse.Namespace) -> dict[str, object]:
     class Timed(ShardActor):
         def session(self) -> str:
             """Gives the process a session of its own, as the scheduler shares the cores between sessions."""
-            if os.getpid() not in (os.getsid(0), os.getpgid(0)):
+            if os.getpid() == os.getpgid(0) != os.getsid(0):  # the leader of a group cannot begin a session
+                os.setpgid(0, os.getpgid(os.getppid()))
+            if os.getpid() != os.getpgid(0):
                 os.setsid()
             return Path("/proc/self/autogroup").read_text().strip()
 
