@@ -106,13 +106,16 @@ class Count:
         now = time.monotonic()
         if now - self._told >= _TOLD and not _stderr().is_terminal:
             rate, self._told = self._new / (now - self._began), now
-            left = (self._total - self._done) / rate
-            talk(f"{self._description}: {self._done:,} done, {rate:.3g} per second, {left / 60:.1f} minutes left")
+            left = f", {(self._total - self._done) / rate / 60:.1f} minutes left" if self._total else ""
+            talk(f"{self._description}: {self._done:,} done, {rate:.3g} per second{left}")
 
 
 @contextmanager
 def counting(description: str, total: int) -> Iterator[Count]:
-    """Shows the progress, the rate and the time left of `total` parts: a bar on a terminal, else a line now and then."""
+    """Shows the progress, the rate and the time left of `total` parts: a bar on a terminal, else a line now and then.
+
+    `total` is 0 if it is not known.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -123,7 +126,7 @@ def counting(description: str, total: int) -> Iterator[Count]:
     console = _stderr()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=120) as bar:
-        task = bar.add_task(plain(description), total=total)
+        task = bar.add_task(plain(description), total=total or None)
         yield Count(
             description,
             total,

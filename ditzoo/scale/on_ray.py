@@ -14,6 +14,7 @@ from ditzoo.errors import BackendError, DitzooError, MissingPackageError, UsageE
 from ditzoo.scale.drawing import Work, Worker
 from ditzoo.scale.journal import ShardRecord
 from ditzoo.scale.run import Advance, Execute
+from ditzoo.scale.storage import absolute
 
 DEATHS = 10
 """The number of workers that may die, one after the other, while they draw the same shard."""
@@ -49,7 +50,8 @@ def on_ray(address: str | None, *, workers: int | None = None) -> Execute:
         raise UsageError(f"--workers must be 1 or more, not {workers}")
 
     def execute(work: Work, shards: Sequence[int], *, advance: Advance) -> Iterator[ShardRecord]:
-        with _Cluster(address, work, workers=workers) as cluster:
+        reachable = msgspec.structs.replace(work, place=absolute(work.place))
+        with _Cluster(address, reachable, workers=workers) as cluster:
             for record in _spread(cluster, shards):
                 advance(record.count)
                 yield record

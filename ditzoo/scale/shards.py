@@ -6,7 +6,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -171,21 +171,18 @@ def _npz_writer(
     """arr_0 has the pictures [N, H, W, C], arr_1 the classes [N], and `records` the records [N] as JSON."""
     made: list[ImageRecord] = []
     with npz_writer(path) as archive:
-        array = None
+        with ExitStack() as array:
+            rows: list[Callable[[PixelArray], None]] = []
 
-        def add(picture: PixelArray, latents: npt.NDArray[Any]) -> ImageRecord:
-            nonlocal array
-            if array is None:
-                array = streamed_array(archive, "arr_0", shape=(count, *picture.shape), dtype=np.uint8)
-                write.append(array.__enter__())
-            write[0](picture[None])
-            made.append(record(picture, latents))
-            return made[-1]
+            def add(picture: PixelArray, latents: npt.NDArray[Any]) -> ImageRecord:
+                if not rows:  # the first picture says the shape
+                    shape = (count, *picture.shape)
+                    rows.append(array.enter_context(streamed_array(archive, "arr_0", shape=shape, dtype=np.uint8)))
+                rows[0](picture[None])
+                made.append(record(picture, latents))
+                return made[-1]
 
-        write: list[Callable[[PixelArray], None]] = []
-        yield add
-        if array is not None:
-            array.__exit__(None, None, None)
+            yield add
         if labels is not None and isinstance(labels[0], int):
             with streamed_array(archive, "arr_1", shape=(count,), dtype=np.int64) as classes:
                 classes(np.array(labels))

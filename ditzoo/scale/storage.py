@@ -54,6 +54,12 @@ class Storage(Protocol):
         """Deletes temporary files that a killed process left."""
 
 
+def absolute(place: str) -> str:
+    """A place as every process finds it: a path becomes absolute, and an address stays."""
+    storage = storage_at(place)
+    return str(storage.path.absolute()) if isinstance(storage, LocalFolder) else place
+
+
 def storage_at(place: str | os.PathLike[str]) -> Storage:
     """The storage at a path, or at an address with a protocol of fsspec.
 

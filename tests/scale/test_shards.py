@@ -24,7 +24,7 @@ from ditzoo.scale.job import Job, LabelRule, Pictures, checksum, identity, label
 from ditzoo.scale.journal import JOURNAL, ShardRecord, read_journal
 from ditzoo.scale.pack import pack
 from ditzoo.scale.run import Advance, Summary, here, run_job
-from ditzoo.scale.shards import read_shard, sha256_of
+from ditzoo.scale.shards import read_shard, sha256_of, shard_writer
 from ditzoo.scale.storage import storage_at
 
 DIT = ditzoo.card("dit-digits")
@@ -170,6 +170,21 @@ def test_a_full_disk_is_one_line_and_keeps_the_finished_shards(
     assert not list(tmp_path.glob(".0*"))
     draw(tmp_path)
     assert files(tmp_path) == files(whole)
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_an_error_while_a_shard_is_written_is_not_hidden(kind: Pictures, tmp_path: Path) -> None:
+    """After the first of two images, the disk refuses the second."""
+    job = msgspec.structs.replace(JOB, pictures=kind)
+    latents = np.zeros((1, 8, 8), np.float32)
+
+    def write() -> None:
+        with shard_writer(tmp_path / job.file(0), job, range(2), [0, 1]) as add:
+            add(np.zeros((8, 8, 1), np.uint8), latents)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
 
 
 def test_a_line_of_the_journal_that_does_not_fit_on_the_disk_leaves_it_as_it_was(
