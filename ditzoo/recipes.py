@@ -17,11 +17,14 @@ from ditzoo.files import replacing
 from ditzoo.locks import lock_of
 from ditzoo.records import Data, convert, from_json, from_toml, read_limited, to_json
 from ditzoo.tasks import Task, run_tasks
-from ditzoo.zoo.card import ByHand, Card, OnHub, Unreleased
+from ditzoo.zoo.card import ByHand, Card, Embedded, OnHub, Unreleased
 
 RECORD = "run.json"
 CAPTIONS = "captions.txt"
 """The file in the working folder with the captions for a text-conditioned model, one per line."""
+
+REFERENCE, SAMPLES, SCORES = "reference.npz", "samples", "evaluation.json"
+"""In the working folder: the statistics of the data set, the folder of the shards, and the scores."""
 
 RUNS = "run"
 """The command that runs recipes."""
@@ -30,7 +33,7 @@ _RUNNING = "DITZOO_RUNNING"
 """The environment variable that the steps of a recipe get: the recipe's working folder, so that no step runs a recipe."""
 
 _PROMPTS = ("a dog runs on the beach", "a red bus in a street")
-_IMAGES = 50_000
+_IMAGES, _FEW = 50_000, 1000
 _LONGEST_NAME = 200
 
 
@@ -103,20 +106,24 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
 def reproduction(card: Card) -> Recipe:
     """The recipe that reproduces the published FID of `card`, with the card's settings.
 
-    It gets the weights, exports to ONNX, builds a TensorRT engine, measures parity, and draws as many images as the FID was
-    computed over. Raises UsageError if the weights were never released.
+    It gets the weights, exports to ONNX, builds a TensorRT engine, measures parity, draws as many images as the FID was
+    computed over, packs them, and scores them. The models that ship with ditzoo take the CPU and no engine. Raises UsageError
+    if the weights were never released.
     """
     if isinstance(card.weights, Unreleased):
         raise UsageError(f"the weights of {card.name} were never released; `ditzoo list --state hub` shows models with weights")
     name, published = card.name, card.published
     engines = ["--resolution", str(card.resolution), "--batch", "1-16", "--precision", "fp16", "--flavour", "tensorrt"]
     prompts = [word for prompt in _PROMPTS for word in ("--prompt", prompt)] if card.text else []
+    building = ["export", "tensorrt", name, *engines, "--gpu", "current", "--out", "engines", "--overwrite"]
     steps = {
         "pull": _getting(card),
         "export": ["export", "onnx", name, "--out", "bundle", "--overwrite"],
-        "build": ["export", "tensorrt", name, *engines, "--gpu", "current", "--out", "engines", "--overwrite"],
+        "build": [] if isinstance(card.weights, Embedded) else building,
         "parity": ["parity", name, "--backends", "torch,onnxruntime", *prompts],
-        "sample": _sampling(card, published.images if published else _IMAGES),
+        "sample": _sampling(card),
+        "pack": ["pack", SAMPLES, "--npz"],
+        "evaluate": _evaluation(card),
     }
     return Recipe(
         model=name,
@@ -131,9 +138,20 @@ def needed_files(card: Card) -> dict[str, str]:
     if isinstance(card.weights, ByHand):
         needed[card.weights.file.path] = f"it is at {card.weights.where}"
     if card.text:
-        images = card.published.images if card.published else _IMAGES
-        needed[CAPTIONS] = f"it has one caption a line, for each of the {images:,} images of the FID"
+        needed[CAPTIONS] = f"it has one caption a line, for each of the {_images(card):,} images of the FID"
+    if isinstance(card.weights, OnHub | ByHand):
+        needed[REFERENCE] = (
+            "it has the statistics of the data set: for ImageNet, the reference batch of this resolution that the evaluation of"
+            " ADM publishes (openai/guided-diffusion)"
+        )
     return needed
+
+
+def _images(card: Card) -> int:
+    """The number of images that the published FID was computed over."""
+    if card.published is not None:
+        return card.published.images
+    return _FEW if isinstance(card.weights, Embedded) else _IMAGES
 
 
 def _getting(card: Card) -> list[str]:
@@ -143,16 +161,26 @@ def _getting(card: Card) -> list[str]:
     return ["import", card.name, card.weights.file.path] if isinstance(card.weights, ByHand) else []
 
 
-def _sampling(card: Card, images: int) -> list[str]:
-    """The command that draws `images` images with the card's own solver, steps and guidance."""
+def _sampling(card: Card) -> list[str]:
+    """The command that draws the images into shards, with the card's own solver, steps and guidance."""
     chosen, shown = card.sampling, []
     if card.text:
         shown = ["--prompts", CAPTIONS]
     elif card.number_of_classes:
-        shown = ["--classes", f"0-{card.number_of_classes - 1}"]
+        shown = ["--labels", "balanced" if isinstance(card.weights, Embedded) else "random"]
     guidance = ["--guidance", f"{chosen.guidance:g}"] if chosen.guidance != 1 else []
-    drawn = ["--num", str(images), "--solver", chosen.solver, "--steps", str(chosen.steps), *guidance]
-    return ["sample", card.name, "--device", "cuda", *shown, *drawn, "--batch", "64", "--out", "samples"]
+    drawn = ["--num", str(_images(card)), "--solver", chosen.solver, "--steps", str(chosen.steps), *guidance]
+    return ["sample", card.name, "--device", _device(card), *shown, *drawn, "--shard-size", "1000", "--out", SAMPLES]
+
+
+def _evaluation(card: Card) -> list[str]:
+    """The command that scores the images."""
+    reference = [] if isinstance(card.weights, Embedded) else ["--reference", REFERENCE]
+    return ["evaluate", SAMPLES, *reference, "--device", _device(card), "--out", SCORES]
+
+
+def _device(card: Card) -> str:
+    return "cpu" if isinstance(card.weights, Embedded) else "cuda"
 
 
 def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: Callable[[RecipeStep], object]) -> bool:

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 ORDER = (
     "ditzoo.cli",
+    "ditzoo.evaluation",
+    "ditzoo.scale",
     "ditzoo.model",
     "ditzoo_export",
     "ditzoo.recipes",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ditzoo.cli import bench, cache, demo, doctor, export, inspect, output, parity, plan, pull, recipes, sample, zoo
+from ditzoo.cli import bench, cache, demo, doctor, evaluation, export, inspect, output, parity, plan, pull, recipes, sample, zoo
 from ditzoo.cli.examples import examples
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "push": pull.push,
     "to-diffusers": pull.to_diffusers,
     "sample": sample.sample,
+    "pack": evaluation.pack,
+    "evaluate": evaluation.evaluate,
     "parity": parity.parity,
     "bench": bench.bench,
     "demo": demo.demo,

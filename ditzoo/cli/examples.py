@@ -27,7 +27,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "ditzoo sample dit-xl-2-256 --classes 'golden retriever' --backend torch:bf16 --device cuda",
         "ditzoo sample digits-bundle --solver ddim --steps 20 --guidance 1.5 --seed 7 --out pictures/",
         "ditzoo sample --like seven.png --backend onnxruntime",
+        "ditzoo sample dit-digits --num 20000 --shard-size 1000 --labels balanced --out digits-set",
     ),
+    "pack": ("ditzoo pack digits-set --npz",),
+    "evaluate": ("ditzoo evaluate digits-set --reference reference.npz",),
     "parity": (
         "ditzoo parity dit-digits --backends torch,onnxruntime,openvino",
         "ditzoo parity dit-digits --exact --backends torch,onnxruntime:int8 --html report.html",

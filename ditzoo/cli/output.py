@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from typing import Any
 from ditzoo.cli import tables
 
 _LOGGERS = ("ditzoo", "ditzoo_export")
+_TOLD = 60.0  # seconds between two lines of progress
 
 _PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
 
@@ -134,6 +136,57 @@ def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, disable=not _lively(console)) as bar:
         task = bar.add_task(plain(description), total=total)
         yield lambda: bar.advance(task)
+
+
+class Count:
+    """The progress of a large number of parts, of which some were done before."""
+
+    def __init__(
+        self, description: str, total: int, *, start: Callable[[int], object], advance: Callable[[int], object]
+    ) -> None:
+        self._description, self._total = description, total
+        self._start, self._advance, self._done, self._new = start, advance, 0, 0
+        self._began = self._told = time.monotonic()
+
+    def start(self, done: int) -> None:
+        """Says how many parts were done before. The time and the rate count from now on."""
+        self._done, self._began = done, time.monotonic()
+        self._start(done)
+
+    def advance(self, parts: int) -> None:
+        """Counts parts that are done now. Where there is no bar, a line tells the progress every `_TOLD` seconds."""
+        self._done, self._new = self._done + parts, self._new + parts
+        self._advance(parts)
+        now = time.monotonic()
+        if now - self._told >= _TOLD and not _stderr().is_terminal:
+            rate, self._told = self._new / (now - self._began), now
+            left = f", {(self._total - self._done) / rate / 60:.1f} minutes left" if self._total else ""
+            talk(f"{self._description}: {self._done:,} done, {rate:.3g} per second{left}")
+
+
+@contextmanager
+def counting(description: str, total: int) -> Iterator[Count]:
+    """Shows the progress, the rate and the time left of `total` parts: a bar on a terminal, else a line now and then.
+
+    `total` is 0 if it is not known.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+    console = _stderr()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=120) as bar:
+        task = bar.add_task(plain(description), total=total or None)
+        yield Count(
+            description,
+            total,
+            start=lambda done: bar.reset(task, completed=done),
+            advance=lambda parts: bar.advance(task, parts),
+        )
 
 
 @contextmanager

@@ -35,8 +35,8 @@ def run_recipe(
 ) -> None:
     """Run the steps of a recipe that are not done yet. Outcomes are recorded, so the same command can continue later.
 
-    `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, and draw
-    the images for the published FID with the settings of the card.
+    `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, draw
+    the images of the published FID with the settings of the card, pack and score them, and show both figures.
     """
     from ditzoo.files import file_name
     from ditzoo.recipes import RECORD, load_recipe
@@ -75,7 +75,7 @@ def _reproduction(name: str, folder: Path) -> Recipe:
 
 def _show(recipe: Recipe, folder: Path) -> None:
     """Prints the outcome of each step, and the FID that is expected."""
-    from ditzoo.recipes import outcomes
+    from ditzoo.recipes import SCORES, outcomes
 
     done = outcomes(folder)
     rows = [
@@ -85,9 +85,25 @@ def _show(recipe: Recipe, folder: Path) -> None:
         for step in recipe.steps
     ]
     output.table(["step", "outcome", ">time", "log"], rows)
-    if recipe.expected is not None:
+    if (folder / SCORES).is_file():
+        _show_scores(recipe, folder / SCORES)
+    elif recipe.expected is not None:
         expected = recipe.expected
         output.talk(f"expected: FID {expected.fid} over {expected.images:,} images ({expected.settings})")
+
+
+def _show_scores(recipe: Recipe, path: Path) -> None:
+    """Prints the published and the measured figure, with the settings of each."""
+    from ditzoo.evaluation.scores import Scores
+    from ditzoo.records import from_json
+
+    scores, expected = from_json(path.read_bytes(), Scores), recipe.expected
+    drawing = next((" ".join(step.command[2:]) for step in recipe.steps if step.command[0] == "sample"), "")
+    measured = f"{scores.network} against {scores.reference}; sample {drawing}"
+    rows = [("measured", f"{scores.fid:.4g}", f"{scores.images:,}", measured)]
+    if expected is not None:
+        rows.insert(0, ("published", f"{expected.fid:g}", f"{expected.images:,}", expected.settings))
+    output.table(["", ">FID", ">images", "settings"], rows)
 
 
 def _verdict(status: int) -> str:

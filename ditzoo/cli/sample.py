@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import output, scale
 from ditzoo.cli.options import (
     Classes,
     Device,
@@ -95,6 +95,11 @@ def sample(
         str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). Default: fp32, or that of the bundle.")
     ] = None,
     threads: Threads = None,
+    shard_size: scale.ShardSize = None,
+    labels: scale.Labels = None,
+    shard_format: scale.ShardFormat = None,
+    ray: scale.Ray = None,
+    workers: scale.Workers = None,
     json: Json = False,
 ) -> None:
     """Draw images with a model on any backend."""
@@ -109,6 +114,9 @@ def sample(
     from ditzoo.sampling.sizes import choose_size
     from ditzoo.weights.catalogue import card_of
 
+    scale.check_shard_options(shard_size, labels=labels, shard_format=shard_format, ray=ray, workers=workers)
+    if shard_size is not None:
+        scale.check_no_others(like=like, classes=classes, preview=preview, animate=animate, save_latents=save_latents)
     if like is not None:
         check_alone(context, "--like repeats the request of a picture")
         found, request = _repeated(like, model)
@@ -128,6 +136,27 @@ def sample(
             guidance_times=times,
         )
         texts = read_prompts(prompt, prompts)
+        if shard_size is not None:
+            scale.draw_shards(
+                found,
+                chosen,
+                choose_backend(found, backend, precision=precision),
+                num=num,
+                labels=labels,
+                prompts=texts,
+                size=choose_size(found, resolution),
+                seed=seed,
+                batch=batch,
+                shard_size=shard_size,
+                shard_format=shard_format,
+                out=out,
+                device=device,
+                threads=threads,
+                ray=ray,
+                workers=workers,
+                json=json,
+            )
+            return
         request = make_request(
             card_of(found),
             chosen,

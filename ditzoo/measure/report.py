@@ -15,7 +15,7 @@ from PIL import Image
 from ditzoo.errors import MissingPackageError
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import Comparison, ForwardError, Report
-from ditzoo.measure.plots import block_chart, check_matplotlib, heat_map, histogram, line_chart, svg
+from ditzoo.measure.plots import Points, block_chart, check_matplotlib, heat_map, histogram, line_chart, svg
 from ditzoo.pictures.sheets import contact_sheet
 from ditzoo.zoo.card import Card
 

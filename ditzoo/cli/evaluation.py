@@ -1,0 +1,129 @@
+"""The commands `ditzoo pack` and `ditzoo evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ditzoo.cli import output
+from ditzoo.cli.options import Device, Json
+from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.evaluation.scores import Scores
+
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of shards.", show_default=False)]
+
+
+def pack(
+    folder: Folder,
+    npz: Annotated[bool, typer.Option("--npz", help="Write the .npz file of ADM's evaluation. This is the default.")] = True,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write. [default: DIR.npz]")] = None,
+) -> None:
+    """Pack a folder of shards into one .npz file for evaluation: arr_0 are the pictures, and arr_1 the classes."""
+    from ditzoo.files import check_writable
+    from ditzoo.scale.journal import read_job
+    from ditzoo.scale.pack import pack as write
+    from ditzoo.scale.storage import storage_at
+
+    target = Path(f"{folder.rstrip('/')}.npz") if out is None else out
+    if target.suffix != ".npz":
+        raise UsageError(f"--out is the name of a .npz file, not {target}")
+    total = read_job(storage_at(folder)).num
+    check_writable(target.parent)
+    with output.counting(f"packing {folder}", total) as count:
+        write(folder, target, advance=count.advance)
+    output.talk(f"{total:,} pictures: arr_0 is uint8 [N, H, W, 3], arr_1 has the classes; {target.stat().st_size:,} bytes")
+    output.data(str(target))
+
+
+def evaluate(
+    place: Annotated[
+        str,
+        typer.Argument(metavar="DIR|FILE.npz", help="A folder of shards or of pictures, or a packed file.", show_default=False),
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STATS.npz|DIR",
+            help="The reference: statistics or pictures in a .npz file, such as ADM's, or a folder."
+            " [default: for digits, the scans held out from training]",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="digits|inception|FILE.onnx",
+            help="The feature network; see docs/scale.md. [default: digits for models of digits, else inception]",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Inception's weights. [default: those in the cache of torch.hub]")
+    ] = None,
+    precision_recall: Annotated[
+        bool,
+        typer.Option(help="Compute precision and recall, if the reference has pictures. They keep all features in memory."),
+    ] = True,
+    batch: Annotated[int, typer.Option(help="Pictures per batch.")] = 50,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the scores to this .json file.")] = None,
+    json: Json = False,
+) -> None:
+    """Score a large set of pictures against a reference: FID, sFID, Inception Score, precision and recall."""
+    from ditzoo.evaluation.networks import DIGITS, open_network
+    from ditzoo.evaluation.scores import HELD_OUT
+    from ditzoo.evaluation.scores import evaluate as score
+    from ditzoo.evaluation.sources import job_at
+    from ditzoo.files import check_writable, replacing
+    from ditzoo.records import to_json
+    from ditzoo.sampling.request import check_count
+
+    check_count("--batch", batch)
+    if out is not None:
+        check_writable(out.parent)
+    job = job_at(place)
+    chosen = features or _features_for(None if job is None else job.model)
+    if reference is None and chosen != DIGITS:
+        raise UsageError("--reference is missing: name a .npz file of statistics or pictures, or a folder of pictures")
+    with output.status(f"opening the feature network {chosen}"):
+        network = open_network(chosen, weights=weights, device=device)
+    with output.counting(f"scoring {place}", 0 if job is None else job.num) as count:
+        scores = score(
+            place, network, reference=reference or HELD_OUT, manifold=precision_recall, batch=batch, advance=count.advance
+        )
+    if out is not None:
+        with replacing(out) as scratch:
+            scratch.write_bytes(to_json(scores))
+    output.json(scores) if json else _show(scores)
+
+
+def _features_for(model: str | None) -> str:
+    """The feature network for pictures of a model: the classifier of digits for models of digits, else Inception."""
+    from ditzoo.evaluation.networks import DIGITS, INCEPTION
+    from ditzoo.weights.catalogue import cards
+
+    known = cards()
+    return DIGITS if model in known and known[model].classes == DIGITS else INCEPTION
+
+
+def _show(scores: Scores) -> None:
+    rows = [
+        (name, f"{value:.4g}")
+        for name, value in (
+            ("FID", scores.fid),
+            ("sFID", scores.sfid),
+            ("Inception Score", scores.inception_score),
+            ("precision", scores.precision),
+            ("recall", scores.recall),
+            ("Fréchet distance of pixels", scores.frechet_pixels),
+            ("read as their class", scores.read),
+        )
+        if value is not None
+    ]
+    output.table(["score", ">value"], rows)
+    images = "statistics" if scores.reference_images is None else f"{scores.reference_images:,} pictures"
+    output.talk(
+        f"{scores.images:,} pictures of {scores.place} against {scores.reference} ({images}), features: {scores.network}"
+    )
