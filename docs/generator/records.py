@@ -31,7 +31,7 @@ that is not in its table here is an error. `format` names the format and its ver
 | `plan.json` | [Plan](#plan) | [plans](../plans.md) |
 | `manifest.json` of a bundle | [Manifest](#manifest) | [bundles](../bundles.md) |
 | `card.json` of a bundle or a repository | [Card](card.md#card) | [models](../models.md#your-own-cards) |
-| a recipe for `ditzoo run`, in TOML | [Recipe](#recipe) | [reproducing a published figure](../models.md#reproducing-a-published-figure) |
+| a recipe for `ditzoo run`, in TOML | [Recipe](#recipe) | [reproduce a published figure](../howto/reproduce.md) |
 | `run.json` of a recipe | a dictionary from the name of a step to its [Outcome](#outcome) | the same |
 | latents, `.npz` | arrays of numpy, no records | [parity against any other system](../parity.md#against-any-other-system) |
 """
