@@ -15,7 +15,7 @@ class DitzooError(Exception):
 
 
 class UsageError(DitzooError):
-    """A value is not valid: an unknown name, a class out of range, a batch of 0. The cure is one of the values in the message."""
+    """A value is not valid: an unknown name, a class out of range, a batch of 0. The cure is a value that the message names."""
 
 
 class InputError(DitzooError):
@@ -45,7 +45,7 @@ class PlanError(DitzooError):
 
 
 class ExportError(DitzooError):
-    """An exported graph failed its verification. Nothing of it was kept. The cure is a wider precision, such as fp16 for int8."""
+    """An exported graph failed its verification. Nothing of it was kept. The cure is a wider precision: fp16 for int8."""
 
 
 class HubError(DitzooError):

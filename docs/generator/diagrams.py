@@ -47,8 +47,8 @@ class Diagram(Data, frozen=True, kw_only=True):
 
 DIAGRAMS = {
     "data": Diagram(
-        title="A card leads to weights, the weights to a network in PyTorch, and the network to a bundle. Backends run them all. "
-        "The sample loop runs a plan on any backend, and its latents are decoded, compared and measured.",
+        title="A card leads to weights, the weights to a network in PyTorch, the network to a bundle. Backends run them all."
+        " The sample loop runs a plan on any backend, and its latents are decoded, compared and measured.",
         boxes=(
             Box(column=0, row=0, text="card\na model as data"),
             Box(column=1, row=0, text="weights\nsafetensors"),
@@ -77,8 +77,8 @@ DIAGRAMS = {
         ),
     ),
     "conditioning": Diagram(
-        title="Without the split, every step reads all weights. With it, the graph conditioning computes the modulations of all "
-        "steps once, and every step reads the backbone only.",
+        title="Without the split, every step reads all weights. With it, the graph conditioning computes the modulations of all"
+        " steps once, and every step reads the backbone only.",
         boxes=(
             Box(column=0, row=0, text="times of all steps\nlabels"),
             Box(column=1, row=0, text="conditioning\nonce for a plan"),
@@ -96,8 +96,8 @@ DIAGRAMS = {
         ),
     ),
     "parity": Diagram(
-        title="One plan and one set of noise go to the reference and to the candidate. Single evaluations, latents and pictures "
-        "are compared, and each difference is held against the limit of its precision.",
+        title="One plan and one set of noise go to the reference and to the candidate. Single evaluations, latents and pictures"
+        " are compared, and each difference is held against the limit of its precision.",
         boxes=(
             Box(column=0, row=0.5, text="one plan\none set of noise"),
             Box(column=1, row=0, text="reference\ntorch fp32"),
@@ -148,16 +148,18 @@ def _box(box: Box) -> list[str]:
     middle = left + _WIDTH / 2
     lines = [f'<text x="{middle:g}" y="{first:g}">{escape(texts[0])}</text>']
     lines += [
-        f'<text class="note" x="{middle:g}" y="{first + i * _LINE:g}">{escape(text)}</text>' for i, text in enumerate(texts) if i
+        f'<text class="note" x="{middle:g}" y="{first + i * _LINE:g}">{escape(text)}</text>'
+        for i, text in enumerate(texts)
+        if i
     ]
     return [rectangle, *lines]
 
 
 def _arrow(arrow: Arrow, diagram: Diagram) -> list[str]:
-    """A line from the nearest side of one box to that of the other: left and right in a row, else top and bottom."""
+    """A line from the nearest side of one box to that of the other: left and right if they are further apart so."""
     start, end = diagram.boxes[arrow.start], diagram.boxes[arrow.end]
     right, down = end.column - start.column, end.row - start.row
-    sideways = abs(right) >= abs(down)
+    sideways = abs(right) > abs(down)
     x1, y1 = _side(start, right if sideways else 0, 0 if sideways else down)
     x2, y2 = _side(end, -right if sideways else 0, 0 if sideways else -down)
     lines = [f'<path d="M{x1:g} {y1:g} {x2:g} {y2:g}" marker-end="url(#head)"/>']

@@ -18,9 +18,9 @@ _CLASSES = {
 }
 
 _INTRODUCTION = f"""
-On the command line, an error is one line on stderr that begins with `error:`. In Python, every error that ditzoo raises on purpose is
-a `ditzoo.DitzooError`; the classes below are in `ditzoo.errors`. A message has the cause, and the cure where there is one: the valid
-values, or the next command. [Troubleshooting](../troubleshooting.md) starts from symptoms instead.
+On the command line, an error is one line on stderr that begins with `error:`. In Python, every error that ditzoo raises on
+purpose is a `ditzoo.DitzooError`; the classes below are in `ditzoo.errors`. A message has the cause, and the cure where there
+is one: the valid values, or the next command. [Troubleshooting](../troubleshooting.md) starts from symptoms instead.
 
 ## Exit statuses
 
@@ -29,7 +29,7 @@ values, or the next command. [Troubleshooting](../troubleshooting.md) starts fro
 | status | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | a check failed (`parity`, `demo`, `cache verify`, an export of `--matrix`), or the system reported an error, such as a full disk |
+| 1 | a check failed (`parity`, `demo`, `cache verify`, `export --matrix`), or the system reported an error: the disk is full |
 | 2 | the request is wrong or cannot be fulfilled: every `DitzooError`, and every wrong option |
 | 130 | the user stopped the command (Ctrl-C) |
 """
@@ -82,30 +82,25 @@ def _text(node: ast.AST) -> str:
             return str(node.value)
         case ast.JoinedStr():
             return "".join(map(_text, node.values))
-        case ast.FormattedValue():
-            return _text(node.value)
         case ast.IfExp():
             return max(_text(node.body), _text(node.orelse), key=len)
         case ast.BinOp(op=ast.Add()):
             return _text(node.left) + _text(node.right)
-        case ast.Name():
-            return f"<{_words(node.id)}>"
-        case ast.Attribute():
-            return f"<{_words(node.attr)}>"
-        case ast.Subscript():
-            return _text(node.value)
-        case ast.Call(func=ast.Attribute(attr="join"), args=[argument]):
-            return _text(argument)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return f"<{name.strip('_').replace('_', ' ').lower()}>"
+    inner = _inner(node)
+    return "<value>" if inner is None else _text(inner)
+
+
+def _inner(node: ast.AST) -> ast.AST | None:
+    """The expression that the text of another one is made of: for a call its first argument, or the object of a method."""
+    match node:
         case ast.Call(args=[first, *_]):
-            return _text(first)
-        case ast.Call(func=ast.Attribute(value=value)):
-            return _text(value)
-        case ast.GeneratorExp() | ast.ListComp():
-            return _text(node.elt)
-        case ast.Starred():
-            return _text(node.value)
-    return "<value>"
-
-
-def _words(name: str) -> str:
-    return name.strip("_").replace("_", " ").lower()
+            return first
+        case ast.Call(func=ast.Attribute(value=inner)):
+            return inner
+        case ast.FormattedValue(value=inner) | ast.Subscript(value=inner) | ast.Starred(value=inner):
+            return inner
+        case ast.GeneratorExp(elt=inner) | ast.ListComp(elt=inner):
+            return inner
+    return None

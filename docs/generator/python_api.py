@@ -40,19 +40,18 @@ def _class(name: str, kind: type) -> str:
     return "\n\n".join(parts)
 
 
-def _members(kind: type) -> Iterator[tuple[str, object]]:
+def _members(kind: type) -> Iterator[tuple[str, FunctionType | property]]:
     """The public methods and properties that a class defines itself, in the order of its source."""
     for member, value in vars(kind).items():
-        if not member.startswith("_") and isinstance(value, FunctionType | property | staticmethod):
-            yield member, value
+        plain = value.__func__ if isinstance(value, staticmethod) else value
+        if not member.startswith("_") and isinstance(plain, FunctionType | property):
+            yield member, plain
 
 
-def _member(owner: str, name: str, value: object) -> str:
+def _member(owner: str, name: str, value: FunctionType | property) -> str:
     if isinstance(value, property):
         return f"### ditzoo.{owner}.{name}\n\n{docstring(value)}"
-    function = value.__func__ if isinstance(value, staticmethod) else value
-    assert isinstance(function, FunctionType)
-    return f"### ditzoo.{owner}.{name}()\n\n{_signature(name, function)}\n\n{docstring(function)}"
+    return f"### ditzoo.{owner}.{name}()\n\n{_signature(name, value)}\n\n{docstring(value)}"
 
 
 def _signature(name: str, function: FunctionType) -> str:

@@ -22,8 +22,8 @@ A field without a default must be there, or come from the card that `base` names
 """
 
 _FORMATS = f"""
-Every record is JSON in UTF-8. Equal records have equal bytes. A file of a record has at most {LARGEST_FILE // 2**20} MB, and a field
-that is not in its table here is an error. `format` names the format and its version: see
+Every record is JSON in UTF-8. Equal records have equal bytes. A file of a record has at most {LARGEST_FILE // 2**20} MB, and a
+field that is not in its table here is an error. `format` names the format and its version: see
 [Versions and deprecations](../versions.md#file-formats).
 
 | file | record | more |

@@ -26,8 +26,8 @@ class Evidence(Data, frozen=True, kw_only=True):
 
 
 _ENGINES = (
-    "the tests build engines of a network of every family. No engine runs on a CPU: whole samplings run on stand-ins for CUDA and"
-    " TensorRT"
+    "the tests build engines of a network of every family. No engine runs on a CPU: whole samplings run on stand-ins for CUDA"
+    " and TensorRT"
 )
 
 EVIDENCE = (
@@ -83,7 +83,7 @@ EVIDENCE = (
     Evidence(
         backend="tensorrt",
         precisions=("fp32", "bf16", "fp16", "int8", "fp8"),
-        how="the tests compare every member that the code uses with the API of TensorRT 10 and 11, and run samplings on stand-ins",
+        how="every member that the code uses is compared with the API of TensorRT 10 and 11, and samplings run on stand-ins",
         tests="tests/backends/test_tensorrt.py",
     ),
     Evidence(
@@ -96,14 +96,14 @@ EVIDENCE = (
 """Every precision of every backend, once. `check` says if one is missing."""
 
 _INTRODUCTION = """
-The tables on this page are made from the tables in the code: the cards, the backends and the precisions. "Checked" means: by a test
-that runs on a CPU, without a network. What was run on a GPU, and how, is on the page [GPUs](../gpu.md).
+The tables on this page are made from the tables in the code: the cards, the backends and the precisions. "Checked" means: by a
+test that runs on a CPU, without a network. What was run on a GPU, and how, is on the page [GPUs](../gpu.md).
 """
 
 _CARDS = """
-A cell has the precisions that the backend computes the card's network in. `onnxruntime` in bf16 and fp8 needs a GPU. Networks that
-share a row have the same code. [Checkpoints](../checkpoints.md#what-each-card-was-compared-with) says what the network, the sampler
-and the decoder of each card were compared with, and [models](../models.md) which weights were seen.
+A cell has the precisions that the backend computes the card's network in. `onnxruntime` in bf16 needs a GPU. Cards in one
+row have networks of the same code. [Checkpoints](../checkpoints.md#what-each-card-was-compared-with) says what the network, the
+sampler and the decoder of each card were compared with.
 """
 
 _LIMITS = """
@@ -167,4 +167,11 @@ def _limits(precision: Precision) -> tuple[str, ...]:
     traits = PRECISION_TRAITS[precision]
     needs = f"sm{traits.capability}" if traits.capability else "–"
     limits = traits.tolerance
-    return precision, ", ".join(traits.targets) or "–", needs, f"{limits.forward:g}", f"{limits.sample:g}", f"{limits.psnr:g} dB"
+    return (
+        precision,
+        ", ".join(traits.targets) or "–",
+        needs,
+        f"{limits.forward:g}",
+        f"{limits.sample:g}",
+        f"{limits.psnr:g} dB",
+    )
