@@ -142,8 +142,8 @@ def test_the_commands_of_the_readme_run(line: str, tmp_path: Path, monkeypatch: 
     from ditzoo.cli import run
 
     monkeypatch.chdir(tmp_path)
-    if "digits-bundle" in line and "export" not in line:
-        (tmp_path / "digits-bundle").symlink_to(cached_bundle(ditzoo.card("dit-digits")).path)
+    if "digits-bundle" in line:  # an export that is there is found
+        shutil.copytree(cached_bundle(ditzoo.card("dit-digits")).path, tmp_path / "digits-bundle")
     assert run(shlex.split(line, comments=True)[1:]) == 0
 
 
