@@ -12,7 +12,6 @@ import pytest
 
 import ditzoo
 from ditzoo_export import cached_bundle
-from docs.generator.command_line import command_line
 from tests.support.bare import bare
 
 ROOT = Path(__file__).parents[1]
@@ -106,10 +105,6 @@ def test_a_missing_package_is_one_line_with_the_pip_command(bare_python: Path, t
     assert done.stderr.count("\n") == 1
     assert pip in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_reference_is_up_to_date() -> None:
-    assert command_line() == (ROOT / "docs" / "cli.md").read_text(), "run `make docs`"
 
 
 def code_blocks(path: Path, language: str) -> list[str]:

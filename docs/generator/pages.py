@@ -1,9 +1,12 @@
-"""The text of every generated page and diagram, by its path."""
+"""The table of all generated pages and diagrams."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from docs.generator.command_line import command_line
 from docs.generator.diagrams import DIAGRAMS, svg
 from docs.generator.errors import errors_page
 from docs.generator.python_api import python_api_page
@@ -13,14 +16,13 @@ from docs.generator.support import support_page
 DOCS = Path(__file__).parents[1]
 
 
-def pages() -> dict[Path, str]:
-    """The text of each generated page and diagram, by its path. The reference of the command line is not among them."""
-    reference = {
-        "python-api": python_api_page(),
-        "card": card_page(),
-        "formats": formats_page(),
-        "errors": errors_page(),
-        "support": support_page(),
-    }
-    made = {DOCS / "reference" / f"{name}.md": text for name, text in reference.items()}
-    return made | {DOCS / "diagrams" / f"{name}.svg": svg(diagram) for name, diagram in DIAGRAMS.items()}
+PAGES: dict[Path, Callable[[], str]] = {
+    DOCS / "reference" / "python-api.md": python_api_page,
+    DOCS / "reference" / "card.md": card_page,
+    DOCS / "reference" / "formats.md": formats_page,
+    DOCS / "reference" / "errors.md": errors_page,
+    DOCS / "reference" / "support.md": support_page,
+    DOCS / "cli.md": command_line,
+    **{DOCS / "diagrams" / f"{name}.svg": partial(svg, diagram) for name, diagram in DIAGRAMS.items()},
+}
+"""The function that makes the text of each generated page and diagram, by its path."""
