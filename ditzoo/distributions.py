@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import distributions, packages_distributions
 from importlib.util import find_spec
@@ -17,10 +19,16 @@ def distributions_of(module: str) -> dict[str, str]:
     """
     spec = find_spec(module)
     folders = {Path(folder).resolve() for folder in (spec.submodule_search_locations or ())} if spec else set()
-    names = set(packages_distributions().get(module, ()))
+    names = set(_by_module(tuple(sys.path)).get(module, ()))
     found = [distribution for name in names for distribution in distributions(name=name)]
     return {
         distribution.name: distribution.version
         for distribution in sorted(found, key=lambda distribution: distribution.name)
         if Path(str(distribution.locate_file(module))).resolve() in folders
     }
+
+
+@cache
+def _by_module(path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """The names of the distributions by module, for the folders of `sys.path`. This reads the records of all distributions."""
+    return packages_distributions()

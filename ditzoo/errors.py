@@ -69,7 +69,8 @@ class CheckpointError(DitzooError):
 def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -> UsageError:
     """The error for an unknown name `given` of a `kind`. It suggests the nearest of the `known` names, or lists them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+    lower = {name.lower(): name for name in names}
+    near = [lower[name] for name in difflib.get_close_matches(str(given).lower(), lower, n=3, cutoff=0.5)]
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     shown = repr(shortened(given) if isinstance(given, str) else given)

@@ -36,6 +36,7 @@ ORDER = (
     "ditzoo.manifests",
     "ditzoo.digests",
     "ditzoo.locks",
+    "ditzoo.arrays",
     "ditzoo.specs",
     "ditzoo.records",
     "ditzoo.folders",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TypeVar
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import OpenOptions, check_options, check_precision, check_tf32, parse_spec
 from ditzoo.backends.table import BackendRow, Runs, row_of
+from ditzoo.backends.threads import settle_waiting
 from ditzoo.bundle import Bundle, consistently
 from ditzoo.digests import digest
 from ditzoo.errors import BackendError, MissingPackageError, UsageError, check_type
@@ -41,10 +45,10 @@ def open_backend(
     first one, and "cuda:1" the second. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that
     the bundle must have; for torch it says whether the part that depends on time and label alone runs ahead ("split").
     `compiled` passes a network of torch through its compiler. `tf32` lets a GPU compute the matrix multiplications and
-    convolutions of fp32 in TF32, which has limits of parity of its own. `threads` is the number of CPU threads. `profiles` are
-    the sizes for which onnxruntime's TensorRT devices build engines; without them, they build for each size that comes.
-    `provider_options` are options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"};
-    see docs/gpu.md.
+    convolutions of fp32 in TF32, which has limits of parity of its own. `threads` is the number of CPU threads; without it,
+    the cores and their load decide (see `ditzoo.backends.threads`). `profiles` are the sizes for which onnxruntime's TensorRT
+    devices build engines; without them, they build for each size that comes. `provider_options` are options of ONNX Runtime's
+    execution provider for the device, such as {"gpu_mem_limit": "8000000000"}; see docs/gpu.md.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
@@ -77,14 +81,37 @@ def load_module(name: str) -> ModuleType:
     Raises UsageError if there is no such backend, and MissingPackageError if a package that it needs is not installed.
     """
     row = row_of(name)
+    check_packages(row)
+    if "torch" in row.packages:
+        settle_waiting()
     try:
-        for package in row.packages:
-            import_module(package)
+        with _without_collection():
+            for package in row.packages:
+                import_module(package)
     except ModuleNotFoundError as error:
         if not any(f"{package}.".startswith(f"{error.name}.") for package in row.packages):
             raise
         raise MissingPackageError(f"the backend {name} needs a package: pip install 'ditzoo[{row.extra}]'") from error
     return import_module(row.module)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A block without the collection of garbage. Importing torch makes many objects and no garbage, and looking for garbage
+    takes 6 to 10% of its time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def check_packages(row: BackendRow) -> None:
+    """Raises MissingPackageError if a package that a backend needs is not installed. Imports none of them."""
+    if any(find_spec(package.partition(".")[0]) is None for package in row.packages):
+        raise MissingPackageError(f"the backend {row.name} needs a package: pip install 'ditzoo[{row.extra}]'")
 
 
 def _one_of(name: str, named: T | None, given: T | None) -> T | None:

@@ -9,8 +9,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import onnxruntime as ort
-from array_api_compat import array_namespace
 
+from ditzoo.arrays import library_of
 from ditzoo.backends import cuda
 from ditzoo.backends.captured_runs import CapturedRuns, bind
 from ditzoo.backends.conditioning import window_rows
@@ -159,7 +159,7 @@ class OnnxRuntimeBackend(GraphBackend):
         session, sizes = self._sessions[graph.file], axes_of(graph.inputs, inputs)
         if self._captured is not None and graph is self._graph:
             return self._captured.run(inputs, {spec.name: (spec.concrete(**sizes), spec.dtype) for spec in graph.outputs})
-        given = {name: array_namespace(value).ascontiguousarray(value) for name, value in inputs.items()}
+        given = {name: library_of(value).ascontiguousarray(value) for name, value in inputs.items()}
         taken = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in graph.outputs}
         cuda.settle(self._library)  # ONNX Runtime has a stream of its own, and may copy an input as soon as it is bound
         binding = bind(session, given, taken)

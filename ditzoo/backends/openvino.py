@@ -20,6 +20,7 @@ from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
+from ditzoo.backends.threads import threads_here
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.specs import Array
@@ -63,8 +64,10 @@ class OpenVinoBackend(GraphBackend):
 
     def _load(self, core: openvino.Core, path: Path, graph: Graph) -> openvino.CompiledModel:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if self.threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self.threads
+        chosen = threads_here(self.threads, graph=path)
+        settings["INFERENCE_NUM_THREADS"] = chosen.number
+        if not chosen.spin or chosen.number == 1:  # a thread that keeps to one core waits if that core is taken
+            settings["ENABLE_CPU_PINNING"] = False
         try:
             model = core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:

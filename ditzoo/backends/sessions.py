@@ -14,6 +14,7 @@ import onnxruntime as ort
 from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.probing import probe_cuda
 from ditzoo.backends.rtx_plugin import PROVIDER, plugin_device
+from ditzoo.backends.threads import threads_here
 from ditzoo.distributions import distributions_of
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.specs import Device, split_device
@@ -67,7 +68,7 @@ def open_session(
     """
     kind, index = split_device(device)
     provider = PROVIDERS[kind]
-    options = _session_options(kind, threads, entries or {}, optimized=optimized)
+    options = _session_options(path, kind, threads, entries or {}, optimized=optimized)
     if kind == "cpu":
         return _create(path, options, [(provider, dict(provider_options or {}))])
     _check_provider(kind)
@@ -165,6 +166,7 @@ def _check_packages() -> None:
 
 def _load_cuda() -> None:
     """Loads the CUDA and cuDNN that were installed with pip, which the system does not find by itself."""
+    ort.set_default_logger_severity(_ERRORS_ONLY)  # it warns of each provider that is no plugin
     if not hasattr(ort, "preload_dlls"):  # before ONNX Runtime 1.21
         return
     with redirect_stdout(StringIO()) as said:
@@ -179,13 +181,19 @@ def _is_loaded(library: str) -> bool:
     return maps.exists() and f"/{library}." in maps.read_text()
 
 
-def _session_options(device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool) -> ort.SessionOptions:
+def _session_options(
+    graph: Path, device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool
+) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = threads or 0
-    if device == "cpu":  # the default order runs what looks into a graph last, and holds all that it looks at until then
+    if device == "cpu":
+        chosen = threads_here(threads, graph=graph)
+        options.intra_op_num_threads = chosen.number
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spin)))
+        # the default order runs what looks into a graph last, and holds all that it looks at until then
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     else:
+        options.intra_op_num_threads = threads or 0
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

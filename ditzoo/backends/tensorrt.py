@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 
+from ditzoo.arrays import library_of
 from ditzoo.backends import cuda
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.batching import BatchPart, chunks
@@ -159,7 +159,7 @@ class TensorRTBackend(OpenedBackend):
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):
             given = {spec.name: inputs[spec.name] for spec in slots[0].spec.inputs if spec.name in inputs}
             parts.append(self._run(slots[chunk.profile], chunk, given, places))
-        library = array_namespace(parts[0][self.outputs[0].name])
+        library = library_of(parts[0][self.outputs[0].name])
         return {**self._shown(places), **{name: library.concat([part[name] for part in parts]) for name in parts[0]}}
 
     def _run(self, slot: Slot, chunk: BatchPart, inputs: Mapping[str, Array], places: Sequence[int]) -> Array:
@@ -184,7 +184,7 @@ class TensorRTBackend(OpenedBackend):
 
     def _fill(self, slot: Slot, inputs: Mapping[str, Array], rows: Sequence[int]) -> dict[str, Array]:
         """Queues copies of these rows of the inputs into a slot's memory; what it returns must live until they are done."""
-        given = {name: array_namespace(value).ascontiguousarray(value[rows]) for name, value in inputs.items()}
+        given = {name: library_of(value).ascontiguousarray(value[rows]) for name, value in inputs.items()}
         for name, value in given.items():
             self._stream.copy(slot.memory[name].address, cuda.address(value), value.nbytes)
         return given

@@ -16,6 +16,7 @@ from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
+from ditzoo.backends.torch_threads import AdaptedThreads
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
 from ditzoo.nets.network import ConditionedNetwork, Network
@@ -51,7 +52,8 @@ class TorchBackend(OpenedBackend):
     part that depends on time and label alone runs ahead, in windows (see `ditzoo.backends.conditioning`). `compiled` passes the
     network through `torch.compile`, which compiles at the first evaluation of a new batch size, and on a GPU runs CUDA graphs.
     `tf32` lets a GPU compute fp32 in TF32. `threads` sets the number of threads of the whole process, because torch has no
-    other setting. `resizable` says whether the network takes latents of any size; by default, the card says so.
+    other setting. Without it, a network on the CPU has as many as `ditzoo.backends.torch_threads` says, until it is closed.
+    `resizable` says whether the network takes latents of any size; by default, the card says so.
 
     Raises BackendError if there is no such device, if the device cannot compute in that precision, or if the network cannot be
     split.
@@ -94,6 +96,8 @@ class TorchBackend(OpenedBackend):
             net.denoise if self._modulation_cache and isinstance(net, ConditionedNetwork) else net
         )
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
+        adapts = threads is None and device == "cpu" and not compiled  # compiled code is for one number of threads
+        self._threads = AdaptedThreads() if adapts and torch.get_num_threads() > 1 else None
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.PreparesConditioning`."""
@@ -105,7 +109,7 @@ class TorchBackend(OpenedBackend):
         check_inputs(self.inputs, inputs)
         if self._run is None:
             raise self.closed_error()
-        with self.computing():
+        with self.computing(), self._threads.evaluating(len(inputs["x"])) if self._threads else nullcontext():
             if self._modulation_cache is None:
                 return self._run(**inputs)
             modulations, places = self._modulation_cache(inputs["t"].tolist(), inputs["y"].tolist())
@@ -123,6 +127,9 @@ class TorchBackend(OpenedBackend):
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""
         self.net = self._run = self._modulation_cache = None
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
 
     @contextmanager
     def computing(self) -> Iterator[None]:

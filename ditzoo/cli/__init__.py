@@ -2,63 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from contextvars import copy_context
+from traceback import format_exc
 
-import typer
+from ditzoo.cli import streams
 
-from ditzoo.cli import bench, cache, demo, export, inspect, output, parity, plan, pull, recipes, sample, streams, zoo
-from ditzoo.errors import DitzooError
-
-app = typer.Typer(
-    name="ditzoo",
-    help="Diffusion Transformers by name: sample them, export them to ONNX, and check that both give the same results.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command("list")(zoo.list_models)
-app.command("info")(zoo.info)
-app.command("where")(zoo.where)
-app.command("pull")(pull.pull)
-app.command("import")(pull.import_)
-app.command("push")(pull.push)
-app.command("to-diffusers")(pull.to_diffusers)
-app.add_typer(cache.app, name="cache")
-app.command("sample")(sample.sample)
-app.command("parity")(parity.parity)
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
-app.command("run")(recipes.run_recipe)
-app.command("inspect")(inspect.inspect)
-app.add_typer(export.app, name="export")
-app.add_typer(plan.app, name="plan")
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        from ditzoo import __version__
-
-        output.data(__version__)
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-    zoo_file: Annotated[
-        str | None, typer.Option("--zoo", metavar="FILE", help="A TOML file with your own cards. [default: $DITZOO_ZOO]")
-    ] = None,
-) -> None:
-    from ditzoo.hub.environment import check_environment
-
-    check_environment()
-    if zoo_file is not None:
-        os.environ["DITZOO_ZOO"] = zoo_file
-    if context.invoked_subcommand is None:
-        output.data(context.get_help())
+ANYWHERE = {"--zoo": 2, "--quiet": 1, "-q": 1, "--verbose": 1, "-v": 1}
+"""The options for all commands, which may also stand after the command. The number counts the option and its value."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -67,15 +19,27 @@ def run(arguments: Sequence[str]) -> int:
     The status is 0 for success, 1 if a check failed or the system reported an error, 2 if the request is wrong or cannot be
     fulfilled, and 130 if the user stopped the command.
     """
+    return copy_context().run(_run, list(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    import typer
+
+    from ditzoo.cli import output
+    from ditzoo.cli.app import app
+    from ditzoo.errors import DitzooError
+
     try:
         with output.warnings():
-            status = app(list(arguments), standalone_mode=False) or 0
+            status = app(arguments, prog_name="ditzoo", standalone_mode=False, obj=arguments) or 0
             sys.stdout.flush()
             return status
     except DitzooError as error:
-        output.error(str(error))
+        output.error(str(error), trace=format_exc())
         return 2
     except typer.TyperException as error:
+        if (sooner := _moved_forward(arguments, getattr(error, "option_name", None))) is not None:
+            return _run(sooner)
         context: typer.Context | None = getattr(error, "ctx", None)
         output.error(f"{error.format_message().rstrip('.')}; see `{context.command_path if context else 'ditzoo'} --help`")
         return 2
@@ -85,16 +49,30 @@ def run(arguments: Sequence[str]) -> int:
         output.error("out of memory; use fewer images (--num), a smaller --batch, or a machine with more memory")
         return 1
     except OSError as error:
-        output.error(str(error))
+        output.error(str(error), trace=format_exc())
         return 1
     except typer.Abort:
         return 130
 
 
+def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None:
+    """The arguments with an option for all commands before the command, if a command has refused it; else None."""
+    places = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] == option]
+    if option not in ANYWHERE or not places or places[-1] == 0:
+        return None
+    first = places[-1]
+    last = first + (1 if "=" in arguments[first] else ANYWHERE[option])
+    moved, rest = arguments[first:last], arguments[:first] + arguments[last:]
+    return [*moved, *rest]
+
+
 def main() -> None:
-    """The entry point of the `ditzoo` command."""
-    streams.prepare()
-    status = run(sys.argv[1:])
+    """The entry point of the `ditzoo` command. It loads nothing large before it is ready for Ctrl-C."""
+    try:
+        streams.prepare()
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = 130
     try:
         sys.stdout.flush()
     except OSError:

@@ -57,7 +57,7 @@ def bench(
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.backends.options import parse_specs
     from ditzoo.measure.bench import count_multiply_adds, parse_batches, rows_per_image, run
-    from ditzoo.model.opening import open_model
+    from ditzoo.model.opening import check_openable, open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.text_encoder import prompt_condition
     from ditzoo.plan.make import choose_plan
@@ -73,9 +73,11 @@ def bench(
         _check_plot(plot)
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
+    specs = parse_specs(backends)
+    check_openable(found, specs, device=device, threads=threads)
     openers = [
         partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
-        for spec in parse_specs(backends)
+        for spec in specs
     ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:

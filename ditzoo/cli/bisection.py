@@ -18,7 +18,7 @@ def show_bisection(bisection: Bisection) -> None:
     output.table([bisection.candidate, *(f">time {moment.time:g}" for moment in moments)], rows)
     faults = [(moment.time, moment.fault) for moment in moments if moment.fault is not None]
     if faults:
-        columns = [">time", "first block beyond tolerance", "operation", "node", "module", "why"]
+        columns = [">time", "first block beyond tolerance", "operation", "node", "module", "~why"]
         output.table(
             columns,
             [

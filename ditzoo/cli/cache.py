@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ditzoo.cli import output
+from ditzoo.cli.examples import examples
 from ditzoo.cli.options import Json
 from ditzoo.errors import UsageError
 
@@ -20,7 +21,7 @@ app = typer.Typer(help="List, verify and remove the files in ditzoo's cache and 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
 
 
-@app.command("ls")
+@app.command("ls", epilog=examples("cache ls"))
 def ls(json: Json = False) -> None:
     """List the stored files of each model, with their sizes."""
     from ditzoo.cache import contents
@@ -31,10 +32,10 @@ def ls(json: Json = False) -> None:
         output.json(items)
         return
     _table(items)
-    output.talk(f"{_size(_total(items))} in total")
+    output.talk(f"{output.size(_total(items))} in total")
 
 
-@app.command("verify")
+@app.command("verify", epilog=examples("cache verify"))
 def verify() -> None:
     """Check every file against its recorded checksum. The exit status is 1 if a file is damaged."""
     from ditzoo.cache import verify as check
@@ -43,12 +44,12 @@ def verify() -> None:
     with output.status("verifying"):
         results = list(check(cards().values()))
     rows = [(item.model, item.cache, item.what, problem or "sound") for item, problem in results]
-    output.table(["model", "cache", "what", "state"], rows)
+    output.table(["model", "cache", "what", "~state"], rows)
     if any(problem for _, problem in results):
         raise typer.Exit(1)
 
 
-@app.command("rm")
+@app.command("rm", epilog=examples("cache rm"))
 def rm(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
 ) -> None:
@@ -60,7 +61,7 @@ def rm(
     _remove([item for name in names for item in of_model(name, known)], yes=yes)
 
 
-@app.command("prune")
+@app.command("prune", epilog=examples("cache prune"))
 def prune(
     folders: Annotated[
         list[Path] | None,
@@ -92,20 +93,16 @@ def _remove(items: list[Item], *, yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise UsageError("nothing was removed: without a terminal, the command cannot ask; add --yes")
     if not yes:
-        typer.confirm(f"Remove these files ({_size(_total(items))})?", abort=True, err=True)
+        typer.confirm(f"Remove these files ({output.size(_total(items))})?", abort=True, err=True)
     remove(items)
-    output.talk(f"removed {_size(_total(items))}")
+    output.talk(f"removed {output.size(_total(items))}")
 
 
 def _table(items: list[Item]) -> None:
-    rows = [(item.model or "-", item.cache, item.what, _size(item.size), str(item.path)) for item in items]
-    output.table(["model", "cache", "what", ">size", "path"], rows)
+    rows = [(item.model or "-", item.cache, item.what, output.size(item.size), str(item.path)) for item in items]
+    output.table(["model", "cache", "~what", ">size", "path"], rows)
 
 
 def _total(items: list[Item]) -> int:
     """The total size in bytes. A file that several models share counts once."""
     return sum({item.path: item.size for item in items}.values())
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from ditzoo.cli import output
+from ditzoo.cli.examples import examples
 from ditzoo.cli.options import Json, Model, Name, OutFolder, Overwrite
 from ditzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from ditzoo.bundle import Bundle
 
 app = typer.Typer(help="Export a model for deployment.", invoke_without_command=True)
 
 Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")]
 Split: TypeAlias = Annotated[
     bool | None,
-    typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. [default: split if possible]"),
+    typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. Default: split if possible."),
 ]
 
 
@@ -50,25 +54,26 @@ def matrix(
         output.json(outcomes)
     else:
         rows = [(o.cell, o.state, f"{o.seconds:.1f}", f"{o.size:,}", o.message) for o in outcomes]
-        output.table(["export", "state", ">seconds", ">bytes", "why"], rows)
+        output.table(["export", "state", ">seconds", ">bytes", "~why"], rows)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-@app.command("onnx")
+@app.command("onnx", epilog=examples("export onnx"))
 def onnx(
     name: Name,
     out: OutFolder,
     precision: Precision = "fp32",
     target: Annotated[str, typer.Option(help="The runtime that the graphs are for: onnxruntime or tensorrt.")] = "onnxruntime",
     resolution: Annotated[
-        str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. [default: the model's]")
+        str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. Default: the model's.")
     ] = None,
     split: Split = None,
     guided: Annotated[
         bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
     ] = False,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Export a model to a bundle of ONNX graphs, plan, card and manifest. The graphs are verified against torch."""
     from ditzoo.model.exporting import export_onnx
@@ -91,10 +96,10 @@ def onnx(
         f"verified against torch in fp32: the error is {checked.random:.1e} on random inputs and {checked.trajectory:.1e} in"
         f" sampling (tolerance {checked.tolerance:.1e})"
     )
-    output.data(str(bundle.path))
+    _tell(bundle, json=json)
 
 
-@app.command("tensorrt")
+@app.command("tensorrt", epilog=examples("export tensorrt"))
 def tensorrt(
     context: typer.Context,
     name: Annotated[
@@ -102,7 +107,7 @@ def tensorrt(
         typer.Argument(metavar="NAME|DIR", help="A model's name; with --refit, the folder of its engines.", show_default=False),
     ],
     out: OutFolder,
-    resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. [default: the model's]")] = None,
+    resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. Default: the model's.")] = None,
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
     flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
@@ -126,7 +131,7 @@ def tensorrt(
         bool, typer.Option("--weight-streaming", help="Keep weights on the host that do not fit into the GPU's memory.")
     ] = False,
     workspace: Annotated[
-        int | None, typer.Option(metavar="MB", help="The most GPU memory for one layer's intermediate results. [default: all]")
+        int | None, typer.Option(metavar="MB", help="The most GPU memory for one layer's intermediate results. Default: all.")
     ] = None,
     refit: Annotated[
         str | None,
@@ -136,6 +141,7 @@ def tensorrt(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Build TensorRT engines for each resolution and batch size from a verified ONNX export."""
     from ditzoo.model.exporting import export_tensorrt, refit_tensorrt
@@ -174,7 +180,17 @@ def tensorrt(
         )
     for engine in bundle.manifest.engines.values():
         output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
-    output.data(str(bundle.path))
+    _tell(bundle, json=json)
+
+
+def _tell(bundle: Bundle, *, json: bool) -> None:
+    """Prints the path of a bundle; as JSON, also its manifest."""
+    import msgspec
+
+    if json:
+        output.json({"path": str(bundle.path), **msgspec.to_builtins(bundle.manifest)})
+    else:
+        output.data(str(bundle.path))
 
 
 def _check_refit(context: typer.Context) -> None:
@@ -185,7 +201,7 @@ def _check_refit(context: typer.Context) -> None:
             raise UsageError(f"--refit keeps the engines as they were built; leave out --{name.replace('_', '-')}")
 
 
-@app.command("triton")
+@app.command("triton", epilog=examples("export triton"))
 def triton(
     model: Model,
     repo: Annotated[
@@ -197,6 +213,7 @@ def triton(
         bool, typer.Option("--client", help="Also write client.py, which runs the plan and calls the server.")
     ] = False,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Write a Triton model repository. A name gives ONNX graphs; a bundle gives its graphs or its engines."""
     from ditzoo.model.exporting import write_triton_repository
@@ -204,14 +221,18 @@ def triton(
     written = write_triton_repository(
         model, repo, precision=precision, client=client, instances=instances, overwrite=overwrite, display=output
     )
+    if json:
+        output.json({"repository": str(repo), "models": [str(path) for path in written]})
+        return
     for path in written:
         output.data(str(path))
 
 
-@app.command("bundle")
+@app.command("bundle", epilog=examples("export bundle"))
 def bundle(
     model: Model,
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],
+    json: Json = False,
 ) -> None:
     """Check every file of a bundle, then pack it into an archive."""
     from ditzoo.archives import pack
@@ -222,4 +243,7 @@ def bundle(
     if not isinstance(found, Bundle):
         raise UsageError(f"{model} is a name, not a bundle; first run `ditzoo export onnx {model} --out DIR`, then pack DIR")
     pack(found, tar)
-    output.data(str(tar))
+    if json:
+        output.json({"archive": str(tar), "model": found.card.name, "bytes": tar.stat().st_size})
+    else:
+        output.data(str(tar))

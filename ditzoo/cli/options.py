@@ -10,7 +10,10 @@ import typer
 
 from ditzoo.errors import UsageError
 
-BACKEND = "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; see docs/parity.md"
+BACKEND = (
+    "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; the names are torch, diffusers, onnxruntime,"
+    " openvino, tensorrt and tensorrt_rtx; see docs/parity.md"
+)
 """The syntax of one backend in a list, for help texts."""
 
 _MOST_PROMPTS = 64_000_000
@@ -28,7 +31,7 @@ Model: TypeAlias = Annotated[
 ]
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's name; see `ditzoo list`.", show_default=False)]
 Classes: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or names. [default: the first ten]")
+    str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or names. Default: the first ten.")
 ]
 Prompt: TypeAlias = Annotated[list[str] | None, typer.Option(help="What to draw, for text-to-image models. May be repeated.")]
 Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts, one per line.")]
@@ -36,32 +39,34 @@ Solver: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="NAME[:OPTION=VALUE,...]",
-        help="E.g. ddim:eta=0.5 or diffusers:UniPCMultistepScheduler; see docs/samplers.md. [default: the model's]",
+        help="E.g. ddim:eta=0.5 or diffusers:UniPCMultistepScheduler; see docs/samplers.md. Default: the model's.",
     ),
 ]
-Steps: TypeAlias = Annotated[int | None, typer.Option(help="The number of evaluations of the network. [default: the model's]")]
+Steps: TypeAlias = Annotated[int | None, typer.Option(help="The number of evaluations of the network. Default: the model's.")]
 Guidance: TypeAlias = Annotated[
-    float | None, typer.Option(help="Scale s in uncond + s (cond - uncond); 1 means no guidance. [default: the model's]")
+    float | None, typer.Option(help="Scale s in uncond + s (cond - uncond); 1 means no guidance. Default: the model's.")
 ]
 GuidanceInterval: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW < sigma/alpha <= HIGH. [default: always]")
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW < sigma/alpha <= HIGH. Default: always.")
 ]
 GuidanceTimes: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW <= t <= HIGH. [default: the model's]")
+    str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW <= t <= HIGH. Default: the model's.")
 ]
 GuidedChannels: TypeAlias = Annotated[
-    int | None, typer.Option(help="Apply guidance only to the first so many channels. [default: the model's]")
+    int | None, typer.Option(help="Apply guidance only to the first so many channels. Default: the model's.")
 ]
 Resolution: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="HxW",
-        help="Size of the images in pixels: 256, or 256x384 (height x width). [default: the bundle's, or the model's]",
+        help="Size of the images in pixels: 256, or 256x384 (height x width). Default: the bundle's, or the model's.",
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="The noise of image i depends only on (seed, i).")]
 Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")]
-Threads: TypeAlias = Annotated[int | None, typer.Option(help="The number of CPU threads of the network. [default: all]")]
+Threads: TypeAlias = Annotated[
+    int | None, typer.Option(help="The number of CPU threads of the network. Default: by the free cores.")
+]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists already.")]
 OutFolder: TypeAlias = Annotated[Path, typer.Option("--out", help="The folder to write.", show_default=False)]

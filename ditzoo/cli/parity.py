@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,7 @@ from ditzoo.cli.options import (
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from ditzoo.bundle import Bundle
     from ditzoo.measure.bisection import Bisection
     from ditzoo.measure.parity import Report
     from ditzoo.measure.parity_run import ParityRun
@@ -43,7 +45,7 @@ def parity(
         typer.Option(
             metavar="LIST",
             help=f"The reference first, then the backends to compare with it: {BACKEND}."
-            " [default: torch,onnxruntime; with --against torch]",
+            " Default: torch,onnxruntime; with --against torch.",
         ),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare all backends with torch in float64.")] = False,
@@ -71,7 +73,7 @@ def parity(
     tolerance: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME=VALUE,...", help="Other limits for forward, sample or psnr. [default: those of the precision]"
+            metavar="NAME=VALUE,...", help="Other limits for forward, sample or psnr. Default: those of the precision."
         ),
     ] = None,
     bisect: Annotated[
@@ -84,7 +86,6 @@ def parity(
     from ditzoo.model.comparing import RECORDING
     from ditzoo.model.comparing import parity as compare
     from ditzoo.model_names import find_model
-    from ditzoo.weights.catalogue import card_of
 
     found = find_model(model)
     if against is not None and against.endswith(RECORDING):
@@ -113,7 +114,7 @@ def parity(
     )
     show([comparison.report for comparison in run.comparisons], run.bisections, json=json)
     if html is not None:
-        _write_html(html, card_of(found), run)
+        _write_html(html, found, run, command=shlex.join(["ditzoo", *(context.find_root().obj or ())]))
     if not run.passed:
         raise typer.Exit(1)
 
@@ -127,7 +128,7 @@ def show(reports: Sequence[Report], bisections: Sequence[Bisection] = (), *, jso
         parts += [{}] * (len(reports) - len(parts))
         output.json([_with_verdict(report) | part for report, part in zip(reports, parts, strict=True)])
         return
-    columns = ["model", "compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
+    columns = ["model", "~compared with the reference", ">forward", ">sample", ">PSNR dB", "verdict"]
     rows = [
         (
             report.model,
@@ -169,10 +170,13 @@ def _check_html(path: Path) -> None:
     check_packages()
 
 
-def _write_html(path: Path, card: Card, run: ParityRun) -> None:
+def _write_html(path: Path, model: Card | Bundle, run: ParityRun, *, command: str) -> None:
     from ditzoo.files import replacing
+    from ditzoo.measure.provenance import provenance
     from ditzoo.measure.report import html
+    from ditzoo.weights.catalogue import card_of
 
+    origin = {} if run.request is None else provenance(model, run.request, command=command)
     with replacing(path) as scratch:
-        scratch.write_text(html(card, run.comparisons, run.bisections), encoding="utf-8")
+        scratch.write_text(html(card_of(model), run.comparisons, run.bisections, origin=origin), encoding="utf-8")
     output.talk(f"report: {path}")

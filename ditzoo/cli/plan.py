@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
+from ditzoo.cli.examples import examples
 from ditzoo.cli.options import (
     Guidance,
     GuidanceInterval,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Show or save the exact sampler as a table of numbers.", no_args_is_help=True)
 
 
-@app.command("show")
+@app.command("show", epilog=examples("plan show"))
 def show(
     model: Model,
     solver: Solver = None,
@@ -58,10 +59,10 @@ def show(
         )
         for i, row in enumerate(plan.rows)
     ]
-    output.table([">row", ">time", ">guidance", "states", "predictions", "noise"], rows)
+    output.table([">row", ">time", ">guidance", "~states", "~predictions", "~noise"], rows)
 
 
-@app.command("save")
+@app.command("save", epilog=examples("plan save"))
 def save(
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="The JSON file to write.")] = Path("plan.json"),

@@ -44,7 +44,7 @@ ClassCount: TypeAlias = Annotated[
     int | None, typer.Option("--classes", metavar="N", min=1, help="The number of classes, without the null label.")
 ]
 Entry: TypeAlias = Annotated[
-    str | None, typer.Option(metavar="KEY", help="The entry of a training checkpoint to take. [default: the averaged weights]")
+    str | None, typer.Option(metavar="KEY", help="The entry of a training checkpoint to take. Default: the averaged weights.")
 ]
 Prefix: TypeAlias = Annotated[
     str | None, typer.Option(metavar="PREFIX", help="The start of the network's keys. Tensors with other keys are left out.")
@@ -110,7 +110,7 @@ def import_(
     card = stored.card
     output.talk(
         f"{name}: layout {stored.manifest.layout}, {card.number_of_classes} classes, null label"
-        f" {'none' if card.null_label is None else card.null_label}, {stored.size / 1e9:.2f} GB"
+        f" {'none' if card.null_label is None else card.null_label}, {output.size(stored.size)}"
     )
     output.data(str(stored.path / "model.safetensors"))
 
@@ -218,6 +218,8 @@ def _card(name: str) -> Card:
 
 def _written_card(name: str) -> Card | None:
     """The card called `name` in ditzoo or in the user's file of cards. None for models that were only imported or pulled."""
+    from ditzoo.weights.aliases import find_name
     from ditzoo.weights.catalogue import written
 
-    return written().get(name)
+    known = written()
+    return None if (found := find_name(name, known)) is None else known[found]

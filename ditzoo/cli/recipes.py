@@ -30,7 +30,7 @@ def run_recipe(
     only: Annotated[str | None, typer.Option(metavar="STEP", help="Run only this step, even if it is done.")] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", help="The folder for the results and the record. [default: runs/RECIPE or runs/NAME]"),
+        typer.Option("--dir", help="The folder for the results and the record. Default: runs/RECIPE or runs/NAME."),
     ] = None,
 ) -> None:
     """Run the steps of a recipe that are not done yet. Outcomes are recorded, so the same command can continue later.

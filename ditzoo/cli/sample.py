@@ -51,12 +51,12 @@ def sample(
         str | None,
         typer.Option(
             help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1."
-            " [default: torch for a name, for a bundle the one that runs it]"
+            " Default: torch for a name, for a bundle the one that runs it."
         ),
     ] = None,
     classes: Classes = None,
     num: Annotated[
-        int | None, typer.Option(help="The number of images; classes or prompts repeat in order. [default: one each, or 10]")
+        int | None, typer.Option(help="The number of images; classes or prompts repeat in order. Default: one each, or 10.")
     ] = None,
     prompt: Prompt = None,
     prompts: Prompts = None,
@@ -72,12 +72,12 @@ def sample(
     resolution: Resolution = None,
     seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Repeat the request that is stored in this PNG file by ditzoo.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images per batch. It changes no image. [default: all]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per batch. It changes no image. Default: all.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="A picture file for a contact sheet, or a folder for single pictures."
-            " [default: NAME.png; with --save-latents, no pictures]"
+            " Default: NAME.png; with --save-latents, no pictures."
         ),
     ] = None,
     save_latents: Annotated[
@@ -92,14 +92,14 @@ def sample(
     animate: Annotated[Path | None, typer.Option(help="Also save the steps of the first batch as this .webp or .gif.")] = None,
     device: Device = "cpu",
     precision: Annotated[
-        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). [default: fp32, or that of the bundle]")
+        str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). Default: fp32, or that of the bundle.")
     ] = None,
     threads: Threads = None,
     json: Json = False,
 ) -> None:
     """Draw images with a model on any backend."""
     from ditzoo.files import file_name
-    from ditzoo.model.opening import choose_backend, open_model, sampling_batch
+    from ditzoo.model.opening import check_openable, choose_backend, open_model, sampling_batch
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -140,11 +140,12 @@ def sample(
         )
     spec = choose_backend(found, backend, precision=precision)
     place = spec.device or device
-    condition = condition_of(found, request, device=place, display=output)
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
+    check_openable(found, [spec], device=place, threads=threads)
+    condition = condition_of(found, request, device=place, display=output)
     size = request.latent_size(card_of(found))
     together = sampling_batch(min(batch or request.count, request.count))
     with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:
@@ -200,9 +201,6 @@ def _draw(
 
     Without a `decoder` it writes only the latents.
     """
-    import numpy as np
-
-    from ditzoo.measure.recording import save_latents
     from ditzoo.pictures.decode import decode
     from ditzoo.pictures.draw import draw
     from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
@@ -227,6 +225,10 @@ def _draw(
     trajectory.finish()
     if latents is None:
         return [*pictures.written, *trajectory.written]
+    import numpy as np
+
+    from ditzoo.measure.recording import save_latents
+
     save_latents(latents, request, np.concatenate(finished), precision=backend.precision)
     return [*pictures.written, *trajectory.written, latents]
 
@@ -255,6 +257,13 @@ def _check_targets(target: Path | None, *, latents: Path | None, preview: int | 
             raise UsageError(f"--animate writes a .webp or .gif file, not {animate}")
 
 
+def _numbers(request: SampleRequest) -> str:
+    """The numbers of the images under their seed."""
+    if request.count == 1:
+        return f"image {request.first}"
+    return f"images {request.first} to {request.first + request.count - 1}"
+
+
 def _tell(request: SampleRequest, backend: str, written: list[Path], seconds: float, *, json: bool) -> None:
     if json:
         summary = {
@@ -268,10 +277,10 @@ def _tell(request: SampleRequest, backend: str, written: list[Path], seconds: fl
         }
         output.json({**summary, "seconds": seconds, "files": [str(path) for path in written]})
         return
-    last = request.first + request.count - 1
     output.talk(
-        f"{request.count} images of {request.model}, {request.plan.solver} in {len(request.plan.rows)} steps, {backend}:"
-        f" {seconds:.1f} s; seed {request.seed}, images {request.first} to {last}"
+        f"{output.count(request.count, 'image')} of {request.model}, {request.plan.solver} in"
+        f" {output.count(len(request.plan.rows), 'step')}, {backend}:"
+        f" {seconds:.1f} s; seed {request.seed}, {_numbers(request)}"
     )
     for path in written:
         output.data(str(path))

@@ -35,7 +35,7 @@ def list_models(
     rows = [_row(card) for card in chosen]
     if family is None and resolution is None and state in (None, "damaged"):
         rows += [(folder.name, "", "", "damaged", "", folder.problem) for folder in unreadable() if folder.card is None]
-    output.table(["model", ">pixels", ">size", "state", "licence", "what it is"], rows)
+    output.table(["model", ">pixels", ">size", "state", "?licence", "~?what it is"], rows)
 
 
 def info(name: Name, json: Json = False) -> None:
@@ -55,7 +55,7 @@ def info(name: Name, json: Json = False) -> None:
         ("resolution", str(chosen.resolution)),
         ("state", weights_state(chosen)),
     ]
-    output.table(["field", "value"], rows)
+    output.table(["field", "~value"], rows)
 
 
 def where(name: Name) -> None:
@@ -69,9 +69,8 @@ def where(name: Name) -> None:
 def _row(card: Card) -> tuple[str, ...]:
     from ditzoo.weights.local import weights_state
 
-    size = 4 * card.backbone.parameters
-    shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-    return card.name, str(card.resolution), shown, weights_state(card), card.licence, card.summary
+    size = output.size(4 * card.backbone.parameters)
+    return card.name, str(card.resolution), size, weights_state(card), card.licence, card.summary
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

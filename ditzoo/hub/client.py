@@ -117,6 +117,17 @@ def download(
         return here or _patiently(get, f"{repo}, file {path}", patience)
 
 
+def reach(*, patience: float) -> str:
+    """The address of the Hub, which has answered a request within `patience` seconds. Raises HubError if it has not."""
+    from huggingface_hub import get_session
+
+    def ask(pulse: _Pulse) -> str:
+        get_session().get(f"{_endpoint()}/api/models", params={"limit": 1}, timeout=patience)
+        return _endpoint()
+
+    return _patiently(ask, "the list of models", patience)
+
+
 def upload(repo: str, files: Mapping[str, object], *, message: str, private: bool) -> str:
     """Commits `files` to `repo`, and returns the commit. Raises HubError if the upload fails.
 

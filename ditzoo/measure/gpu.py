@@ -94,7 +94,7 @@ def _which_gpu() -> list[str]:
     if not _has_cuda():
         return []
     bus: bytes = cuda.call(cuda.runtime().cudaDeviceGetPCIBusId, 32, 0)
-    return [f"--id={bus.rstrip(bytes(1)).decode()}"]
+    return [f"--id={bus.partition(bytes(1))[0].decode()}"]
 
 
 def _libraries() -> dict[str, str]:

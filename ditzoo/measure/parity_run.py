@@ -25,6 +25,7 @@ from ditzoo.measure.parity import (
 )
 from ditzoo.pictures.decode import Decoder, pixel_values
 from ditzoo.progress import SILENT, Display
+from ditzoo.sampling.request import SampleRequest
 from ditzoo.sampling.sizes import latent_shape
 from ditzoo.specs import Arithmetic, Tolerance
 
@@ -49,10 +50,14 @@ class Bisect(Protocol):
 
 
 class ParityRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparisons of all candidates in order, and the bisections of those that are backends, if requested."""
+    """The comparisons of all candidates in order, and the bisections of those that are backends, if requested.
+
+    `request` is what was drawn, if a request says it.
+    """
 
     comparisons: tuple[Comparison, ...]
     bisections: tuple[Bisection, ...] = ()
+    request: SampleRequest | None = None
 
     @property
     def passed(self) -> bool:

@@ -15,13 +15,25 @@ from ditzoo.errors import MissingPackageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_DASHES = ("--", ":", "-.")
+
 Points = Sequence[tuple[float, float]]
 
 
 def line_chart(
-    series: Mapping[str, Points], *, title: str, x_label: str, y_label: str, log_x: bool = False, log_y: bool = False
+    series: Mapping[str, Points],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    limits: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Lines with a legend; `series` maps a name to its points. Raises MissingPackageError without matplotlib."""
+    """Lines with a legend; `series` maps a name to its points, and `limits` the name of a dashed line to its height.
+
+    Raises MissingPackageError without matplotlib.
+    """
     figure = _figure()
     log_y = log_y and any(y > 0 for points in series.values() for _, y in points)  # matplotlib warns if no value is positive
     axes = figure.add_subplot(
@@ -29,6 +41,8 @@ def line_chart(
     )
     for name, points in series.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=name)
+    for number, (name, limit) in enumerate((limits or {}).items()):
+        axes.axhline(limit, color="#b91c1c", linestyle=_DASHES[number % len(_DASHES)], linewidth=1, label=name)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -87,14 +101,21 @@ def heat_map(
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element. The same figure always gives the same text."""
+    """The figure as an <svg> element, which has its titles and labels for screen readers too.
+
+    The same figure always gives the same text.
+    """
+    from html import escape
+
     from matplotlib import rc_context
 
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "ditzoo", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    parts = [part for axes in figure.axes for part in (axes.get_title(), axes.get_ylabel(), axes.get_xlabel()) if part]
+    label = escape("; ".join(dict.fromkeys(parts)), quote=True)
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
 
 def check_matplotlib() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.jinja"
 COLUMNS = 10
 
+_ERROR = "relative L2 error"
+
 
 class _Picture(msgspec.Struct, frozen=True, kw_only=True):
     """A contact sheet as a data URL, with its caption."""
@@ -43,8 +45,16 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
     plots: tuple[Markup, ...]
 
 
-def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bisection] = ()) -> str:
+def html(
+    card: Card,
+    comparisons: Sequence[Comparison],
+    bisections: Sequence[Bisection] = (),
+    *,
+    origin: Mapping[str, str] | None = None,
+) -> str:
     """The report on the `comparisons` of one model, all with the same reference, and on the `bisections`, if there are any.
+
+    `origin` says where the numbers come from: see `ditzoo.measure.provenance`.
 
     Raises MissingPackageError if matplotlib or jinja2 is not installed.
     """
@@ -57,6 +67,7 @@ def html(card: Card, comparisons: Sequence[Comparison], bisections: Sequence[Bis
         model=card.name,
         passed=all(report.passed for report in reports),
         reports=reports,
+        origin=origin or {},
         plots=_plots(_drift(reports), _forward(reports) if any(report.forward for report in reports) else None),
         sections=[*map(_section, comparisons), *map(_block_by_block, bisections)],
     )
@@ -142,14 +153,33 @@ def _course(report: Report) -> str:
 
 def _drift(reports: Sequence[Report]) -> Figure:
     series = {report.candidate: list(enumerate(report.drift, start=report.steps - len(report.drift) + 1)) for report in reports}
-    return line_chart(series, title="Drift of the latents", x_label="steps done", y_label="relative L2 error", log_y=True)
+    return line_chart(
+        series,
+        title="Drift of the latents",
+        x_label="steps done",
+        y_label="relative L2 error",
+        log_y=True,
+        limits=_limits(reports, "sample"),
+    )
 
 
 def _forward(reports: Sequence[Report]) -> Figure:
     series = {
         report.candidate: [(error.time, error.relative_l2) for error in report.forward] for report in reports if report.forward
     }
-    return line_chart(series, title="Error of one evaluation", x_label="time", y_label="relative L2 error", log_y=True)
+    return line_chart(
+        series,
+        title="Error of one evaluation",
+        x_label="time",
+        y_label="relative L2 error",
+        log_y=True,
+        limits=_limits(reports, "forward"),
+    )
+
+
+def _limits(reports: Sequence[Report], name: str) -> dict[str, float]:
+    """The limits called `name` of the precisions in the reports."""
+    return {f"limit for {report.precision}": getattr(report.tolerance, name) for report in reports}
 
 
 def _grid(forward: Sequence[ForwardError]) -> Figure:

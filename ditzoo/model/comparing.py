@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
 from ditzoo.errors import UsageError, check_type, unknown
@@ -15,7 +17,7 @@ from ditzoo.measure.parity import TIMES, SampledStates, SamplingTask, compared_r
 from ditzoo.measure.parity_run import ParityRun, limits_of, run_parity
 from ditzoo.measure.recording import read_recording
 from ditzoo.model.exporting import check_exporter
-from ditzoo.model.opening import open_model, sampling_batch
+from ditzoo.model.opening import check_openable, open_model, sampling_batch
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.decode import open_decoder
 from ditzoo.pictures.draw import condition_of
@@ -81,9 +83,10 @@ def parity(
         size = request.latent_size(card)
         check_model_size(found, size)
     rows, tolerances = compared_rows(request.plan, times), limits_of(tolerance)
+    check_openable(found, specs, device=device, threads=threads)
     condition = condition_of(found, request, device=device, display=display)
     together = sampling_batch(request.count)
-    return run_parity(
+    measured = run_parity(
         [
             partial(open_model, found, spec, device=device, threads=threads, size=size, batch=together, display=display)
             for spec in specs
@@ -96,6 +99,7 @@ def parity(
         bisect=bisect_with_exporter if bisect else None,
         display=display,
     )
+    return msgspec.structs.replace(measured, request=request)
 
 
 def contestants(

@@ -140,8 +140,8 @@ def write_triton_repository(
     """
     found, folder = find_model(model), Path(repo)
     check_writable(folder if folder.exists() else folder.parent, "--repo")
-    check_exporter()
     if not isinstance(found, Bundle):
+        check_exporter()
         from ditzoo_export import cached_bundle, make_settings
 
         settings = make_settings(found, precision=precision)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
-from ditzoo.backends import load_module, open_backend
+from ditzoo.backends import check_packages, load_module, open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, OpenOptions, check_options, parse_spec
 from ditzoo.backends.table import row_of
@@ -16,6 +17,7 @@ from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
 from ditzoo.specs import device_name, split_device
+from ditzoo.weights.local import check_present
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
 
@@ -26,12 +28,11 @@ TEN_IMAGES = "1-32"
 def default_backend(model: Card | Bundle) -> str:
     """The name of the backend that runs a model by default.
 
-    It is torch for a card, onnxruntime for a bundle of ONNX graphs, and the TensorRT flavour of its engines for other bundles.
+    It is torch for a card, the TensorRT flavour of its engines for a bundle that has some, and onnxruntime for other bundles.
     """
     if isinstance(model, Card):
         return "torch"
-    flavours = [engine.flavour for engine in model.manifest.engines.values()]
-    return flavours[0] if flavours and "backbone" not in model.manifest.graphs else "onnxruntime"
+    return next((engine.flavour for engine in model.manifest.engines.values()), "onnxruntime")
 
 
 def choose_backend(model: Card | Bundle, text: str | None, *, precision: str | None = None) -> BackendSpec:
@@ -66,9 +67,10 @@ def open_model(
     `export_tensorrt`; the default is that of ten guided images. Raises MissingPackageError if the packages for exporting are
     not installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
+    opened = find_model(model)
+    check_openable(opened, [spec], device=device, threads=threads)
     load_module(spec.name)
-    _check(spec, device=device, threads=threads)
-    found = _prepared(find_model(model), spec, device=device, size=size, batch=batch, display=display)
+    found = _prepared(opened, spec, device=device, size=size, batch=batch, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
         return open_backend(
@@ -91,6 +93,23 @@ def sampling_batch(images: int) -> str:
     run in several parts.
     """
     return f"1-{min(128, 1 << (2 * images - 1).bit_length())}"
+
+
+def check_openable(
+    model: Card | Bundle, specs: Iterable[BackendSpec], *, device: str = "cpu", threads: int | None = None
+) -> None:
+    """Raises the error of the first backend that cannot open a model for want of packages or weights, or for its options.
+
+    It takes milliseconds: no package is imported, and no weights are read.
+    """
+    for spec in specs:
+        row = row_of(spec.name)
+        check_packages(row)
+        _check(spec, device=device, threads=threads)
+        if isinstance(model, Card) and row.runs != "weights":
+            check_exporter()
+        if isinstance(model, Card):
+            check_present(model)
 
 
 def _check(spec: BackendSpec, *, device: str, threads: int | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.weights.aliases import find_name
 from ditzoo.weights.catalogue import card, card_of, cards
 from ditzoo.weights.hub_reference import PREFIX, pull_reference
 from ditzoo.weights.local import STATES, weights_state
@@ -74,12 +75,18 @@ def pull(
     """
     check_type("model", model, (str, Card), "a model's name, hf:OWNER/REPO or a Card")
     stated = None if like is None else _likeness(like)
-    known = model if isinstance(model, Card) else cards().get(model)
+    known = model if isinstance(model, Card) else _known(model)
     if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or stated or pick):
         return pull_reference(model, like=stated, pick=pick, patience=timeout, advance=advance)
     if stated is not None:
         raise UsageError(f"like, heads and classes are only for hf:OWNER/REPO; {model} has its own card")
     return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance, pick=pick)
+
+
+def _known(name: str) -> Card | None:
+    """The card that `name` means, or None."""
+    known = cards()
+    return None if (found := find_name(name, known)) is None else known[found]
 
 
 def _likeness(like: str | Card | Like) -> Like:

@@ -95,8 +95,10 @@ def unpatchify(tokens: Tensor, rows: int, columns: int, patch: int) -> Tensor:
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """An `nn.Embedding` with normally distributed weights. torch's own initialisation takes seconds on the meta device."""
-    return nn.Embedding.from_pretrained(torch.randn(rows, width), freeze=False)
+    """An `nn.Embedding` with normally distributed weights. On the meta device, there is nothing to draw: torch would import
+    sympy for it, which takes longer than loading a small network."""
+    weights = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(weights if weights.is_meta else weights.normal_(), freeze=False)
 
 
 def in_own_dtype(module: nn.Module, x: Tensor, *others: Tensor) -> Tensor:

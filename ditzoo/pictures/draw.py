@@ -9,7 +9,6 @@ import msgspec
 from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
 from ditzoo.pictures.decode import Decoder, Pictures, decode
-from ditzoo.pictures.text_encoder import prompt_condition
 from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import Step, sample_steps
@@ -35,6 +34,8 @@ def condition_of(
     UsageError if the model does not take the classes or prompts.
     """
     if request.prompts is not None:
+        from ditzoo.pictures.text_encoder import prompt_condition  # it brings the client of the Hub
+
         with display.status("encoding the prompts"):
             return prompt_condition(model, request.prompts, device=device)
     card = model.card if isinstance(model, Bundle) else model

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from array_api_compat import array_namespace
 
+from ditzoo.arrays import library_of
 from ditzoo.backends.base import Backend, PreparesConditioning
 from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
@@ -48,7 +48,7 @@ def deviation(row: Row, variance: Array) -> Array:
         return row.noise
     low, high = row.log_variance
     fraction = (variance + 1) / 2
-    return array_namespace(variance).exp(0.5 * (fraction * high + (1 - fraction) * low))
+    return library_of(variance).exp(0.5 * (fraction * high + (1 - fraction) * low))
 
 
 def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Callable[[Array, Row], Array]:
@@ -64,7 +64,7 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
         backend.prepare([row.time for row in plan.rows], condition_inputs(condition, halves=halves)["y"].tolist())
 
     def predict(x: Array, row: Row) -> Array:
-        size, xp = len(x), array_namespace(x)
+        size, xp = len(x), library_of(x)
         if row.guidance == 1 or not halves:
             return backend({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond})
         output = backend({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both})
@@ -110,7 +110,7 @@ def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, nois
     """
     states = trajectory(plan, predictor(backend, plan, condition), lambda draw: fitted(backend, {"x": noise(draw)})["x"])
     for done, x in enumerate(states):
-        xp = array_namespace(x)
+        xp = library_of(x)
         if not bool(xp.all(xp.isfinite(x))):
             raise _not_finite(backend, plan, done, first + _first_broken(x))
         yield x
@@ -118,7 +118,7 @@ def states_of(backend: Backend, plan: Plan, *, condition: Condition | None, nois
 
 def _first_broken(x: Array) -> int:
     """The index in the batch of the first image [C, H, W] with a NaN or an infinity."""
-    xp = array_namespace(x)
+    xp = library_of(x)
     return next(place for place in range(len(x)) if not bool(xp.all(xp.isfinite(x[place]))))
 
 

@@ -10,6 +10,7 @@ from ditzoo.errors import UsageError, check_type, unknown, wrong_type
 from ditzoo.files import file_name
 from ditzoo.records import from_json, read_limited
 from ditzoo.weights import store
+from ditzoo.weights.aliases import find_name
 from ditzoo.zoo import CARDS, toml
 from ditzoo.zoo.card import Card
 
@@ -47,11 +48,14 @@ def cards() -> dict[str, Card]:
 
 
 def card(name: str) -> Card:
-    """The card called `name`. Raises UsageError, with near matches, if there is no such card."""
+    """The card that `name` means: see `ditzoo.weights.aliases.find_name`.
+
+    Raises UsageError, with near matches, if there is no such card.
+    """
     check_type("name", name, str, "a model's name, such as 'dit-digits'")
     known = cards()
-    if name in known:
-        return known[name]
+    if (found := find_name(name, known)) is not None:
+        return known[found]
     for folder in store.unreadable():
         if folder.name in (name, file_name(name)):
             raise UsageError(f"{name} is damaged: {folder.problem}")
@@ -83,10 +87,11 @@ def card_of(model: CardLike, *, argument: str = "model") -> Card:
 def folder_of(model: str | os.PathLike[str]) -> Path | None:
     """The folder that `model` refers to, or None if `model` is a model's name.
 
-    A text that is both a known name and a path counts as the name.
+    A text that is both a known name and a path counts as the name. A folder comes before other ways to write a name.
     """
     text, path = os.fspath(model), Path(model)
     if not isinstance(model, str):
         return path
     is_path = (path.exists() or path.name != text) and not text.startswith(HUB)
-    return path if is_path and text not in cards() else None
+    known = cards() if is_path else {}
+    return path if is_path and text not in known and (path.exists() or find_name(text, known) is None) else None

@@ -61,6 +61,12 @@ def weights_state(card: Card) -> State:
     return "by-hand" if isinstance(card.weights, ByHand) else "architecture"
 
 
+def check_present(card: Card) -> None:
+    """Raises CheckpointError, with the next command, if the card's weights are not on this machine. Reads no weights."""
+    if weights_state(card) not in ("embedded", "cached", "damaged"):
+        raise CheckpointError(how_to_get(card))
+
+
 def how_to_get(card: Card) -> str:
     """Why the card's weights are not on this machine, and the command that gets them."""
     source = card.weights

@@ -12,6 +12,6 @@ def command_line() -> str:
     """The text of docs/cli.md."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "cli.md"
-        words = ("-m", "typer", "ditzoo.cli", "utils", "docs", "--name", "ditzoo", "--output", str(page))
+        words = ("-m", "typer", "ditzoo.cli.app", "utils", "docs", "--name", "ditzoo", "--output", str(page))
         subprocess.run([sys.executable, *words], check=True, capture_output=True)  # noqa: S603
         return page.read_text()

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
+import msgspec
 
-from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, is_bundle, open_bundle
-from ditzoo.errors import BundleError
+from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, Graph, Manifest, is_bundle, open_bundle
+from ditzoo.errors import BundleError, DitzooError, MissingPackageError
+from ditzoo.plan.table import Plan
+from ditzoo.records import from_json
+from ditzoo.zoo.card import Card
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Facts = dict[str, Any]
 
@@ -18,27 +27,100 @@ _LARGEST = 2**31
 
 
 def inspect(path: Path) -> Facts:
-    """The facts about a bundle's folder, an ONNX file or an engine of a bundle. Raises BundleError for any other `path`."""
+    """The facts about a bundle's folder, or about one of its files, or about any ONNX file.
+
+    The values are numbers, texts, and lists and dictionaries of them. Raises BundleError for any other `path`, and
+    MissingPackageError for an ONNX file if the packages that read it are not installed.
+    """
     if path.is_dir():
         return _bundle(open_bundle(path))
     if not path.is_file():
-        raise BundleError(f"there is no {path}; give a bundle's folder, an .onnx file or an {ENGINE} file")
+        raise BundleError(f"there is no {path}; give a bundle's folder, or a .json, an .onnx or an {ENGINE} file of it")
+    if path.suffix == ".json":
+        return _json_file(path)
     return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
 
 
 def _bundle(bundle: Bundle) -> Facts:
-    manifest = bundle.manifest
+    return {
+        **_manifest(bundle.manifest, shlex.quote(str(bundle.path))),
+        "plan": {"solver": bundle.plan.solver, "evaluations": len(bundle.plan.rows)},
+    }
+
+
+def _manifest(manifest: Manifest, folder: str) -> Facts:
+    """The facts in a manifest. `folder` is where its bundle is, as a word of a command line."""
+    checked = manifest.verified
     return {
         "kind": f"bundle of {manifest.model}",
-        "graphs": {name: f"{graph.precision}, opset {graph.opset}, {graph.file}" for name, graph in manifest.graphs.items()},
-        "engines": {name: _runs_on(engine) for name, engine in manifest.engines.items()},
-        "verified": f"{manifest.verified.random:.1e} random, {manifest.verified.trajectory:.1e} along a trajectory,"
-        f" tolerance {manifest.verified.tolerance:.1e}",
-        "plan": f"{bundle.plan.solver}, {len(bundle.plan.rows)} evaluations",
+        "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
+        "engines": {name: _engine(engine) for name, engine in manifest.engines.items()},
+        "needs": _needs(manifest),
+        "verified": {"random": checked.random, "trajectory": checked.trajectory, "tolerance": checked.tolerance},
         "files": {name: record.size for name, record in manifest.files.items()},
-        "made with": manifest.settings["command"],
+        "made with": f"{manifest.settings['command']} --out {folder}",
         "made by": manifest.made_by,
     }
+
+
+def _graph(graph: Graph) -> Facts:
+    return {
+        "file": graph.file,
+        "precision": graph.precision,
+        "opset": graph.opset,
+        "inputs": list(map(str, graph.inputs)),
+        "outputs": list(map(str, graph.outputs)),
+    }
+
+
+def _needs(manifest: Manifest) -> list[str]:
+    """The runtimes that run the bundle, each with its oldest version, or the one version of TensorRT that built an engine."""
+    engines = {f"{engine.flavour} {engine.version}, {', '.join(engine.gpus)}" for engine in manifest.engines.values()}
+    return sorted(engines) if engines else [f"onnxruntime {_OLDEST_RUNTIME} or newer"]
+
+
+_OLDEST_RUNTIME = "1.23"
+"""The oldest version of ONNX Runtime that graphs of either opset were run with."""
+
+
+def _json_file(path: Path) -> Facts:
+    """The facts about a plan, a card or a manifest, whatever the name of its file is."""
+    problems = []
+    for kind, look in _RECORDS.items():
+        try:
+            return look(path)
+        except (ValueError, DitzooError) as error:
+            problems.append(f"no {kind} ({error})")
+    raise BundleError(f"{path} is {', '.join(problems)}")
+
+
+def _plan_file(path: Path) -> Facts:
+    plan = Plan.load(path)
+    return {
+        "kind": f"plan of {plan.solver}",
+        "evaluations": len(plan.rows),
+        "initial": plan.initial,
+        "channels": plan.channels,
+        "guided channels": plan.guided_channels,
+        "times": [row.time for row in plan.rows],
+        "guidance": [row.guidance for row in plan.rows],
+        "states kept": max(len(row.states) for row in plan.rows),
+        "predictions kept": max(len(row.predictions) for row in plan.rows),
+        "draws of noise": sum(row.draws for row in plan.rows),
+    }
+
+
+def _card_file(path: Path) -> Facts:
+    card = from_json(path.read_bytes(), Card)
+    return {"kind": f"card of {card.name}", **msgspec.to_builtins(card), "parameters": card.backbone.parameters}
+
+
+def _manifest_file(path: Path) -> Facts:
+    return _manifest(from_json(path.read_bytes(), Manifest), shlex.quote(str(path.parent)))
+
+
+_RECORDS: dict[str, Callable[[Path], Facts]] = {"plan": _plan_file, "card": _card_file, "manifest": _manifest_file}
+"""The functions that describe JSON files, by what they hold."""
 
 
 def _engine_file(path: Path) -> Facts:
@@ -50,15 +132,19 @@ def _engine_file(path: Path) -> Facts:
     if path.name not in engines:
         raise BundleError(f"{path} is not an engine of its bundle; its engines are: {', '.join(engines) or 'none'}")
     engine = engines[path.name]
+    return {"kind": f"engine of {engine.graph}", **_engine(engine), "bytes": path.stat().st_size}
+
+
+def _engine(engine: Engine) -> Facts:
     return {
-        "kind": f"engine of {engine.graph}",
-        "runs on": _runs_on(engine),
+        "file": engine.file,
+        "graph": engine.graph,
+        "runs on": f"{engine.flavour} {engine.version} {engine.precision} on {', '.join(engine.gpus)}",
         "inputs": list(map(str, engine.inputs)),
         "outputs": list(map(str, engine.outputs)),
         "profiles": list(map(str, engine.profiles)),
         "options": list(engine.options),
-        "bytes": path.stat().st_size,
-        "built in": f"{engine.seconds} s",
+        "seconds to build": engine.seconds,
     }
 
 
@@ -68,11 +154,11 @@ def _engines_beside(path: Path) -> dict[str, Engine]:
     return {engine.file: engine for engine in engines}
 
 
-def _runs_on(engine: Engine) -> str:
-    return f"{engine.flavour} {engine.version} {engine.precision} on {', '.join(engine.gpus)}"
-
-
 def _onnx(path: Path) -> Facts:
+    if find_spec("onnx_ir") is None:
+        raise MissingPackageError(f"reading {path} needs the package onnx-ir: pip install onnx-ir")
+    import onnx_ir as ir
+
     if path.stat().st_size > _LARGEST:
         raise BundleError(f"{path} is not an ONNX file: it has more than 2 GB")
     try:
@@ -88,14 +174,22 @@ def _onnx(path: Path) -> Facts:
         "kind": f"ONNX graph of a bundle of {open_bundle(path.parent).manifest.model}"
         if ours
         else "ONNX graph, not of a ditzoo bundle",
-        "opset": ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opset_imports.items()),
+        "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
         "inputs": list(map(_value, model.graph.inputs)),
         "outputs": list(map(_value, model.graph.outputs)),
         "weights": dict(weights),
         "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
-        "bytes": sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")),
+        "bytes": path.stat().st_size,
+        "external data": _external_data(model, path.parent),
         "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
     }
+
+
+def _external_data(model: ir.Model, folder: Path) -> dict[str, int | str]:
+    """The size in bytes of each file of weights that a graph refers to; "missing" if the folder does not have it."""
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    names = sorted({str(place) for tensor in tensors if (place := getattr(tensor, "location", None)) is not None})
+    return {name: (folder / name).stat().st_size if (folder / name).is_file() else "missing" for name in names}
 
 
 def _value(value: ir.Value) -> str:

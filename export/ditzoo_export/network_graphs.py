@@ -14,7 +14,7 @@ from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
 from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import LARGEST, own_size
-from ditzoo_export.network_modules import Guided, head_widths, with_fused_attention
+from ditzoo_export.network_modules import Guided, head_widths, with_fewer_roundings, with_fused_attention
 from ditzoo_export.onnx_files import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import ATTENTION_OPSET, OPSET, Settings
 
@@ -35,6 +35,8 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
     net = in_precision(net, card.backbone, DTYPES[precision]).eval()
     if settings.target == "onnxruntime":
         net = with_fused_attention(net)
+        if not PRECISION_TRAITS[precision].on_cpu:
+            net = with_fewer_roundings(net)
     sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings.size) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from ditzoo.nets.layers import Attention, prepared
 from ditzoo.nets.network import Network
 from ditzoo.nets.precision import copied
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Guided(nn.Module):
@@ -60,11 +63,48 @@ def head_widths(net: Network) -> set[int]:
     return {module.proj.in_features // module.heads for module in net.modules() if isinstance(module, Attention)}
 
 
+class FlatLinear(nn.Module):
+    """A linear layer that is exported as one Gemm.
+
+    PyTorch's exporter writes other linear layers as MatMul and Add. In half precision, these round twice what PyTorch rounds
+    once.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same as `nn.Linear.forward`: x [B, ..., K] -> [B, ..., N]."""
+        return nn.functional.linear(x.flatten(end_dim=-2), self.weight, self.bias).view(*x.shape[:-1], -1)
+
+
+class WideSiLU(nn.Module):
+    """SiLU in float32. ONNX Runtime computes it as x · sigmoid(x) on GPUs, and rounds each part of that to half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape -> silu(x), of the same type."""
+        return nn.functional.silu(x.float()).to(x.dtype)
+
+
 def with_fused_attention(net: Network) -> Network:
     """A copy of the network that shares its weights, with attention as one operation of ONNX Runtime."""
+    return _replaced(net, Attention, FusedAttention)
+
+
+def with_fewer_roundings(net: Network) -> Network:
+    """A copy of the network that shares its weights, whose graph in half precision rounds only where PyTorch rounds.
+
+    Every linear layer with a bias is one Gemm, and SiLU, whose tensors are small, is in float32.
+    """
+    net = _replaced(net, nn.Linear, lambda linear: linear if linear.bias is None else FlatLinear(linear))
+    return _replaced(net, nn.SiLU, lambda silu: WideSiLU())
+
+
+def _replaced(net: Network, kind: type[M], other: Callable[[M], nn.Module]) -> Network:
     net = copied(net)
     for parent in list(net.modules()):
         for name, module in list(parent.named_children()):
-            if isinstance(module, Attention):
-                setattr(parent, name, FusedAttention(module))
+            if isinstance(module, kind):
+                setattr(parent, name, other(module))
     return net

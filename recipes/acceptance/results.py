@@ -39,9 +39,9 @@ def tests(device: str) -> Iterator[Check]:
 def _pytest(device: str) -> Measured:
     needs_gpu(device)
     needs("pytest", "hypothesis")
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--tb=short"], cwd=ROOT, capture_output=True, check=False
-    )
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "--tb=short", *files]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     said = ran.stdout.decode(errors="replace")
     print(said)
     summary = said.strip().splitlines()[-1]

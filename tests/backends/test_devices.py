@@ -17,7 +17,7 @@ from ditzoo.backends.captured_runs import CapturedRuns
 from ditzoo.backends.onnxruntime import choosing_profile, provider_options
 from ditzoo.backends.options import parse_spec
 from ditzoo.errors import BackendError, MissingPackageError, UsageError
-from ditzoo.model.opening import choose_backend
+from ditzoo.model.opening import choose_backend, open_model
 from ditzoo.specs import Profile, Range, TensorSpec, device_name, split_device
 from ditzoo_export import cached_bundle, make_settings
 from tests.support.cuda_stand_in import Cuda
@@ -218,9 +218,13 @@ def test_the_second_gpu_draws_what_the_cpu_draws(name: str) -> None:
 def test_options_of_cudas_provider_change_no_number(options: str) -> None:
     if "graph" in options:
         pytest.importorskip("cupy")
-    with ditzoo.load("dit-digits") as cpu, ditzoo.load("dit-digits", backend=f"onnxruntime:cuda:{options}") as gpu:
+    plan = ditzoo.make_plan("dit-digits", steps=4)
+    with (
+        open_model("dit-digits", parse_spec("torch")) as cpu,
+        open_model("dit-digits", parse_spec(f"onnxruntime:cuda:{options}")) as gpu,
+    ):
         for classes in ([1, 7], [2], [3, 4], [5]):  # two shapes in turn
-            expected, drawn = (model.sample(classes=classes, steps=4).latents for model in (cpu, gpu))
+            expected, drawn = (ditzoo.sample(backend, plan, classes=classes) for backend in (cpu, gpu))
             assert np.linalg.norm(drawn - expected) <= 1e-4 * np.linalg.norm(expected)
 
 

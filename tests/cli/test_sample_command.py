@@ -87,7 +87,7 @@ def test_like_repeats_a_picture_from_its_file_alone(solver: str, capfd: pytest.C
     assert run(["sample", "--like", "many/0003-class3.png", "--out", "again"]) == 0
     out, err = capfd.readouterr()
     assert out == "again/0003-class3.png\n"
-    assert "seed 9, images 3 to 3" in err
+    assert "seed 9, image 3" in err
     assert np.array_equal(pixels("again/0003-class3.png"), pixels("many/0003-class3.png"))
     assert read_request(Path("again/0003-class3.png")) == read_request(Path("many/0003-class3.png"))
 

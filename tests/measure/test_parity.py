@@ -21,6 +21,7 @@ from ditzoo.measure.metrics import cosine, psnr, relative_l2, ssim
 from ditzoo.measure.parity import TOLERANCES, Comparison, compare
 from ditzoo.measure.report import html
 from ditzoo.plan.make import make_plan
+from ditzoo.zoo.card import Embedded
 
 CARD = ditzoo.card("uvit-digits")
 PLAN = make_plan(CARD, steps=6)
@@ -158,6 +159,27 @@ def test_the_html_report_is_one_file_with_plots_and_pictures() -> None:
     assert "FAIL" in text
     assert "This exceeds the tolerance" in text
     assert text == html(CARD, [against(Shifted(1e-3)), against(TorchBackend(CARD, precision="bf16"))])
+
+
+def test_the_report_is_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says where its numbers come from, draws the limits, and can be read on a phone, in the dark and aloud."""
+    monkeypatch.chdir(tmp_path)
+    typed = "parity uvit-digits --backends torch,torch:bf16 --steps 3 --classes 1,2 --seed 5 --html report.html"
+    run(typed.split())
+    text = (tmp_path / "report.html").read_text()
+    weights = ditzoo.card("uvit-digits").weights
+    assert isinstance(weights, Embedded)
+    for part in (f"ditzoo {typed}", weights.sha256, "dpmpp, 3 steps", "5, images 0 to 1", "processor", torch.__version__):
+        assert part in text, part
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert text.count("limit for bf16") == 2
+    seen = Seen()
+    seen.feed(text)
+    assert all(attributes["alt"] for tag, attributes in seen.tags if tag == "img")
+    drawings = [attributes for tag, attributes in seen.tags if tag == "svg"]
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawings)
+    assert any(attributes.get("name") == "viewport" for tag, attributes in seen.tags if tag == "meta")
+    assert "prefers-color-scheme: dark" in text
 
 
 def test_tolerances_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+import ditzoo
 from ditzoo.errors import InputError
 from ditzoo.families import build, in_precision
 from ditzoo.nets.dit import DiT
@@ -195,3 +198,19 @@ def test_half_precision_is_for_the_products_of_the_blocks(config: BackboneConfig
     assert narrow == {name for name in before if re.search(r"attn|mlp|skip_linear|adaLN", name)}
     assert all(weight.dtype == torch.float32 for weight in before.values())
     assert all(after[name] is before[name] for name in before.keys() - narrow)
+
+
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_nothing_is_drawn_at_random_on_the_meta_device(name: str) -> None:
+    """Torch imports sympy for that, which takes longer than loading a small network."""
+    called: list[str] = []
+
+    class Calls(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with torch.device("meta"), Calls():
+        build(ditzoo.card(name).backbone)
+    assert "empty" in called
+    assert not {"randn", "normal_"} & set(called)

@@ -15,7 +15,8 @@ import pytest
 import typer
 
 import ditzoo
-from ditzoo.cli import app, run
+from ditzoo.cli import run
+from ditzoo.cli.app import app
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.recipes import Outcome, Recipe, needed_files, outcomes, record_outcome, reproduction, run_recipe
 from ditzoo.zoo.card import Unreleased
@@ -84,7 +85,7 @@ def test_reproducing_names_the_files_that_it_needs_and_can_go_on(small: Path, ca
     out, err = capfd.readouterr()
     assert "put imagenet256_uvit_huge.pth into runs/uvit-h-2-256 first; it is at the Google Drive folder" in err
     assert "expected: FID 2.29 over 50,000 images" in err
-    assert [line.split()[:2] for line in out.splitlines()[3:5]] == [["pull", "failed"], ["export", "not"]]
+    assert [line.split()[:2] for line in out.splitlines()[1:3]] == [["pull", "failed"], ["export", "not"]]
     record = json.loads(Path("runs/uvit-h-2-256/run.json").read_text())
     assert list(record) == ["pull"]
     assert "there is no file imagenet256_uvit_huge.pth" in Path("runs/uvit-h-2-256/pull.log").read_text()
@@ -110,7 +111,7 @@ def test_a_recipe_stops_at_a_failure_and_goes_on_from_there(small: Path, capfd: 
     small.write_text(SMALL.replace("CLASSES", "99"))
     assert run(["run", "small.toml", "--dir", "work"]) == 1
     out, err = capfd.readouterr()
-    assert [line.split()[:2] for line in out.splitlines()[3:6]] == [["list", "done"], ["sample", "failed"], ["version", "not"]]
+    assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["list", "done"], ["sample", "failed"], ["version", "not"]]
     assert "FID 1.5 over 10 images" in err
     assert "class 99 is out of range" in Path("work/sample.log").read_text()
     before = json.loads(Path("work/run.json").read_text())["list"]

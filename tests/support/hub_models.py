@@ -64,7 +64,7 @@ def dcae(weights: dict[str, Tensor], path: Path) -> Path:
 
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli", "rich.console", "rich.table"])
+_SERVER.set_forkserver_preload(["ditzoo.checkpoint", "ditzoo.cli.app", "rich.console", "rich.table"])
 
 
 class Command:

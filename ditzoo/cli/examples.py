@@ -1,0 +1,66 @@
+"""The examples in the help of each command."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "ditzoo demo",
+        "ditzoo sample dit-digits --classes 0-9 --out digits.png",
+        "ditzoo export onnx dit-digits --out digits-bundle",
+        "ditzoo parity dit-digits --backends torch,onnxruntime",
+    ),
+    "list": ("ditzoo list --family sit", "ditzoo list --state cached --json"),
+    "info": ("ditzoo info dit-digits", "ditzoo info facebook/DiT-XL-2-256 --json"),
+    "where": ("ditzoo where dit-digits",),
+    "pull": (
+        "ditzoo pull dit-xl-2-256",
+        "ditzoo pull hf:OWNER/REPO --like dit-xl-2-256 --classes 12",
+    ),
+    "import": (
+        "ditzoo import uvit-h-2-256 imagenet256_uvit_huge.pth",
+        "ditzoo import moths last.pt --like dit-xl-2-256 --classes 12",
+    ),
+    "push": ("ditzoo push moths USER/moths --private",),
+    "to-diffusers": ("ditzoo to-diffusers dit-xl-2-256 dit-diffusers",),
+    "sample": (
+        "ditzoo sample dit-digits --classes 3,seven --num 8 --out digits.png",
+        "ditzoo sample dit-xl-2-256 --classes 'golden retriever' --backend torch:bf16 --device cuda",
+        "ditzoo sample digits-bundle --solver ddim --steps 20 --guidance 1.5 --seed 7 --out pictures/",
+        "ditzoo sample --like seven.png --backend onnxruntime",
+    ),
+    "parity": (
+        "ditzoo parity dit-digits --backends torch,onnxruntime,openvino",
+        "ditzoo parity dit-digits --exact --backends torch,onnxruntime:int8 --html report.html",
+        "ditzoo parity dit-digits --backends torch,onnxruntime:fp16 --bisect",
+    ),
+    "bench": ("ditzoo bench dit-digits --backends torch,onnxruntime,openvino --batch 1,8",),
+    "demo": ("ditzoo demo --out demo.png",),
+    "doctor": ("ditzoo doctor", "ditzoo doctor --offline --json"),
+    "run": ("ditzoo run reproduce dit-xl-2-256", "ditzoo run recipe.toml --only export"),
+    "inspect": ("ditzoo inspect digits-bundle", "ditzoo inspect digits-bundle/backbone.onnx --json"),
+    "cache": ("ditzoo cache ls", "ditzoo cache rm dit-digits --yes"),
+    "cache ls": ("ditzoo cache ls --json",),
+    "cache verify": ("ditzoo cache verify",),
+    "cache rm": ("ditzoo cache rm dit-digits --yes",),
+    "cache prune": ("ditzoo cache prune --downloads",),
+    "export": ("ditzoo export onnx dit-digits --out digits-bundle", "ditzoo export --matrix matrix.toml"),
+    "export onnx": (
+        "ditzoo export onnx dit-digits --out digits-bundle",
+        "ditzoo export onnx dit-xl-2-256 --precision fp16 --resolution dynamic --out dit-fp16",
+    ),
+    "export tensorrt": (
+        "ditzoo export tensorrt dit-xl-2-256 --gpu sm89 --batch 1,8 --out engines",
+        "ditzoo export tensorrt dit-xl-2-256 --flavour tensorrt_rtx --resolution 256,512 --profiles merged --out engines",
+    ),
+    "export triton": ("ditzoo export triton dit-digits --repo model-repository --client",),
+    "export bundle": ("ditzoo export bundle digits-bundle --tar digits.tar",),
+    "plan": ("ditzoo plan show dit-digits --steps 4",),
+    "plan show": ("ditzoo plan show dit-digits --solver dpmpp:order=2 --steps 4",),
+    "plan save": ("ditzoo plan save dit-digits --solver ddim --steps 20 --out plan.json",),
+}
+"""Command lines by the name of their command; "" is `ditzoo` itself."""
+
+
+def examples(command: str) -> str:
+    """The end of a command's help: its examples, indented as code."""
+    return "\n".join(["Examples:", "", *(f"    {line}" for line in EXAMPLES[command])])

@@ -1,0 +1,131 @@
+"""`ditzoo inspect` of bundles and of each of their files, and `--json` of exports."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import ditzoo
+from ditzoo.bundle import Bundle, Engine
+from ditzoo.cli import run
+from ditzoo.model.opening import default_backend
+from ditzoo_export import cached_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return cached_bundle(ditzoo.card("uvit-digits"))
+
+
+def facts(capsys: pytest.CaptureFixture[str], path: Path) -> dict[str, Any]:
+    assert run(["inspect", str(path), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_bundle_in_json_has_numbers(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    found = facts(capsys, bundle.path)
+    assert found["graphs"]["backbone"]["opset"] == 20
+    assert found["graphs"]["backbone"]["precision"] == "fp32"
+    assert found["verified"]["tolerance"] == 1e-5
+    assert 0 < found["verified"]["random"] < 1e-5
+    assert found["plan"] == {"solver": "dpmpp", "evaluations": 20}
+    assert found["files"]["backbone.onnx"] == (bundle.path / "backbone.onnx").stat().st_size
+    assert [need.split()[0] for need in found["needs"]] == ["onnxruntime"]
+
+
+def test_the_command_of_a_bundle_runs_as_it_is_printed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bundle.path, tmp_path / "a bundle")
+    monkeypatch.chdir(tmp_path)
+    command = facts(capsys, Path("a bundle"))["made with"]
+    assert shlex.split(command)[0] == "ditzoo"
+    assert run(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out == "a bundle\n"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("plan", "plan of dpmpp"), ("card", "card of"), ("manifest", "bundle of")])
+def test_each_json_file_is_described(name: str, kind: str, bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+    assert facts(capsys, bundle.path / f"{name}.json")["kind"].startswith(kind)
+    assert run(["inspect", str(bundle.path / f"{name}.json")]) == 0
+    assert kind in capsys.readouterr().out
+
+
+def test_a_plan_says_what_a_client_has_to_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = ditzoo.make_plan("dit-digits", solver="dpmpp:order=2", steps=4)
+    plan.save(tmp_path / "any name.json")
+    found = facts(capsys, tmp_path / "any name.json")
+    assert found["evaluations"] == len(found["times"]) == 4
+    assert found["states kept"] == max(len(row.states) for row in plan.rows)
+    assert found["predictions kept"] == max(len(row.predictions) for row in plan.rows)
+
+
+@pytest.mark.parametrize("content", [b"{}", b"no json", b'{"format": "ditzoo-bundle/2"}', b""])
+def test_another_json_file_is_refused_in_one_line(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    assert run(["inspect", str(tmp_path / "x.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(f"no {kind}" in error for kind in ("plan", "card", "manifest"))
+
+
+def test_missing_weights_of_a_graph_are_said(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copyfile(bundle.path / "backbone.onnx", tmp_path / "backbone.onnx")
+    assert facts(capsys, tmp_path / "backbone.onnx")["external data"] == {"backbone.onnx.data": "missing"}
+    shutil.copyfile(bundle.path / "backbone.onnx.data", tmp_path / "backbone.onnx.data")
+    size = (tmp_path / "backbone.onnx.data").stat().st_size
+    assert facts(capsys, tmp_path / "backbone.onnx")["external data"] == {"backbone.onnx.data": size}
+
+
+def test_a_bundle_is_inspected_and_served_without_torch_and_onnx(bundle: Bundle, tmp_path: Path) -> None:
+    """An import of torch, onnx or onnxruntime fails in the process."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnx', 'onnx_ir', 'onnxscript', 'onnxruntime'):\n"
+        "    sys.modules[name] = None\n"
+        "from ditzoo.cli import run\n"
+        f"assert run(['inspect', {str(bundle.path)!r}]) == 0\n"
+        f"assert run(['export', 'triton', {str(bundle.path)!r}, '--repo', {str(tmp_path / 'repo')!r}, '--json']) == 0\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "repo" / "uvit-digits-backbone" / "config.pbtxt").is_file()
+
+
+def test_an_export_in_json_is_its_manifest(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    assert run(["export", "onnx", "uvit-digits", "--out", str(tmp_path / "bundle"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(tmp_path / "bundle")
+    assert told["key"] == bundle.manifest.key
+    assert run(["export", "bundle", str(tmp_path / "bundle"), "--tar", str(tmp_path / "b.tar"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == (tmp_path / "b.tar").stat().st_size
+
+
+def test_engines_run_on_their_own_backend_even_beside_their_graphs(bundle: Bundle) -> None:
+    graph = bundle.manifest.graphs["backbone"]
+    engine = Engine(
+        file="backbone.engine",
+        graph="backbone",
+        flavour="tensorrt",
+        version="10.16",
+        gpus=("sm89",),
+        precision="fp16",
+        profiles=(),
+        options=("stripped",),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        seconds=1.0,
+    )
+    manifest = msgspec.structs.replace(bundle.manifest, engines={"backbone": engine})
+    assert default_backend(bundle) == "onnxruntime"
+    assert default_backend(msgspec.structs.replace(bundle, manifest=manifest)) == "tensorrt"
