@@ -26,11 +26,12 @@ bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md
 gpu: $(READY)  ## tell what of ditzoo holds on this machine's GPU, in ten minutes; results go to acceptance/
 	$(BIN)/python recipes/gpu_acceptance.py --out acceptance
 
-docs: $(READY)  ## generate docs/cli.md
-	$(BIN)/typer ditzoo.cli.app utils docs --name ditzoo --output docs/cli.md
+docs: $(READY)  ## write the generated pages, then build the site into site/; warnings are errors
+	PYTHONPATH=. $(BIN)/python -m docs.generator
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean:
-	rm -rf .venv demo.png
+	rm -rf .venv demo.png site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

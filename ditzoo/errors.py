@@ -15,43 +15,55 @@ class DitzooError(Exception):
 
 
 class UsageError(DitzooError):
-    """A value is not valid: an unknown name, a class out of range, a batch of 0."""
+    """A value is not valid: an unknown name, a class out of range, a batch of 0. The cure is a value that the message names."""
 
 
 class InputError(DitzooError):
-    """An input of a network has the wrong name, dtype or shape."""
+    """An input of a network has the wrong name, dtype or shape. The cure is the one that the message states as expected."""
 
 
 class MissingPackageError(DitzooError):
-    """An optional package is not installed. The message has the pip command."""
+    """An optional package is not installed. The cure is the pip command in the message."""
 
 
 class BackendError(DitzooError):
-    """A backend cannot run as asked: this machine lacks the device, the provider or the precision."""
+    """A backend cannot run as asked: this machine lacks the device, the provider or the precision.
+
+    The cure is another backend or device, a package that the message names, or a bundle that was exported as asked.
+    """
 
 
 class BundleError(DitzooError):
-    """An exported folder is incomplete, changed or damaged, or is no bundle."""
+    """An exported folder is incomplete, changed or damaged, or is no bundle. The cure is to export or to copy it again."""
 
 
 class PlanError(DitzooError):
-    """A sampling plan is malformed, or a solver cannot be expressed as one."""
+    """A sampling plan is malformed, or a solver cannot be expressed as one.
+
+    The cure is a plan from `ditzoo plan save`, or another solver or grid.
+    """
 
 
 class ExportError(DitzooError):
-    """An exported graph failed its verification. Nothing of it was kept."""
+    """An exported graph failed its verification. Nothing of it was kept. The cure is a wider precision: fp16 for int8."""
 
 
 class HubError(DitzooError):
-    """A request to the Hugging Face Hub, or to a server in its place, failed."""
+    """A request to the Hugging Face Hub, or to a server in its place, failed.
+
+    The cure is in the message: a token, another revision, a longer `--timeout`, or files that are downloaded by hand.
+    """
 
 
 class StepError(DitzooError):
-    """A step of a recipe ended with an error; its log says which."""
+    """A step of a recipe ended with an error; its log says which. The cure is that of this error; the same command goes on."""
 
 
 class CheckpointError(DitzooError):
-    """Weights are missing, damaged, or do not fit the network of their card."""
+    """Weights are missing, damaged, or do not fit the network of their card.
+
+    The cure is to pull or to import them, another file, or a card with the hyperparameters that the message lists.
+    """
 
 
 def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -> UsageError:

@@ -109,23 +109,6 @@ def test_a_missing_package_is_one_line_with_the_pip_command(bare_python: Path, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_reference_is_up_to_date(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "typer",
-        "ditzoo.cli.app",
-        "utils",
-        "docs",
-        "--name",
-        "ditzoo",
-        "--output",
-        str(tmp_path / "cli.md"),
-    ]
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    assert (tmp_path / "cli.md").read_text() == (ROOT / "docs" / "cli.md").read_text(), "run `make docs`"
-
-
 def code_blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
@@ -156,8 +139,8 @@ def test_the_commands_of_the_readme_run(line: str, tmp_path: Path, monkeypatch: 
     from ditzoo.cli import run
 
     monkeypatch.chdir(tmp_path)
-    if "digits-bundle" in line and "export" not in line:
-        (tmp_path / "digits-bundle").symlink_to(cached_bundle(ditzoo.card("dit-digits")).path)
+    if "digits-bundle" in line:  # an export that is there is found
+        shutil.copytree(cached_bundle(ditzoo.card("dit-digits")).path, tmp_path / "digits-bundle")
     assert run(shlex.split(line, comments=True)[1:]) == 0
 
 

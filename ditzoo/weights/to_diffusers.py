@@ -32,8 +32,8 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
     """Writes `card` as a diffusers pipeline to the new folder `out`: transformer, scheduler and decoder. Returns `out`.
 
     The norms get the paper's eps of 1e-6. One difference remains: the time embedding of diffusers divides by 127, that of the
-    paper by 128 (docs/checkpoints.md has figures). Raises UsageError if diffusers has no pipeline for the model, or if `out`
-    exists or cannot be written. The folder appears when it is complete. `patience` is how many seconds the server of the
+    paper by 128 (docs/explain/diffusers.md has figures). Raises UsageError if diffusers has no pipeline for the model, or if
+    `out` exists or cannot be written. The folder appears when it is complete. `patience` is how many seconds the server of the
     decoder may be silent.
     """
     config, decoder, theirs = card.backbone, card.decoder, family_of(card.backbone).diffusers

@@ -1,0 +1,17 @@
+"""The reference of the command line, as Typer writes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def command_line() -> str:
+    """The text of docs/cli.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "cli.md"
+        words = ("-m", "typer", "ditzoo.cli.app", "utils", "docs", "--name", "ditzoo", "--output", str(page))
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)  # noqa: S603
+        return page.read_text()
