@@ -165,9 +165,7 @@ def _forward(reports: Sequence[Report]) -> Figure:
     return _errors(series, title="Error of one evaluation", x_label="time", limits=_limits(reports, "forward"))
 
 
-def _errors(
-    series: Mapping[str, list[tuple[float, float]]], *, title: str, x_label: str, limits: Mapping[str, float]
-) -> Figure:
+def _errors(series: Mapping[str, Points], *, title: str, x_label: str, limits: Mapping[str, float]) -> Figure:
     return line_chart(series, title=title, x_label=x_label, y_label="relative L2 error", log_y=True, limits=limits)
 
 
