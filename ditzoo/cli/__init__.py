@@ -36,6 +36,10 @@ app.add_typer(export.app, name="export")
 app.add_typer(plan.app, name="plan")
 
 
+STOPPED = 130
+"""The exit status if the user stopped the command with Ctrl-C."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         from ditzoo import __version__
@@ -71,6 +75,8 @@ def run(arguments: Sequence[str]) -> int:
         with output.warnings():
             status = app(list(arguments), standalone_mode=False) or 0
             sys.stdout.flush()
+            if status == STOPPED:
+                output.talk("stopped")
             return status
     except DitzooError as error:
         output.error(str(error))
@@ -87,16 +93,20 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         output.error(str(error))
         return 1
-    except typer.Abort:
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        output.talk("stopped")
+        return STOPPED
 
 
-def main() -> None:
-    """The entry point of the `ditzoo` command."""
-    streams.prepare()
-    status = run(sys.argv[1:])
+def main() -> int:
+    """Runs the command line of this process, and returns the exit status."""
     try:
+        streams.prepare()
+        status = run(sys.argv[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        output.talk("stopped")
+        return STOPPED
     except OSError:
         streams.abandon_stdout()
-    sys.exit(status)
+    return status

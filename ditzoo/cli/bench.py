@@ -73,12 +73,12 @@ def bench(
         _check_plot(plot)
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
-    openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
-        for spec in parse_specs(backends)
-    ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
-    with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
+    with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as bar:
+        openers = [
+            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=bar)
+            for spec in parse_specs(backends)
+        ]
         result = run(
             openers,
             plan,
@@ -88,7 +88,7 @@ def bench(
             size=size,
             text=text,
             multiply_adds=count_multiply_adds(card, size=size),
-            advance=advance,
+            advance=bar,
         )
     if plot is not None:
         _draw(result, plot)

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ditzoo.cli.live import progress as progress
+from ditzoo.cli.live import seconds as seconds
+from ditzoo.cli.live import stage as stage
+from ditzoo.cli.live import status as status
+from ditzoo.cli.live import transfer as transfer
+from ditzoo.cli.terminal import plain as plain
+from ditzoo.cli.terminal import say
+
 _WIDEST = 10_000
-
-_PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
-
-
-def plain(text: str) -> str:
-    r"""`text` with each character that would control a terminal, or cannot be written, replaced by its escape, as in \u001b.
-
-    Text comes from files and servers, so it is not trusted. Line ends and tabs stay. The escapes are those of JSON, so JSON
-    keeps its meaning.
-    """
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-_STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and marks of the direction of writing
-    "\ud800-\udfff]"  # bytes of a file's name that are not text
-)
 
 
 def data(text: str) -> None:
@@ -71,59 +60,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def talk(text: str) -> None:
     """Prints a message for the user."""
-    _stderr().print(plain(text), **_PLAIN)
+    say(text)
 
 
 def error(text: str) -> None:
     """Prints an error message on one line."""
-    _stderr().print(f"error: {plain(' '.join(text.split()))}", style="red", **_PLAIN)
-
-
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar if stderr is a terminal. Yields the function that advances it by one."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = _stderr()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(plain(description), total=total)
-        yield lambda: bar.advance(task)
-
-
-@contextmanager
-def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a progress bar for a download if stderr is a terminal.
-
-    Yields the function that updates it. That function takes the path of a file, the bytes received so far, and its size.
-    """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = _stderr()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(plain(name), total=None)
-
-        def advance(path: str, done: int, total: int) -> None:
-            shown = plain(f"{name} {path.rpartition('/')[2]}")
-            bar.update(task, description=shown, completed=done, total=total or None)
-
-        yield advance
-
-
-@contextmanager
-def status(description: str) -> Iterator[None]:
-    """Shows a spinner for work of unknown length if stderr is a terminal."""
-    from rich.text import Text
-
-    with _stderr().status(Text(plain(description))):
-        yield
+    say(f"error: {' '.join(text.split())}", style="red")
 
 
 class _Warnings(logging.Handler):
@@ -144,9 +86,3 @@ def warnings() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

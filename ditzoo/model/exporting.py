@@ -34,6 +34,7 @@ def export_onnx(
     split: bool | None = None,
     guided: bool = False,
     overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Exports a model to a bundle in the folder `out`: ONNX graphs, plan, card and manifest.
 
@@ -51,7 +52,7 @@ def export_onnx(
     from ditzoo_export import make_settings
 
     settings = make_settings(card, precision=precision, target=target, resolution=_text(resolution), split=split, guided=guided)
-    return export(card, Path(out), settings=settings, overwrite=overwrite)
+    return export(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 
 
 def export_tensorrt(
@@ -68,6 +69,7 @@ def export_tensorrt(
     options: Sequence[str] = (),
     workspace: int | None = None,
     overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Builds TensorRT engines of a model into a bundle in the folder `out`, from a verified ONNX export.
 
@@ -95,11 +97,16 @@ def export_tensorrt(
         options=options,
         workspace=workspace,
     )
-    return export_engines(card, Path(out), settings=settings, overwrite=overwrite)
+    return export_engines(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 
 
 def refit_tensorrt(
-    model: ModelLike, checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+    model: ModelLike,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Puts other weights into the refittable engines of a bundle. Writes a new bundle into the folder `out`.
 
@@ -120,7 +127,7 @@ def refit_tensorrt(
     check_refittable(bundle, bundle.card)
     path = Path(checkpoint)
     tuned = fine_tune_of(path, bundle) if path.is_file() else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
-    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite)
+    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite, display=display)
 
 
 def write_triton_repository(
@@ -145,8 +152,7 @@ def write_triton_repository(
         from ditzoo_export import cached_bundle, make_settings
 
         settings = make_settings(found, precision=precision)
-        with display.status(f"exporting {found.name} to ONNX, unless the cache has it"):
-            found = cached_bundle(found, settings=settings)
+        found = cached_bundle(found, settings=settings, display=display)
     from ditzoo_export.triton import export_triton
 
     folder.mkdir(exist_ok=True)
