@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from ditzoo.cli.terminal import plain, say, stderr
 from ditzoo.progress import Report, silent
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.console import RenderableType
+    from rich.progress import Progress, TextColumn
     from rich.spinner import Spinner
 
 _BEGAN = time.monotonic()
@@ -24,56 +25,55 @@ _SOON, _ESTIMABLE = 3.0, 0.05
 
 
 class Bar:
-    """A progress bar that one part of the work advances. It is also a display, for the work inside the block of the bar."""
+    """A progress bar that is advanced by calling it. It is also a display, for the work inside the block of the bar."""
 
-    def __init__(self, bar: Progress, task: TaskID) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, bar: Progress, *, visible: bool) -> None:
+        self._bar, self._visible = bar, visible
+        self._below: RenderableType = ""
 
     def __call__(self) -> None:
         """Advances the bar by one part."""
-        self._bar.advance(self._task)
+        self._bar.advance(self._bar.task_ids[0])
 
     @contextmanager
     def status(self, description: str) -> Iterator[None]:
-        """Shows `description` above the bar."""
-        above = self._bar.add_task(plain(description), total=None)
-        try:
+        """Shows `description` below the bar."""
+        with self._showing(Stage(description)):
             yield
-        finally:
-            self._bar.remove_task(above)
 
     @contextmanager
     def stage(self, description: str) -> Iterator[Report]:
-        """Shows a stage above the bar, and then how long it took."""
-        if self._bar.disable:
+        """Shows a stage below the bar, and leaves a line above it, as `stage` does."""
+        if not self._visible:
             _tell_begin(description)
-            yield silent
-            return
-        shown = _Stage(description)
-        above = self._bar.add_task("", total=None)
-
-        def report(doing: str, done: float) -> None:
-            shown.report(doing, done)
-            self._bar.update(above, description=shown.text())
-
-        self._bar.update(above, description=shown.text())
-        try:
-            yield report
-        finally:
-            self._bar.remove_task(above)
-        say(shown.line())
+        shown = Stage(description)
+        with self._showing(shown):
+            yield shown.report
+        if self._visible:
+            say(shown.line())
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Bar]:
-        """Shows another bar above this one."""
-        above = self._bar.add_task(plain(description), total=total)
+        """Shows another bar below this one."""
+        inner = Bar(_counting_bar(description, total), visible=self._visible)
+        with self._showing(inner):
+            yield inner
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+
+        return Group(self._bar.get_renderable(), self._below) if self._below else self._bar.get_renderable()
+
+    @contextmanager
+    def _showing(self, below: RenderableType) -> Iterator[None]:
+        before, self._below = self._below, below
         try:
-            yield Bar(self._bar, above)
+            yield
         finally:
-            self._bar.remove_task(above)
+            self._below = before
 
 
-class _Stage:
+class Stage:
     """A stage of long work on a terminal: what it is, what it does now, its time, and an estimate of the time that is left."""
 
     def __init__(self, description: str) -> None:
@@ -128,7 +128,7 @@ def stage(description: str) -> Iterator[Report]:
         _tell_begin(description)
         yield silent
         return
-    shown = _Stage(description)
+    shown = Stage(description)
     with Live(shown, console=console, transient=True, refresh_per_second=8):
         yield shown.report
     say(shown.line())
@@ -142,14 +142,37 @@ def _tell_begin(description: str) -> None:
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Bar]:
     """Shows a progress bar if stderr is a terminal. Yields the function that advances it by one."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Column
+    from rich.live import Live
 
     console = stderr()
-    text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
-    columns = (text, BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield Bar(bar, bar.add_task(plain(description), total=total))
+    bar = Bar(_counting_bar(description, total), visible=console.is_terminal)
+    with Live(bar, console=console, transient=True, refresh_per_second=8) if console.is_terminal else nullcontext():
+        yield bar
+
+
+def _counting_bar(description: str, total: int) -> Progress:
+    """A bar of a number of parts, which is not shown yet."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    bar = Progress(_folding_text(), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn())
+    bar.add_task(plain(description), total=total)
+    return bar
+
+
+def _bytes_bar() -> Progress:
+    """A bar of bytes with their rate."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (_folding_text(), BarColumn(10), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
+    return Progress(*columns, console=stderr(), transient=True)
+
+
+def _folding_text() -> TextColumn:
+    """The description of a bar. If the terminal is narrow, it takes several lines."""
+    from rich.progress import TextColumn
+    from rich.table import Column
+
+    return TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
 
 
 @contextmanager
@@ -211,15 +234,6 @@ class Transfer:
             self._bar.start()
         else:
             _tell_begin(f"downloading {path}" + (f", {in_bytes(total)}" if total else ""))
-
-
-def _bytes_bar() -> Progress:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.table import Column
-
-    text = TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold"))
-    columns = (text, BarColumn(10), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    return Progress(*columns, console=stderr(), transient=True)
 
 
 def in_bytes(size: float) -> str:

@@ -14,7 +14,7 @@ from ditzoo.cli.live import stage as stage
 from ditzoo.cli.live import status as status
 from ditzoo.cli.live import transfer as transfer
 from ditzoo.cli.terminal import plain as plain
-from ditzoo.cli.terminal import say
+from ditzoo.cli.terminal import say, stderr
 
 _WIDEST = 10_000
 
@@ -65,14 +65,14 @@ def talk(text: str) -> None:
 
 def error(text: str) -> None:
     """Prints an error message on one line."""
-    say(f"error: {' '.join(text.split())}", style="red")
+    stderr().print(f"error: {plain(' '.join(text.split()))}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 class _Warnings(logging.Handler):
     """Writes to the current stderr, above a spinner if one is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{plain(self.format(record))}\n")
+        say(self.format(record))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 
@@ -29,6 +30,9 @@ def stderr() -> Any:
     return Console(stderr=True)
 
 
-def say(text: str, *, style: str | None = None) -> None:
-    """Prints a message on stderr. On a terminal, it appears above what is shown there now."""
-    stderr().print(plain(text), style=style, markup=False, highlight=False, soft_wrap=True)
+def say(text: str) -> None:
+    """Prints a message on stderr. On a terminal, it appears above the spinner or bar that is shown there now.
+
+    A console of rich would write past the stream that does this.
+    """
+    sys.stderr.write(f"{plain(text)}\n")
