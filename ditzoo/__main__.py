@@ -17,10 +17,11 @@ def main() -> None:
     if usual is not signal.default_int_handler:  # in the background of a shell, Ctrl-C is for others
         sys.exit(_program())
     signal.signal(signal.SIGINT, _leave)
-    try:
-        sys.exit(_program())
-    finally:
-        signal.signal(signal.SIGINT, _leave)  # nothing is left to clean up, and the interpreter's own end takes time
+    status = _program()
+    signal.signal(signal.SIGINT, _leave)  # nothing is left to clean up, and the interpreter's own end takes time
+    if status == INTERRUPTED:
+        os._exit(status)  # Python itself may end with the signal instead of this status
+    sys.exit(status)
 
 
 def _program() -> int:

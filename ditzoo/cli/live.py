@@ -207,7 +207,7 @@ class Transfer:
         self._done = done
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
-        if done == total:
+        if total and done == total:
             self.finish()
 
     def finish(self) -> None:

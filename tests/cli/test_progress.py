@@ -21,7 +21,7 @@ def work(display):
         pass
     with display.stage("tracing") as report:
         report("Timing graph nodes", 0.5)
-        logging.getLogger("ditzoo.locks").warning("waiting for /a/b, which process 7 (`ditzoo pull x`) is using now, as it seems")
+        logging.getLogger("ditzoo.locks").warning("waiting for /a/b, which process 7 (`ditzoo pull x`) is using, it seems")
     with display.stage("x" * 100):
         pass
     with display.progress("drawing", 2) as advance:
@@ -56,7 +56,7 @@ def test_a_terminal_keeps_the_stages_and_no_stale_lines() -> None:
     assert status == 0
     text = re.sub(TIME, "T", "\n".join(lines))
     once = [
-        "waiting for /a/b, which process 7 (`ditzoo pull x`) is using now, as it seems",
+        "waiting for /a/b, which process 7 (`ditzoo pull x`) is using, it seems",
         "tracing: T",
         80 * "x",
         20 * "x" + ": T",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,7 @@ from torch import nn
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
+from ditzoo.progress import Display, Report, Silent, silent
 from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files
@@ -57,8 +60,37 @@ def test_nodes_say_which_module_they_belong_to(bundle: Bundle) -> None:
     assert scopes <= names
 
 
+class Told(Silent):
+    """A display that keeps the names of the stages, and the number of its blocks that were open together."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.open = self.most = 0
+
+    @contextmanager
+    def status(self, description: str) -> Iterator[None]:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        yield
+        self.open -= 1
+
+    @contextmanager
+    def stage(self, description: str) -> Iterator[Report]:
+        self.stages.append(description)
+        with self.status(description):
+            yield silent
+
+
 def test_two_exports_are_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    again = export_onnx(bundle.card, tmp_path / "again")
+    told = Told()
+    again = export_onnx(bundle.card, tmp_path / "again", display=told)
+    graphs = [graph.file for graph in bundle.manifest.graphs.values()]
+    assert [stage for stage in told.stages if "onnx" in stage] == [
+        f"{work} {graph}" for graph in graphs for work in ("tracing", "optimizing", "writing")
+    ]
+    assert told.stages[0] == f"running {bundle.card.name} in torch, to verify the export"
+    assert told.stages[-2:] == ["verifying the graphs", "computing checksums"]
+    assert told.most == 1, "a block of a display is inside another one"
     for path in bundle.path.iterdir():
         assert path.read_bytes() == (again.path / path.name).read_bytes(), path.name
 
@@ -67,7 +99,7 @@ def test_two_exports_are_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
 def broken_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter writes a graph with one weight scaled, as a wrong export would be: valid, and off."""
 
-    def write_and_break(module: nn.Module, written: Graph, path: Path, example: Inputs) -> None:
+    def write_and_break(module: nn.Module, written: Graph, path: Path, example: Inputs, *, display: Display) -> None:
         onnx_files.write_onnx(module, written, path, example)
         model = onnx.load(path)
         largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
