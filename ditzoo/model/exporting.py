@@ -41,9 +41,10 @@ def export_onnx(
     The graphs are verified against torch before the folder appears. `precision` is fp32, fp16, bf16, int8 or fp8; `target` is
     onnxruntime or tensorrt. `resolution` is in pixels: 256, "256x384" (height x width) or "dynamic"; the default is that of the
     model. `split` puts conditioning into a graph of its own; the default is to split if the network allows it. `guided` adds a
-    graph that contains guidance. The stages of the work appear on `display`. If `out` already holds a bundle of the same export, it is kept as it is. `overwrite` replaces
+    graph that contains guidance. If `out` already holds a bundle of the same export, it is kept as it is. `overwrite` replaces
     a bundle of another export. Raises UsageError if the model does not support the arguments or if the folder cannot be
-    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed.
+    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed. The stages
+    of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -78,7 +79,7 @@ def export_tensorrt(
     two rows. Both may be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine
     if `merged` is set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible", "tf32" and
     "weight_streaming". `workspace` is the most device memory for the intermediate results of one layer, in MB. Raises the same
-    errors as `export_onnx`.
+    errors as `export_onnx`. The stages of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
