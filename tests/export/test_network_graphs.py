@@ -19,6 +19,7 @@ from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files
 from ditzoo_export.onnx_files import Inputs
 from ditzoo_export.scopes import SCOPE
+from tests.support.export_models import TINY_UVIT, random_model
 
 CARDS = list(digits.CARDS)
 
@@ -112,16 +113,18 @@ def broken_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("broken_graph")
 def test_a_graph_that_computes_something_else_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"prediction of uvit-digits in fp32 is off by .* at time .*nothing was kept"):
-        export_onnx(CARDS[1], tmp_path / "bundle")
+    card, net = random_model(TINY_UVIT)
+    with pytest.raises(ExportError, match=r"prediction of random-uvit in fp32 is off by .* at time .*nothing was kept"):
+        export_onnx(card, tmp_path / "bundle", net=net)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_of_another_opset_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 25 torch silently writes 18."""
     monkeypatch.setattr(network_graphs, "OPSET", 26)
+    card, net = random_model(TINY_UVIT)
     with pytest.raises(ExportError, match=re.escape("not 26")):
-        export_onnx(CARDS[1], tmp_path / "bundle")
+        export_onnx(card, tmp_path / "bundle", net=net)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -134,7 +137,8 @@ def test_exporting_into_nowhere_fails_before_the_work(tmp_path: Path, monkeypatc
 
 
 def test_exporting_leaves_no_global_state(tmp_path: Path) -> None:
+    card, net = random_model(TINY_UVIT)
     state = torch.random.get_rng_state()
-    export_onnx(CARDS[1], tmp_path / "bundle")
+    export_onnx(card, tmp_path / "bundle", net=net)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.is_grad_enabled()
