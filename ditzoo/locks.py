@@ -82,7 +82,9 @@ def _acquire(lock: FileLock, path: Path, what: str) -> None:
 
 def _sign(path: Path) -> None:
     """Writes down that this process holds the lock, for those that wait."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name  # python -m NAME
+    command = shlex.join([name, *sys.argv[1:]])
     holder = Holder(process=os.getpid(), machine=socket.gethostname(), command=command)
     with suppress(OSError):
         _signature(path).write_bytes(msgspec.json.encode(holder))

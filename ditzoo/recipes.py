@@ -232,7 +232,7 @@ def outcomes(folder: Path) -> dict[str, Outcome]:
 
 def _run(step: RecipeStep, folder: Path) -> Outcome:
     started = time.perf_counter()
-    command = [sys.executable, "-m", "ditzoo.cli", *step.command]
+    command = [sys.executable, "-m", "ditzoo", *step.command]
     paths = os.pathsep.join([*(str(Path(path).absolute()) for path in sys.path if path)])
     environment = {**os.environ, "PYTHONPATH": paths, _RUNNING: str(folder.absolute())}
     with (folder / f"{step.name}.log").open("wb") as log:

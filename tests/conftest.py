@@ -15,12 +15,19 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.bare import link_distribution
+from tests.support.torchlib import build_registries_once
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-tests-")
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_finish() -> None:
+    """The tests of this process share the registries of torch's exporter, if they use torch at all."""
+    if "torch" in sys.modules:
+        build_registries_once()
 
 
 @pytest.fixture(scope="session")

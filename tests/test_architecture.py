@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 ORDER = (
+    "ditzoo.__main__",
     "ditzoo.cli",
     "ditzoo.evaluation",
     "ditzoo.scale",

@@ -8,9 +8,13 @@ from contextvars import copy_context
 from traceback import format_exc
 
 from ditzoo.cli import streams
+from ditzoo.cli.terminal import talk
 
 ANYWHERE = {"--zoo": 2, "--quiet": 1, "-q": 1, "--verbose": 1, "-v": 1}
 """The options for all commands, which may also stand after the command. The number counts the option and its value."""
+
+STOPPED = 130
+"""The exit status if the user stopped the command with Ctrl-C."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -19,7 +23,10 @@ def run(arguments: Sequence[str]) -> int:
     The status is 0 for success, 1 if a check failed or the system reported an error, 2 if the request is wrong or cannot be
     fulfilled, and 130 if the user stopped the command.
     """
-    return copy_context().run(_run, list(arguments))
+    status = copy_context().run(_run, list(arguments))
+    if status == STOPPED:
+        talk("stopped")
+    return status
 
 
 def _run(arguments: list[str]) -> int:
@@ -51,8 +58,8 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         output.error(str(error), trace=format_exc())
         return 1
-    except typer.Abort:
-        return 130
+    except (typer.Abort, KeyboardInterrupt):
+        return STOPPED
 
 
 def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None:
@@ -66,15 +73,15 @@ def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None
     return [*moved, *rest]
 
 
-def main() -> None:
-    """The entry point of the `ditzoo` command. It loads nothing large before it is ready for Ctrl-C."""
+def main() -> int:
+    """Runs the command line of this process, and returns the exit status."""
     try:
         streams.prepare()
         status = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
-    try:
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        talk("stopped")
+        return STOPPED
     except OSError:
         streams.abandon_stdout()
-    sys.exit(status)
+    return status

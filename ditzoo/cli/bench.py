@@ -75,12 +75,12 @@ def bench(
     profiles = ",".join(map(str, rows))
     specs = parse_specs(backends)
     check_openable(found, specs, device=device, threads=threads)
-    openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
-        for spec in specs
-    ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
-    with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as advance:
+    with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as bar:
+        openers = [
+            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=bar)
+            for spec in specs
+        ]
         result = run(
             openers,
             plan,
@@ -90,7 +90,7 @@ def bench(
             size=size,
             text=text,
             multiply_adds=count_multiply_adds(card, size=size),
-            advance=advance,
+            advance=bar,
         )
     if plot is not None:
         _draw(result, plot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -46,10 +47,10 @@ def matrix(
 
     asked = read_matrix(matrix)
     outcomes = []
-    with output.progress(str(matrix), len(cells(asked))) as advance:
-        for outcome in run_matrix(asked, matrix.parent):
+    with output.progress(str(matrix), len(cells(asked))) as bar:
+        for outcome in run_matrix(asked, matrix.parent, display=bar):
             outcomes.append(outcome)
-            advance()
+            bar()
     if json:
         output.json(outcomes)
     else:
@@ -79,19 +80,20 @@ def onnx(
     from ditzoo.model.exporting import export_onnx
     from ditzoo.weights.catalogue import card
 
-    chosen = card(name)
-    with output.status(f"exporting {name}, unless the folder has it"):
-        bundle = export_onnx(
-            chosen,
-            out,
-            precision=precision,
-            target=target,
-            resolution=resolution,
-            split=split,
-            guided=guided,
-            overwrite=overwrite,
-        )
+    chosen, began = card(name), time.monotonic()
+    bundle = export_onnx(
+        chosen,
+        out,
+        precision=precision,
+        target=target,
+        resolution=resolution,
+        split=split,
+        guided=guided,
+        overwrite=overwrite,
+        display=output,
+    )
     checked = bundle.manifest.verified
+    output.talk(f"{name}: ready after {output.seconds(time.monotonic() - began)}")
     output.talk(
         f"verified against torch in fp32: the error is {checked.random:.1e} on random inputs and {checked.trajectory:.1e} in"
         f" sampling (tolerance {checked.tolerance:.1e})"
@@ -149,12 +151,11 @@ def tensorrt(
 
     if refit is not None:
         _check_refit(context)
-        with output.status(f"refitting {name}, unless the folder has it"):
-            output.data(str(refit_tensorrt(name, refit, out, overwrite=overwrite).path))
+        output.data(str(refit_tensorrt(name, refit, out, overwrite=overwrite, display=output).path))
         return
     if profiles not in ("separate", "merged"):
         raise UsageError(f"--profiles must be separate or merged, not {profiles!r}")
-    chosen = card(name)
+    chosen, began = card(name), time.monotonic()
     given = {
         "stripped": stripped,
         "refittable": refittable,
@@ -163,21 +164,22 @@ def tensorrt(
         "tf32": tf32,
         "weight_streaming": weight_streaming,
     }
-    with output.status(f"building engines of {name}, unless the folder has them"):
-        bundle = export_tensorrt(
-            chosen,
-            out,
-            precision=precision,
-            flavour=flavour,
-            gpu=gpu,
-            resolution=resolution,
-            batch=batch,
-            merged=profiles == "merged",
-            split=split,
-            options=[option for option, on in given.items() if on],
-            workspace=workspace,
-            overwrite=overwrite,
-        )
+    bundle = export_tensorrt(
+        chosen,
+        out,
+        precision=precision,
+        flavour=flavour,
+        gpu=gpu,
+        resolution=resolution,
+        batch=batch,
+        merged=profiles == "merged",
+        split=split,
+        options=[option for option, on in given.items() if on],
+        workspace=workspace,
+        overwrite=overwrite,
+        display=output,
+    )
+    output.talk(f"{name}: ready after {output.seconds(time.monotonic() - began)}")
     for engine in bundle.manifest.engines.values():
         output.talk(f"{engine.file}: {engine.graph} {engine.precision} for {', '.join(engine.gpus)}, {engine.seconds:.1f} s")
     _tell(bundle, json=json)

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ditzoo.cli import tables
-
-_LOGGERS = ("ditzoo", "ditzoo_export")
-_TOLD = 60.0  # seconds between two lines of progress
-
-_PLAIN = {"markup": False, "highlight": False, "soft_wrap": True}
-
-
-def plain(text: str) -> str:
-    r"""`text` with each character that would control a terminal, or cannot be written, replaced by its escape, as in \u001b.
-
-    Text comes from files and servers, so it is not trusted. Line ends and tabs stay. The escapes are those of JSON, so JSON
-    keeps its meaning.
-    """
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-_STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # ends of lines, and marks of the direction of writing
-    "\ud800-\udfff]"  # bytes of a file's name that are not text
-)
+from ditzoo.cli.live import counting as counting
+from ditzoo.cli.live import progress as progress
+from ditzoo.cli.live import seconds as seconds
+from ditzoo.cli.live import stage as stage
+from ditzoo.cli.live import status as status
+from ditzoo.cli.live import transfer as transfer
+from ditzoo.cli.terminal import LOGGERS, is_verbose, on_terminal, say, stderr
+from ditzoo.cli.terminal import plain as plain
+from ditzoo.cli.terminal import set_volume as set_volume
+from ditzoo.cli.terminal import talk as talk
 
 
 def data(text: str) -> None:
@@ -97,151 +82,28 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(drawn, markup=False, highlight=False, soft_wrap=isinstance(drawn, str))
 
 
-def talk(text: str) -> None:
-    """Prints a message for the user, unless the command is to be quiet."""
-    if not _volume.get() < 0:
-        _say(plain(text))
-
-
-_volume: ContextVar[int] = ContextVar("volume", default=0)
-
-
-def set_volume(volume: int) -> None:
-    """Decides how much the command says: -1 is errors only, 0 is the default, 1 is also what the library logs.
-
-    It holds for the current context: see `contextvars`.
-    """
-    _volume.set(volume)
-    for logger in map(logging.getLogger, _LOGGERS):
-        logger.setLevel({-1: logging.ERROR, 0: logging.WARNING}.get(volume, logging.INFO))
-
-
 def error(text: str, *, trace: str = "") -> None:
     """Prints an error message on one line. A verbose command prints the `trace` of the error before it."""
-    if trace and _volume.get() > 0:
-        _say(plain(trace.rstrip()))
-    _say(f"error: {plain(' '.join(text.split()))}", style="red")
-
-
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar if stderr is a terminal. Yields the function that advances it by one."""
-    if not _on_terminal():
-        yield lambda: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = _stderr()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not _lively(console)) as bar:
-        task = bar.add_task(plain(description), total=total)
-        yield lambda: bar.advance(task)
-
-
-class Count:
-    """The progress of a large number of parts, of which some were done before."""
-
-    def __init__(
-        self, description: str, total: int, *, start: Callable[[int], object], advance: Callable[[int], object]
-    ) -> None:
-        self._description, self._total = description, total
-        self._start, self._advance, self._done, self._new = start, advance, 0, 0
-        self._began = self._told = time.monotonic()
-
-    def start(self, done: int) -> None:
-        """Says how many parts were done before. The time and the rate count from now on."""
-        self._done, self._began = done, time.monotonic()
-        self._start(done)
-
-    def advance(self, parts: int) -> None:
-        """Counts parts that are done now. Where there is no bar, a line tells the progress every `_TOLD` seconds."""
-        self._done, self._new = self._done + parts, self._new + parts
-        self._advance(parts)
-        now = time.monotonic()
-        if now - self._told >= _TOLD and not _stderr().is_terminal:
-            rate, self._told = self._new / (now - self._began), now
-            left = f", {(self._total - self._done) / rate / 60:.1f} minutes left" if self._total else ""
-            talk(f"{self._description}: {self._done:,} done, {rate:.3g} per second{left}")
-
-
-@contextmanager
-def counting(description: str, total: int) -> Iterator[Count]:
-    """Shows the progress, the rate and the time left of `total` parts: a bar on a terminal, else a line now and then.
-
-    `total` is 0 if it is not known.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
-
-    console = _stderr()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, speed_estimate_period=120) as bar:
-        task = bar.add_task(plain(description), total=total or None)
-        yield Count(
-            description,
-            total,
-            start=lambda done: bar.reset(task, completed=done),
-            advance=lambda parts: bar.advance(task, parts),
-        )
-
-
-@contextmanager
-def transfer(name: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Shows a progress bar for a download if stderr is a terminal.
-
-    Yields the function that updates it. That function takes the path of a file, the bytes received so far, and its size.
-    """
-    if not _on_terminal():
-        yield lambda path, done, total: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = _stderr()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not _lively(console)) as bar:
-        task = bar.add_task(plain(name), total=None)
-
-        def advance(path: str, done: int, total: int) -> None:
-            shown = plain(f"{name} {path.rpartition('/')[2]}")
-            bar.update(task, description=shown, completed=done, total=total or None)
-
-        yield advance
-
-
-@contextmanager
-def status(description: str) -> Iterator[None]:
-    """Shows a spinner for work of unknown length if stderr is a terminal."""
-    if not _on_terminal():
-        yield
-        return
-    from rich.text import Text
-
-    console = _stderr()
-    with console.status(Text(plain(description))) if _lively(console) else nullcontext():
-        yield
+    if trace and is_verbose():
+        say(trace.rstrip())
+    line = f"error: {plain(' '.join(text.split()))}"
+    if on_terminal():
+        stderr().print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    else:
+        say(line)
 
 
 class _Warnings(logging.Handler):
     """Writes to the current stderr, above a spinner if one is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(f"{plain(self.format(record))}\n")
+        say(self.format(record))
 
 
 @contextmanager
 def warnings() -> Iterator[None]:
     """Shows the warnings of the library on stderr when they occur."""
-    handler, loggers = _Warnings(), [logging.getLogger(name) for name in _LOGGERS]
+    handler, loggers = _Warnings(), [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
@@ -251,27 +113,3 @@ def warnings() -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
-
-
-def _lively(console: Any) -> bool:
-    """Whether to show progress: on a terminal, unless the command is to be quiet."""
-    return bool(console.is_terminal) and not _volume.get() < 0
-
-
-def _say(text: str, *, style: str | None = None) -> None:
-    """Prints a line on stderr, in a style if it is a terminal."""
-    if _on_terminal():
-        _stderr().print(text, style=style, **_PLAIN)
-    else:
-        sys.stderr.write(f"{text}\n")
-
-
-def _on_terminal() -> bool:
-    """Whether stderr is a terminal, or rich is told so. Elsewhere nothing is drawn, and rich is not imported."""
-    return sys.stderr.isatty() or any(name in os.environ for name in ("FORCE_COLOR", "TTY_COMPATIBLE"))
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

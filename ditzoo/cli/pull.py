@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -18,7 +15,6 @@ from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.checkpoint import Pick
-    from ditzoo.hub.client import Advance
     from ditzoo.weights.likeness import Like
     from ditzoo.weights.pull import Pulled
     from ditzoo.zoo.card import Card
@@ -71,8 +67,8 @@ def pull(
     stated, pick = _like(like, heads, classes), _pick(entry, prefix)
     done = []
     for name in names:
-        with _showing(name) as advance:
-            pulled = fetch(name, like=stated, pick=pick, update=update, timeout=timeout, advance=advance)
+        with output.transfer() as advance:
+            pulled = fetch(name, like=stated, pick=pick, update=update, timeout=timeout, advance=advance, display=output)
         done.append({"model": name, "path": str(pulled.path), "source": pulled.source})
         if not json:
             _tell(name, pulled)
@@ -102,11 +98,11 @@ def import_(
     card, stated, pick = _written_card(name), _like(like, heads, classes), _pick(entry, prefix)
     if card is not None and stated is not None:
         raise UsageError(f"{name} already has a card; choose another name, or leave out --like, --heads and --classes")
-    with output.status(f"converting {file}"):
-        if card is not None:
-            stored = import_file(card, file, overwrite=overwrite, pick=pick)
-        else:
-            stored = import_own(name, file, like=stated or _as_before(name), overwrite=overwrite, pick=pick)
+    if card is not None:
+        stored = import_file(card, file, overwrite=overwrite, pick=pick, display=output)
+    else:
+        like_stated = stated or _as_before(name)
+        stored = import_own(name, file, like=like_stated, overwrite=overwrite, pick=pick, display=output)
     card = stored.card
     output.talk(
         f"{name}: layout {stored.manifest.layout}, {card.number_of_classes} classes, null label"
@@ -185,23 +181,6 @@ def _tell(name: str, pulled: Pulled) -> None:
     else:
         output.talk(f"{name}: {source.repo} at {source.revision}")
     output.data(str(pulled.path))
-
-
-@contextmanager
-def _showing(name: str) -> Iterator[Advance]:
-    """Shows a progress bar for downloads, and the library's warnings when they occur."""
-    handler = _Talk()
-    logging.getLogger("ditzoo").addHandler(handler)
-    try:
-        with output.transfer(name) as advance:
-            yield advance
-    finally:
-        logging.getLogger("ditzoo").removeHandler(handler)
-
-
-class _Talk(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        output.talk(record.getMessage())
 
 
 def _quiet_client() -> None:

@@ -11,6 +11,7 @@ from ditzoo.errors import HubError
 from ditzoo.files import cache_dir, disk_errors, sha256
 from ditzoo.hub import client, offline, pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.progress import SILENT, Display
 from ditzoo.zoo.card import File, OnHub
 
 log = logging.getLogger(__name__)
@@ -28,19 +29,24 @@ def fetch(source: OnHub, *, patience: float = PATIENCE, advance: Advance = silen
 
 
 def resolve(
-    source: OnHub, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent
+    source: OnHub,
+    *,
+    update: bool = False,
+    patience: float = PATIENCE,
+    advance: Advance = silent,
+    display: Display = SILENT,
 ) -> tuple[OnHub, dict[str, Path]]:
     """Like `fetch`, but returns the source with its commit, sizes and checksums, and the local path of each file.
 
     With `update`, the server is asked for the newest revision again, if the source pins none. The new one is recorded after its
-    first file is here.
+    first file is here. `advance` gets the progress of downloads; the check of each file is a stage on `display`.
     If no server can be reached, the newest revision is taken from the Hub's cache: see `ditzoo.hub.offline`.
     """
     known = source.revision or (None if update else pins.read(source.repo).newest)
     commit, is_newest = (known, source.revision is None) if known else _newest(source, patience=patience)
     paths, files = {}, []
     for file in source.files:
-        path, found = _verified(source, file, commit, patience=patience, advance=advance)
+        path, found = _verified(source, file, commit, patience=patience, advance=advance, display=display)
         pins.add(source.repo, commit, found, newest=is_newest)
         paths[file.path] = path
         files.append(found)
@@ -64,7 +70,9 @@ def _newest(source: OnHub, *, patience: float) -> tuple[str, bool]:
     return commit, False
 
 
-def _verified(source: OnHub, file: File, commit: str, *, patience: float, advance: Advance) -> tuple[Path, File]:
+def _verified(
+    source: OnHub, file: File, commit: str, *, patience: float, advance: Advance, display: Display
+) -> tuple[Path, File]:
     """The local path of a verified file, and its record with size and checksum. A damaged file is downloaded again once."""
     expected = _expected(source, file, commit)
     path = client.cached(source.repo, file.path, commit=commit)
@@ -75,11 +83,13 @@ def _verified(source: OnHub, file: File, commit: str, *, patience: float, advanc
     if path is None:
         expected = _announced(source, expected, commit, patience=patience)
         path = client.download(source.repo, file.path, commit=commit, patience=patience, advance=advance)
-    problem, found = _check(path, expected)
+    with display.stage(f"checking {file.path}"):
+        problem, found = _check(path, expected)
     if problem:
         log.warning("%s of %s is damaged: %s; downloading it again", file.path, source.repo, problem)
         path = client.download(source.repo, file.path, commit=commit, again=True, patience=patience, advance=advance)
-        problem, found = _check(path, expected)
+        with display.stage(f"checking {file.path}"):
+            problem, found = _check(path, expected)
     if problem:
         raise HubError(f"{file.path} of {source.repo} was damaged in both downloads: {problem}; {_remedy(source, commit)}")
     return path, found

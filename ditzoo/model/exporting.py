@@ -34,6 +34,7 @@ def export_onnx(
     split: bool | None = None,
     guided: bool = False,
     overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Exports a model to a bundle in the folder `out`: ONNX graphs, plan, card and manifest.
 
@@ -42,7 +43,8 @@ def export_onnx(
     model. `split` puts conditioning into a graph of its own; the default is to split if the network allows it. `guided` adds a
     graph that contains guidance. If `out` already holds a bundle of the same export, it is kept as it is. `overwrite` replaces
     a bundle of another export. Raises UsageError if the model does not support the arguments or if the folder cannot be
-    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed.
+    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed. The stages
+    of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -51,7 +53,7 @@ def export_onnx(
     from ditzoo_export import make_settings
 
     settings = make_settings(card, precision=precision, target=target, resolution=_text(resolution), split=split, guided=guided)
-    return export(card, Path(out), settings=settings, overwrite=overwrite)
+    return export(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 
 
 def export_tensorrt(
@@ -68,6 +70,7 @@ def export_tensorrt(
     options: Sequence[str] = (),
     workspace: int | None = None,
     overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Builds TensorRT engines of a model into a bundle in the folder `out`, from a verified ONNX export.
 
@@ -76,7 +79,7 @@ def export_tensorrt(
     two rows. Both may be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine
     if `merged` is set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible", "tf32" and
     "weight_streaming". `workspace` is the most device memory for the intermediate results of one layer, in MB. Raises the same
-    errors as `export_onnx`.
+    errors as `export_onnx`. The stages of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -95,11 +98,16 @@ def export_tensorrt(
         options=options,
         workspace=workspace,
     )
-    return export_engines(card, Path(out), settings=settings, overwrite=overwrite)
+    return export_engines(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 
 
 def refit_tensorrt(
-    model: ModelLike, checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], *, overwrite: bool = False
+    model: ModelLike,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Puts other weights into the refittable engines of a bundle. Writes a new bundle into the folder `out`.
 
@@ -120,7 +128,7 @@ def refit_tensorrt(
     check_refittable(bundle, bundle.card)
     path = Path(checkpoint)
     tuned = fine_tune_of(path, bundle) if path.is_file() else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
-    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite)
+    return refit_engines(bundle, tuned, Path(out), overwrite=overwrite, display=display)
 
 
 def write_triton_repository(
@@ -145,8 +153,7 @@ def write_triton_repository(
         from ditzoo_export import cached_bundle, make_settings
 
         settings = make_settings(found, precision=precision)
-        with display.status(f"exporting {found.name} to ONNX, unless the cache has it"):
-            found = cached_bundle(found, settings=settings)
+        found = cached_bundle(found, settings=settings, display=display)
     from ditzoo_export.triton import export_triton
 
     folder.mkdir(exist_ok=True)

@@ -141,8 +141,7 @@ def _prepared(
     if row.runs == "graphs":
         target = row.target(precision=precision, device=spec.device or device)
         settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
-        with display.status(f"exporting {model.name} to ONNX, unless the cache has it"):
-            return cached_bundle(model, settings=settings)
+        return cached_bundle(model, settings=settings, display=display)
     engines = make_engine_settings(
         model,
         flavour=spec.name,
@@ -154,8 +153,8 @@ def _prepared(
         options=("tf32",) if spec.tf32 else (),
     )
     index = split_device(spec.device or device)[1]
-    with display.status(f"building engines of {model.name}, unless the cache has them"), _building_on(index):
-        return cached_engines(model, settings=engines)
+    with _building_on(index):
+        return cached_engines(model, settings=engines, display=display)
 
 
 def _building_on(index: int) -> AbstractContextManager[None]:

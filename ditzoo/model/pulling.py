@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ditzoo.errors import UsageError, check_type, unknown
 from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.progress import SILENT, Display
 from ditzoo.weights.aliases import find_name
 from ditzoo.weights.catalogue import card, card_of, cards
 from ditzoo.weights.hub_reference import PREFIX, pull_reference
@@ -62,6 +63,7 @@ def pull(
     update: bool = False,
     timeout: float = PATIENCE,
     advance: Advance = silent,
+    display: Display = SILENT,
 ) -> Pulled:
     """Fetches the weights of a model from the Hub, verifies them, and stores them in ditzoo's canonical form.
 
@@ -69,7 +71,8 @@ def pull(
     If the repository of such a reference does not state the conventions of its weights (schedule, prediction, decoder), `like`
     names a model with the same conventions. As a `Like`, it also states the number of heads or classes. `pick` selects the
     network among the tensors of the checkpoint. `update` asks for the newest revision again if the card pins none. `timeout`
-    is the number of seconds that the server may be silent. `advance` is called with every part of a download. Raises UsageError
+    is the number of seconds that the server may be silent. `advance` is called with every part of a download;
+    the other stages of the work appear on `display`. Raises UsageError
     if the name is unknown or if `like` is given for a model that has a card, HubError if the download fails, and
     CheckpointError if the weights do not fit.
     """
@@ -77,10 +80,10 @@ def pull(
     stated = None if like is None else _likeness(like)
     known = model if isinstance(model, Card) else _known(model)
     if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or stated or pick):
-        return pull_reference(model, like=stated, pick=pick, patience=timeout, advance=advance)
+        return pull_reference(model, like=stated, pick=pick, patience=timeout, advance=advance, display=display)
     if stated is not None:
         raise UsageError(f"like, heads and classes are only for hf:OWNER/REPO; {model} has its own card")
-    return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance, pick=pick)
+    return pull_card(known or card(str(model)), update=update, patience=timeout, advance=advance, pick=pick, display=display)
 
 
 def _known(name: str) -> Card | None:

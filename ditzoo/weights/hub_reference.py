@@ -18,6 +18,7 @@ from ditzoo.hub import client, offline
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
 from ditzoo.locks import lock_named
+from ditzoo.progress import SILENT, Display
 from ditzoo.records import Data, from_json, read_limited
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
@@ -72,6 +73,7 @@ def pull_reference(
     pick: Pick | None = None,
     patience: float = PATIENCE,
     advance: Advance = silent,
+    display: Display = SILENT,
 ) -> Pulled:
     """Pulls the checkpoint that a reference names. From then on the reference is the model's name.
 
@@ -88,13 +90,15 @@ def pull_reference(
             raise UsageError(f"{reference.repo} has no file {path}; it has {', '.join(_checkpoints(files)) or 'no checkpoint'}")
         parts = [path, store.DECODER] if path == store.MODEL and store.DECODER in files else [path]
         source = _source(text, reference.repo, commit, parts)
-        fetched = fetch_checkpoint(source, patience=patience, advance=advance)
+        fetched = fetch_checkpoint(source, patience=patience, advance=advance, display=display)
         base = None if like and like.card else _published_card(source, files, patience=patience)
         if base is None:
             base = _derived(text, source, fetched.checkpoint, files, like=like, pick=pick, patience=patience)
         card = msgspec.structs.replace(base, name=text, weights=fetched.source)
         with store.locked(card):
-            kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
+            kept = convert_into_store(
+                card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick, display=display
+            )
     resolved_now = asked and reference.revision != commit
     return Pulled(card=card, path=kept.path / store.MODEL, source=fetched.source, resolved_now=resolved_now)
 

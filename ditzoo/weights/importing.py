@@ -13,6 +13,7 @@ from ditzoo.errors import CheckpointError, HubError, UsageError
 from ditzoo.files import cache_dir, disk_errors, file_name
 from ditzoo.locks import lock_named
 from ditzoo.manifests import record_file
+from ditzoo.progress import SILENT, Display
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
 from ditzoo.zoo.bounds import LONGEST_NAME, is_path
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick | None = None) -> store.Stored:
+def import_file(
+    card: Card, file: Path, *, overwrite: bool = False, pick: Pick | None = None, display: Display = SILENT
+) -> store.Stored:
     """Stores the weights of a checkpoint file as those of `card`. The file itself is not changed.
 
     `pick` selects the network among the tensors of the file. Raises CheckpointError if the tensors do not fit the card, or if
@@ -40,11 +43,12 @@ def import_file(card: Card, file: Path, *, overwrite: bool = False, pick: Pick |
         with store.locked(card):
             if store.exists(card) and not overwrite:
                 raise UsageError(f"{card.name} has weights already; add --overwrite to replace them")
-            found = _record(file)
+            with display.stage(f"checking {file}"):
+                found = _record(file)
             expected = card.weights.file.sha256 if isinstance(card.weights, ByHand) else None
             if expected not in (None, found.sha256):
                 raise CheckpointError(f"{file} is not the file of {card.name}: its sha256 is {found.sha256}, not {expected}")
-            return convert_into_store(card, file, ByHand(where="a local file", file=found), pick=pick)
+            return convert_into_store(card, file, ByHand(where="a local file", file=found), pick=pick, display=display)
 
 
 def _check_size(card: Card, file: Path) -> None:
@@ -55,7 +59,13 @@ def _check_size(card: Card, file: Path) -> None:
 
 
 def import_own(
-    name: str, file: Path, *, like: Like | None = None, pick: Pick | None = None, overwrite: bool = False
+    name: str,
+    file: Path,
+    *,
+    like: Like | None = None,
+    pick: Pick | None = None,
+    overwrite: bool = False,
+    display: Display = SILENT,
 ) -> store.Stored:
     """Stores the weights of a checkpoint file as a new model called `name`, with a card made by `derive`.
 
@@ -74,7 +84,7 @@ def import_own(
     older = [stored for stored in store.everything() if stored.card.name == name and stored.path != store.folder(card)]
     if older and not overwrite:
         raise UsageError(f"{name} has weights already; add --overwrite to replace them")
-    imported = import_file(card, file, overwrite=overwrite, pick=pick)
+    imported = import_file(card, file, overwrite=overwrite, pick=pick, display=display)
     for remark in derived.remarks:
         log.warning("%s", remark)
     for stored in older:

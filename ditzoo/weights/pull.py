@@ -12,6 +12,7 @@ from ditzoo.files import cache_dir, disk_errors
 from ditzoo.hub import pins
 from ditzoo.hub.client import PATIENCE, Advance, silent
 from ditzoo.hub.fetch import resolve
+from ditzoo.progress import SILENT, Display
 from ditzoo.records import Data
 from ditzoo.weights import store
 from ditzoo.weights.conversion import convert_into_store
@@ -36,12 +37,19 @@ class Pulled(Data, frozen=True, kw_only=True):
 
 
 def pull(
-    card: Card, *, update: bool = False, patience: float = PATIENCE, advance: Advance = silent, pick: Pick | None = None
+    card: Card,
+    *,
+    update: bool = False,
+    patience: float = PATIENCE,
+    advance: Advance = silent,
+    pick: Pick | None = None,
+    display: Display = SILENT,
 ) -> Pulled:
     """Downloads, verifies and converts the weights of `card`. If they are stored already, no request is made.
 
     With `update`, a card that pins no revision gets the newest one again. `patience` is how many seconds the server may be
-    silent. `pick` selects the network among the tensors of the checkpoint. Raises HubError if the download fails, and
+    silent. `pick` selects the network among the tensors of the checkpoint. `advance` gets the progress of downloads; the other
+    stages appear on `display`. Raises HubError if the download fails, and
     CheckpointError if the checkpoint cannot be used; the message says what to do. No damaged or partial model is left behind.
     """
     if isinstance(card.weights, Embedded):
@@ -56,7 +64,9 @@ def pull(
             here = None if update else store.find_sound(card)  # another process may have been faster
             if here is not None:
                 return Pulled(card=card, path=here.path / store.MODEL)
-            return _fetch_and_store(card, card.weights, update=update, patience=patience, advance=advance, pick=pick)
+            return _fetch_and_store(
+                card, card.weights, update=update, patience=patience, advance=advance, pick=pick, display=display
+            )
 
 
 class Fetched(Data, frozen=True, kw_only=True):
@@ -70,9 +80,11 @@ class Fetched(Data, frozen=True, kw_only=True):
     decoder: Path | None
 
 
-def fetch_checkpoint(source: OnHub, *, update: bool = False, patience: float, advance: Advance) -> Fetched:
+def fetch_checkpoint(
+    source: OnHub, *, update: bool = False, patience: float, advance: Advance, display: Display = SILENT
+) -> Fetched:
     """Downloads the files of `source`, and the shards if the first file is an index. See `resolve`, also for the errors."""
-    found, paths = resolve(source, update=update, patience=patience, advance=advance)
+    found, paths = resolve(source, update=update, patience=patience, advance=advance, display=display)
     first = source.files[0].path
     if first.endswith(".json"):
         from ditzoo.checkpoint import shard_names
@@ -81,16 +93,16 @@ def fetch_checkpoint(source: OnHub, *, update: bool = False, patience: float, ad
         shards = [File(path=f"{folder}/{name}" if folder else name) for name in shard_names(paths[first])]
         missing_ones = [file for file in shards if file.path not in paths]
         every = msgspec.structs.replace(found, files=(*found.files, *missing_ones))
-        found, paths = resolve(every, patience=patience, advance=advance)
+        found, paths = resolve(every, patience=patience, advance=advance, display=display)
     return Fetched(source=found, checkpoint=paths[first], decoder=paths.get(store.DECODER))
 
 
 def _fetch_and_store(
-    card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None
+    card: Card, source: OnHub, *, update: bool, patience: float, advance: Advance, pick: Pick | None, display: Display
 ) -> Pulled:
     known = source.revision or (None if update else pins.read(source.repo).newest)
-    fetched = fetch_checkpoint(source, update=update, patience=patience, advance=advance)
-    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick)
+    fetched = fetch_checkpoint(source, update=update, patience=patience, advance=advance, display=display)
+    kept = convert_into_store(card, fetched.checkpoint, fetched.source, decoder=fetched.decoder, pick=pick, display=display)
     return Pulled(
         card=card,
         path=kept.path / store.MODEL,

@@ -20,6 +20,7 @@ from ditzoo.distributions import distributions_of
 from ditzoo.errors import MissingPackageError
 from ditzoo.files import cache_dir, file_name, sha256
 from ditzoo.plan.make import DIFFUSERS
+from ditzoo.progress import SILENT, Display
 from ditzoo.weights.identity import part_digests
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Autoencoder, Card
@@ -39,46 +40,61 @@ DISTRIBUTIONS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx"}
 
 
 def export_onnx(
-    card: Card, out: Path, *, settings: Settings | None = None, net: Network | None = None, overwrite: bool = False
+    card: Card,
+    out: Path,
+    *,
+    settings: Settings | None = None,
+    net: Network | None = None,
+    overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Exports the card's network, or `net` instead, to a bundle in the folder `out`. It is verified before it appears there.
 
     If `out` already holds the same bundle, it stays as it is. Raises ExportError if the verification fails, and UsageError if
-    `out` cannot be written or holds something else. With `overwrite`, whatever `out` holds is replaced.
+    `out` cannot be written or holds something else. With `overwrite`, whatever `out` holds is replaced. The stages appear on
+    `display`.
     """
-    return _provide_onnx(card, out, settings or make_settings(card), net, overwrite=overwrite)
+    settings = settings or make_settings(card)
+    with display.status(f"looking for the export of {card.name}"):
+        key = onnx_key(card, settings, net)
+    return _provide_onnx(card, out, settings, net, key=key, overwrite=overwrite, display=display)
 
 
-def cached_bundle(card: Card, *, settings: Settings | None = None, net: Network | None = None) -> Bundle:
+def cached_bundle(
+    card: Card, *, settings: Settings | None = None, net: Network | None = None, display: Display = SILENT
+) -> Bundle:
     """The card's bundle in ditzoo's cache, exported on first use."""
     settings = settings or make_settings(card)
-    target = _place("bundles", card, onnx_key(card, settings, net))
-    return _provide_onnx(card, target, settings, net, overwrite=True)
+    with display.status(f"looking for the export of {card.name}"):
+        key = onnx_key(card, settings, net)
+    return _provide_onnx(card, _place("bundles", card, key), settings, net, key=key, overwrite=True, display=display)
 
 
 def export_engines(
-    card: Card, out: Path, *, settings: EngineSettings, net: Network | None = None, overwrite: bool = False
+    card: Card,
+    out: Path,
+    *,
+    settings: EngineSettings,
+    net: Network | None = None,
+    overwrite: bool = False,
+    display: Display = SILENT,
 ) -> Bundle:
     """Builds TensorRT engines of the card's network, or of `net`, into a bundle in the folder `out`.
 
     They are built from ONNX graphs in the cache, which are exported if they are missing. Raises ExportError, with TensorRT's
-    error messages, if an engine cannot be built. Raises the errors of `export_onnx` too.
+    error messages, if an engine cannot be built. Raises the errors of `export_onnx` too. The stages appear on
+    `display`.
     """
-    key = engine_key(card, settings, net)
-
-    def fill(folder: Path) -> None:
-        from ditzoo_export.engines import fill_engines
-
-        source = cached_bundle(card, settings=settings.onnx, net=net)
-        fill_engines(folder, source, settings, key=key, made_by=made_by(card, settings.flavour))
-
-    return provide(out, key, fill, overwrite=overwrite)[0]
+    with display.status(f"looking for the engines of {card.name}"):
+        key = engine_key(card, settings, net)
+    return _provide_engines(card, out, settings, net, key=key, overwrite=overwrite, display=display)
 
 
-def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None = None) -> Bundle:
+def cached_engines(card: Card, *, settings: EngineSettings, net: Network | None = None, display: Display = SILENT) -> Bundle:
     """The card's engines in ditzoo's cache, built on first use."""
-    target = _place("engines", card, engine_key(card, settings, net))
-    return export_engines(card, target, settings=settings, net=net, overwrite=True)
+    with display.status(f"looking for the engines of {card.name}"):
+        key = engine_key(card, settings, net)
+    return _provide_engines(card, _place("engines", card, key), settings, net, key=key, overwrite=True, display=display)
 
 
 def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
@@ -145,13 +161,25 @@ def _version(name: str, flavour: str | None) -> str:
         raise MissingPackageError(f"exporting needs the package {name}: pip install 'ditzoo[{extra}]'") from error
 
 
-def _provide_onnx(card: Card, target: Path, settings: Settings, net: Network | None, *, overwrite: bool) -> Bundle:
-    key = onnx_key(card, settings, net)
-
+def _provide_onnx(
+    card: Card, target: Path, settings: Settings, net: Network | None, *, key: str, overwrite: bool, display: Display
+) -> Bundle:
     def fill(folder: Path) -> None:
         from ditzoo_export.onnx_bundle import fill_onnx
 
-        fill_onnx(folder, card, net, settings, key=key, made_by=made_by(card))
+        fill_onnx(folder, card, net, settings, key=key, made_by=made_by(card), display=display)
+
+    return provide(target, key, fill, overwrite=overwrite)[0]
+
+
+def _provide_engines(
+    card: Card, target: Path, settings: EngineSettings, net: Network | None, *, key: str, overwrite: bool, display: Display
+) -> Bundle:
+    def fill(folder: Path) -> None:
+        from ditzoo_export.engines import fill_engines
+
+        source = cached_bundle(card, settings=settings.onnx, net=net, display=display)
+        fill_engines(folder, source, settings, key=key, made_by=made_by(card, settings.flavour), display=display)
 
     return provide(target, key, fill, overwrite=overwrite)[0]
 

@@ -14,6 +14,7 @@ from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.nets.precision import copied
 from ditzoo.pictures import autoencoders
+from ditzoo.progress import SILENT, Display
 from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import has_decoder
 from ditzoo.zoo.card import Autoencoder, Card
@@ -26,7 +27,7 @@ _DROPPED = 1e-7
 log = logging.getLogger(__name__)
 
 
-def export_decoder(card: Card, folder: Path, *, size: Size | None) -> dict[str, Graph]:
+def export_decoder(card: Card, folder: Path, *, size: Size | None, display: Display = SILENT) -> dict[str, Graph]:
     """Writes the card's decoder into `folder`. It maps latents of the network to images with values of about −1 to 1.
 
     `size` is the size of the latents, or None for any size. If the decoder cannot be exported for any size, it is exported for
@@ -37,15 +38,15 @@ def export_decoder(card: Card, folder: Path, *, size: Size | None) -> dict[str, 
         return {}
     if size is None:
         try:
-            return {"decoder": _write(card, card.decoder, folder, size=None)}
+            return {"decoder": _write(card, card.decoder, folder, size=None, display=display)}
         except (ExportError, torch.onnx.OnnxExporterError) as error:
             log.warning("the decoder of %s is exported for one size of latents, not for any size: %s", card.name, error)
             for path in folder.glob("decoder.onnx*"):
                 path.unlink()
-    return {"decoder": _write(card, card.decoder, folder, size=size or own_size(card))}
+    return {"decoder": _write(card, card.decoder, folder, size=size or own_size(card), display=display)}
 
 
-def _write(card: Card, decoder: Autoencoder, folder: Path, *, size: Size | None) -> Graph:
+def _write(card: Card, decoder: Autoencoder, folder: Path, *, size: Size | None, display: Display) -> Graph:
     """Writes the decoder for latents of `size`, or of any size, and checks it.
 
     A decoder for any size is checked at two sizes other than the traced one. Raises ExportError if the output differs from that
@@ -67,7 +68,7 @@ def _write(card: Card, decoder: Autoencoder, folder: Path, *, size: Size | None)
     def example(batch: int) -> np.ndarray:
         return (decoder.scale * rng.standard_normal((batch, channels, *next(sizes)))).astype(np.float32)
 
-    write_graph(_with_lasting_eps(autoencoders.load(card)), graph, folder, example)
+    write_graph(_with_lasting_eps(autoencoders.load(card)), graph, folder, example, display=display)
     return graph
 
 

@@ -19,7 +19,9 @@ from ditzoo.backends.loading_engines import check_architecture
 from ditzoo.bundle import ENGINE, Bundle, Engine, Graph
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, remember
+from ditzoo.progress import SILENT, Display, Report, silent
 from ditzoo.specs import Profile
+from ditzoo_export.builder_phases import monitor, stoppable
 from ditzoo_export.engine_bundle import finish_engines
 from ditzoo_export.settings import EngineSettings, check_precision, conditioning_profile
 
@@ -39,8 +41,16 @@ _FLAGS = {
 }
 
 
-def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key: str, made_by: dict[str, str]) -> None:
-    """Fills `folder` with the engines of a bundle's graphs.
+def fill_engines(
+    folder: Path,
+    source: Bundle,
+    settings: EngineSettings,
+    *,
+    key: str,
+    made_by: dict[str, str],
+    display: Display = SILENT,
+) -> None:
+    """Fills `folder` with the engines of a bundle's graphs. Each engine is a stage on `display`.
 
     Raises ExportError, with TensorRT's error messages, if an engine cannot be built.
     """
@@ -51,7 +61,8 @@ def fill_engines(folder: Path, source: Bundle, settings: EngineSettings, *, key:
     for name, graph in graphs.items():
         profiles = settings.profiles if name == "backbone" else (conditioning_profile(),)
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
-            engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus)
+            with display.stage(f"building the engine of {name} for {', '.join(gpus)}: {'; '.join(map(str, group))}") as report:
+                engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus, report=report)
             engines[engine.file.removesuffix(ENGINE)] = engine
     finish_engines(
         folder,
@@ -108,11 +119,13 @@ def build(
     options: Sequence[str],
     *,
     workspace: int | None = None,
+    report: Report = silent,
 ) -> bytes:
     """A serialised engine of the ONNX graph at `path`.
 
-    `workspace` is the most device memory for the intermediate results of a layer, in MB; by default all there is. Raises
-    ExportError, with the error messages of the parser or the builder, if the engine cannot be built.
+    `workspace` is the most device memory for the intermediate results of a layer, in MB; by default all there is. `report` is
+    called with each phase of the build. Raises ExportError, with the error messages of the parser or the builder, if the engine
+    cannot be built, and KeyboardInterrupt if the user stops it.
     """
     errors_said: list[str] = []
     logger = _logger(trt, errors_said)
@@ -129,9 +142,10 @@ def build(
     _configure(trt, config, gpus, options)
     if workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * 2**20)
-    config.progress_monitor = _monitor(trt)
     timing = _timing_cache(trt, config, gpus)
-    engine = builder.build_serialized_network(network, config)
+    with stoppable() as stopped:
+        config.progress_monitor = monitor(trt, report, stopped)
+        engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise ExportError(f"{trt.__name__} cannot build {path.name}: {'; '.join(errors_said) or 'it gives no reason'}")
     if timing is not None:
@@ -149,12 +163,15 @@ def _engine(
     *,
     trt: Any,
     gpus: tuple[str, ...],
+    report: Report,
 ) -> Engine:
     """Builds one engine into `folder`."""
     started = time.perf_counter()
     log.info("building %s for %s: %s", name, ", ".join(gpus), "; ".join(map(str, profiles)))
     file = f"{name}-{_labels(profiles)}{ENGINE}"
-    built = build(trt, source / graph.file, graph, profiles, gpus, settings.options, workspace=settings.workspace)
+    built = build(
+        trt, source / graph.file, graph, profiles, gpus, settings.options, workspace=settings.workspace, report=report
+    )
     (folder / file).write_bytes(built)
     return Engine(
         file=file,
@@ -246,25 +263,6 @@ def _logger(trt: Any, errors_said: list[str]) -> Any:
             log.debug("%s: %s", trt.__name__, message)
 
     return Logger()
-
-
-def _monitor(trt: Any) -> Any:
-    """A progress monitor of TensorRT. It logs when a phase of the build begins and ends."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            log.info("%s: %s (%d steps)", trt.__name__, name, steps)
-
-        def step_complete(self, name: str, step: int) -> bool:
-            return True
-
-        def phase_finish(self, name: str) -> None:
-            log.debug("%s: %s is done", trt.__name__, name)
-
-    return Monitor()
 
 
 def _timing_cache(trt: Any, config: Any, gpus: Sequence[str]) -> Path | None:

@@ -22,6 +22,7 @@ from typing import Literal
 
 from ditzoo.bundle import Bundle, find_bundle
 from ditzoo.errors import UsageError
+from ditzoo.progress import SILENT, Display
 from ditzoo.records import Data, convert, from_toml, read_limited
 from ditzoo.tasks import Task, run_tasks
 from ditzoo.weights.catalogue import card
@@ -88,14 +89,14 @@ def cells(matrix: Matrix) -> list[Cell]:
     return [cell for block in matrix.export for cell in _block_cells(block)]
 
 
-def run_matrix(matrix: Matrix, folder: Path) -> Iterator[Outcome]:
+def run_matrix(matrix: Matrix, folder: Path, *, display: Display = SILENT) -> Iterator[Outcome]:
     """Makes every cell in the folder `matrix.out`, relative to `folder`, and yields its outcome.
 
-    If a cell fails, the others are made all the same.
+    If a cell fails, the others are made all the same. The stages of each export appear on `display`.
     """
     planned, out = cells(matrix), folder / matrix.out
     out.mkdir(parents=True, exist_ok=True)
-    for done in run_tasks((_task(cell, out / cell.folder) for cell in planned), stop_at_failure=False):
+    for done in run_tasks((_task(cell, out / cell.folder, display) for cell in planned), stop_at_failure=False):
         size = sum(record.size for record in done.result.manifest.files.values()) if done.result else 0
         yield Outcome(cell=done.name, state=done.state, seconds=done.seconds, size=size, message=done.message)
 
@@ -123,17 +124,17 @@ def _block_cells(block: Block) -> Iterator[Cell]:
             yield Cell(model=model, folder=f"{model}-{engines.flavour}-{precision}-{gpus}", settings=engines)
 
 
-def _task(cell: Cell, target: Path) -> Task[Bundle]:
+def _task(cell: Cell, target: Path, display: Display) -> Task[Bundle]:
     """A cell as a task. It finds the bundle at `target` by its key, or exports it."""
     chosen, settings = card(cell.model), cell.settings
     if isinstance(settings, Settings):
         return Task(
             name=cell.folder,
             find=lambda: find_bundle(target, onnx_key(chosen, settings)),
-            make=lambda: export_onnx(chosen, target, settings=settings, overwrite=True),
+            make=lambda: export_onnx(chosen, target, settings=settings, overwrite=True, display=display),
         )
     return Task(
         name=cell.folder,
         find=lambda: find_bundle(target, engine_key(chosen, settings)),
-        make=lambda: export_engines(chosen, target, settings=settings, overwrite=True),
+        make=lambda: export_engines(chosen, target, settings=settings, overwrite=True, display=display),
     )

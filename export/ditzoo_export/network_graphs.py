@@ -11,6 +11,7 @@ from ditzoo.backends.torch import DTYPES
 from ditzoo.bundle import Graph
 from ditzoo.families import family_of, in_precision
 from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
+from ditzoo.progress import SILENT, Display
 from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import LARGEST, own_size
@@ -25,8 +26,10 @@ It pads other widths from 9 to 255. The kernels that it builds for them are larg
 """
 
 
-def write_network_graphs(folder: Path, card: Card, net: Network, settings: Settings) -> dict[str, Graph]:
-    """Writes the ONNX graphs that `settings` ask for into `folder`, and returns them by name.
+def write_network_graphs(
+    folder: Path, card: Card, net: Network, settings: Settings, *, display: Display = SILENT
+) -> dict[str, Graph]:
+    """Writes the ONNX graphs that `settings` ask for into `folder`, and returns them by name. The stages appear on `display`.
 
     For a quantized precision, they are written in fp32; the quantization comes later.
     """
@@ -51,7 +54,7 @@ def write_network_graphs(folder: Path, card: Card, net: Network, settings: Setti
     graphs, opset = {}, opset_for(net, settings)
     for name, (module, taken, given) in modules.items():
         graph = Graph(file=f"{name}.onnx", precision=precision, opset=opset, inputs=tuple(taken), outputs=tuple(given))
-        _trace(module, card, graph, folder / graph.file)
+        _trace(module, card, graph, folder / graph.file, display)
         graphs[name] = graph
     return graphs
 
@@ -93,7 +96,7 @@ def _guided(net: nn.Module, card: Card) -> Guided:
     return Guided(net, null=card.null_label, guided=card.sampling.guided_channels)
 
 
-def _trace(module: nn.Module, card: Card, graph: Graph, path: Path) -> None:
+def _trace(module: nn.Module, card: Card, graph: Graph, path: Path, display: Display) -> None:
     height, width = own_size(card)
     sizes = {"batch": TRACED_BATCH, "height": height, "width": width + card.backbone.patch_size}
-    write_onnx(module, graph, path, random_inputs(graph.inputs, card, np.random.default_rng(0), **sizes))
+    write_onnx(module, graph, path, random_inputs(graph.inputs, card, np.random.default_rng(0), **sizes), display=display)

@@ -7,6 +7,8 @@ import logging
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
 from ditzoo.digests import digest
 from ditzoo.errors import ExportError
@@ -15,6 +17,7 @@ from ditzoo.manifests import record_files
 from ditzoo.nets.network import Network
 from ditzoo.pictures.autoencoders import with_statistics
 from ditzoo.plan.make import make_plan
+from ditzoo.progress import SILENT, Display
 from ditzoo.records import to_json
 from ditzoo.weights.load import load_network
 from ditzoo.weights.local import weights_file
@@ -31,23 +34,39 @@ from ditzoo_export.verify import Expected, expect, verify
 log = logging.getLogger(__name__)
 
 
-def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings, *, key: str, made_by: dict[str, str]) -> None:
-    """Fills `folder` with the bundle of a card's network, or of `net`. Raises ExportError if the verification fails."""
-    from_card, net = net is None, load_network(card) if net is None else net
-    expected = expect(card, net, settings)
+def fill_onnx(
+    folder: Path,
+    card: Card,
+    net: Network | None,
+    settings: Settings,
+    *,
+    key: str,
+    made_by: dict[str, str],
+    display: Display = SILENT,
+) -> None:
+    """Fills `folder` with the bundle of a card's network, or of `net`. The stages appear on `display`.
+
+    Raises ExportError if the verification fails.
+    """
+    with display.stage(f"running {card.name} in torch, to verify the export"):
+        from_card, net = net is None, load_network(card) if net is None else net
+        expected = expect(card, net, settings)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         place = Path(scratch) if settings.eight_bits else folder
-        graphs = write_network_graphs(place, card, net, settings)
+        graphs = write_network_graphs(place, card, net, settings, display=display)
         del net
         gc.collect()  # reference cycles of the tracer hold copies of the weights
         if settings.eight_bits:
-            graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
+            graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings, display)
         else:
-            verified, extent = verify(folder, graphs, card, expected, settings), ""
-    graphs |= export_decoder(card, folder, size=settings.size)
-    graphs |= export_text(card, folder)
+            with display.stage("verifying the graphs"):
+                verified, extent = verify(folder, graphs, card, expected, settings), ""
+    graphs |= export_decoder(card, folder, size=settings.size, display=display)
+    graphs |= export_text(card, folder, display=display)
     (folder / PLAN).write_bytes(make_plan(card).to_json())
     (folder / CARD).write_bytes(to_json(with_statistics(card) if "decoder" in graphs else card))
+    with display.stage("computing checksums"):
+        files = record_files(folder)
     manifest = Manifest(
         model=card.name,
         key=key,
@@ -59,7 +78,7 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
             **({"quantized": extent} if extent else {}),
         },
         graphs=graphs,
-        files=record_files(folder),
+        files=files,
         made_by=made_by,
         verified=verified,
     )
@@ -67,19 +86,32 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
 
 
 def _eight_bits(
-    folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
+    folder: Path,
+    source: Path,
+    floats: dict[str, Graph],
+    card: Card,
+    expected: Expected,
+    settings: Settings,
+    display: Display,
 ) -> tuple[dict[str, Graph], Verification, str]:
     """Makes quantized graphs from the float32 graphs in `source`.
 
     It tries the extents of the family in their order, and keeps the first that passes the verification. Returns the graphs,
     their verification and the extent. Raises ExportError if no extent passes.
     """
-    largest = largest_inputs(source, floats, card) if settings.calibrated else {}
+    largest = _calibrated(source, floats, card, display) if settings.calibrated else {}
     for extent, left_out in distinct_extents(source / floats["backbone"].file, family_of(card.backbone)).items():
-        graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
+        with display.stage(f"quantizing to {settings.precision}: {extent}"):
+            graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
         try:
-            return graphs, verify(folder, graphs, card, expected, settings), extent
+            with display.stage("verifying the graphs"):
+                return graphs, verify(folder, graphs, card, expected, settings), extent
         except ExportError as error:
             failure = error
             log.info("the verification fails if %s is quantized: %s", extent, error)
     raise failure
+
+
+def _calibrated(source: Path, floats: dict[str, Graph], card: Card, display: Display) -> dict[str, np.ndarray]:
+    with display.stage("measuring the inputs of the layers in a sampling run"):
+        return largest_inputs(source, floats, card)

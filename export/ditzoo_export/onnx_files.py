@@ -22,6 +22,7 @@ from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
+from ditzoo.progress import SILENT, Display
 from ditzoo_export.scopes import keep_only_scopes
 
 Inputs: TypeAlias = dict[str, np.ndarray]
@@ -31,8 +32,8 @@ TRACED_BATCH = 2
 _CHECKED_BATCHES = (1, 3)
 
 
-def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> None:
-    """Writes `module` as ONNX to `path`, and its weights into a separate file beside it.
+def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs, *, display: Display = SILENT) -> None:
+    """Writes `module` as ONNX to `path`, and its weights into a separate file beside it. The stages appear on `display`.
 
     ONNX Runtime maps that file into memory, which saves two copies of the weights. An axis is symbolic if the graph's spec has
     a name for it. The file holds no paths of this machine. The arguments of the module have the names of the graph's inputs.
@@ -40,37 +41,43 @@ def write_onnx(module: nn.Module, graph: Graph, path: Path, example: Inputs) -> 
     """
     axes = {spec.name: {i: axis for i, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in graph.inputs}
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            kwargs={name: torch.from_numpy(value) for name, value in example.items()},
-            dynamo=True,
-            opset_version=graph.opset,
-            dynamic_shapes=axes,
-            input_names=[spec.name for spec in graph.inputs],
-            output_names=[spec.name for spec in graph.outputs],
-            verbose=False,
-            optimize=False,
-        )
+        with display.stage(f"tracing {graph.file}"):
+            program = torch.onnx.export(
+                module.eval(),
+                kwargs={name: torch.from_numpy(value) for name, value in example.items()},
+                dynamo=True,
+                opset_version=graph.opset,
+                dynamic_shapes=axes,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                verbose=False,
+                optimize=False,
+            )
         assert program is not None, "the dynamo exporter returns a program"
-        weights = list(program.model.graph.initializers.values())
-        optimize_ir(program.model, num_iterations=1)  # torch's default is 2, but the second only finds identities
-        IdentityEliminationPass()(program.model)
-        keep_only_scopes(program.model)
-        program.save(path, external_data=True)
-        for weight in weights:
-            weight.const_value = None  # onnxscript's rules keep a reference to the last graph
+        with display.stage(f"optimizing {graph.file}"):
+            weights = list(program.model.graph.initializers.values())
+            optimize_ir(program.model, num_iterations=1)  # torch's default is 2, but the second only finds identities
+            IdentityEliminationPass()(program.model)
+            keep_only_scopes(program.model)
+        with display.stage(f"writing {graph.file}"):
+            program.save(path, external_data=True)
+            for weight in weights:
+                weight.const_value = None  # onnxscript's rules keep a reference to the last graph
 
 
-def write_graph(module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray]) -> None:
+def write_graph(
+    module: nn.Module, graph: Graph, folder: Path, example: Callable[[int], np.ndarray], *, display: Display = SILENT
+) -> None:
     """Writes `module`, which has one input and one output, to the file of `graph` in `folder`, and checks it.
 
     `example` makes an input for a batch size. The check compares it with torch at two batch sizes that were not traced.
     Raises ExportError if the error is beyond the tolerance for fp32, or if the file is not valid ONNX.
     """
     path = folder / graph.file
-    write_onnx(module, graph, path, {graph.inputs[0].name: example(TRACED_BATCH)})
-    check_form(path, graph)
-    _verify(module, graph, path, example)
+    write_onnx(module, graph, path, {graph.inputs[0].name: example(TRACED_BATCH)}, display=display)
+    with display.stage(f"verifying {graph.file}"):
+        check_form(path, graph)
+        _verify(module, graph, path, example)
 
 
 def check_form(path: Path, graph: Graph) -> None:

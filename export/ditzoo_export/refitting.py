@@ -17,6 +17,7 @@ from ditzoo.bundle import Bundle, Engine, provide
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import sha256
 from ditzoo.nets.network import Network
+from ditzoo.progress import SILENT, Display
 from ditzoo.records import Data
 from ditzoo.specs import PRECISION_TRAITS
 from ditzoo.weights import store
@@ -39,7 +40,7 @@ class FineTune(Data, frozen=True, kw_only=True):
     digest: str | None = None
 
 
-def refit_engines(bundle: Bundle, tuned: FineTune, out: Path, *, overwrite: bool = False) -> Bundle:
+def refit_engines(bundle: Bundle, tuned: FineTune, out: Path, *, overwrite: bool = False, display: Display = SILENT) -> Bundle:
     """Writes the engines of `bundle` with the weights of `tuned` into a new bundle in the folder `out`.
 
     The weights are first exported to ONNX graphs in ditzoo's cache, which are verified against torch. Engines that were built
@@ -53,11 +54,12 @@ def refit_engines(bundle: Bundle, tuned: FineTune, out: Path, *, overwrite: bool
     flavour = next(iter(bundle.manifest.engines.values())).flavour
 
     def fill(folder: Path) -> None:
-        source = cached_bundle(tuned.card, settings=settings, net=tuned.net)
+        source = cached_bundle(tuned.card, settings=settings, net=tuned.net, display=display)
         if tuned.digest is not None:
             source = msgspec.structs.replace(source, manifest=msgspec.structs.replace(source.manifest, weights=tuned.digest))
         check_graphs(bundle, source)
-        refit_into(folder, bundle, source)
+        with display.stage(f"putting the weights of {tuned.name} into the engines"):
+            refit_into(folder, bundle, source)
         command = f"ditzoo export tensorrt {shlex.quote(str(bundle.path))} --refit {shlex.quote(tuned.name)}"
         finish_engines(
             folder,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.pictures.text_encoder import TOKENIZER, load_torch, tokenize
+from ditzoo.progress import SILENT, Display
 from ditzoo.specs import TensorSpec
 from ditzoo.zoo.card import Card
 from ditzoo_export.onnx_files import write_graph
@@ -32,7 +33,7 @@ class LastHiddenState(nn.Module):
         return hidden
 
 
-def export_text(card: Card, folder: Path) -> dict[str, Graph]:
+def export_text(card: Card, folder: Path, *, display: Display = SILENT) -> dict[str, Graph]:
     """Writes the card's text encoder and its tokenizer into `folder`.
 
     The encoder maps tokens [B, T] to the network's input `context` [B, T, D]. Returns the graph by its name, for the manifest.
@@ -60,5 +61,5 @@ def export_text(card: Card, folder: Path) -> dict[str, Graph]:
         shape = tuple(module(torch.from_numpy(example(1))).shape)
     if shape != (1, text.tokens, text.width):
         raise ExportError(f"the text encoder of {card.name} gives {shape[1:]}, not {(text.tokens, text.width)}")
-    write_graph(module, graph, folder, example)
+    write_graph(module, graph, folder, example, display=display)
     return {"text_encoder": graph}

@@ -114,7 +114,7 @@ def measured(arguments: list[str], folder: Path, url: str) -> str:
         "DITZOO_ZOO": str(folder / "zoo.toml"),
     }
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "ditzoo.cli", *arguments], env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "ditzoo", *arguments], env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"`ditzoo {' '.join(arguments)}` failed")

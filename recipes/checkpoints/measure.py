@@ -58,7 +58,7 @@ def measured_pull(environment: dict[str, str], name: str) -> tuple[Path, float, 
     """Runs one `ditzoo pull`; returns the canonical file, the seconds, and the peak resident memory in bytes."""
     started = time.perf_counter()
     process = subprocess.Popen(  # a process of its own, so that its peak memory can be read
-        [sys.executable, "-m", "ditzoo.cli", "pull", name, "--like", "dit-xl-2-256"], env=environment, stdout=subprocess.PIPE
+        [sys.executable, "-m", "ditzoo", "pull", name, "--like", "dit-xl-2-256"], env=environment, stdout=subprocess.PIPE
     )
     out = process.stdout.read().decode().strip()
     _, status, usage = os.wait4(process.pid, 0)

@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, capfd: p
     """/dev/full fails every write as a full disk does."""
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.skip("no /dev/full here")
-    command = [sys.executable, "-m", "ditzoo.cli", "list"]
+    command = [sys.executable, "-m", "ditzoo", "list"]
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode != 0

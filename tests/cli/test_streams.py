@@ -22,7 +22,7 @@ NO_TEXT = os.fsdecode(b"a\xff")
 
 def shell(line: str, folder: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Runs a line of the shell, in which `$D` is the command line of ditzoo."""
-    command = f"{sys.executable} -m ditzoo.cli"
+    command = f"{sys.executable} -m ditzoo"
     return subprocess.run(
         ["bash", "-c", line], cwd=folder, env={**os.environ, "PYTHONPATH": PATHS, "D": command, **env}, capture_output=True
     )
@@ -47,7 +47,7 @@ def test_a_reader_that_leaves_is_no_error_to_talk_about(tmp_path: Path) -> None:
     """The pipe has no reader from the beginning."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "ditzoo.cli", "list", "--json"]
+    command = [sys.executable, "-m", "ditzoo", "list", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": PATHS}, stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from ditzoo.errors import BackendError, ExportError, UsageError
 from ditzoo.specs import Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
+from ditzoo_export.builder_phases import Phases
 from ditzoo_export.engines import _configure, _flags, _labels, build, load
 from ditzoo_export.gpus import CARDS
 from ditzoo_export.settings import check_precision
@@ -65,12 +69,61 @@ def test_builds_are_the_same_from_run_to_run_and_report_progress(caplog: pytest.
     card, net = random_model(TINY_UVIT)
     bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
     graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
-    with caplog.at_level(logging.INFO, "ditzoo_export.engines"):
-        first, second = (
-            build(load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"], []) for _ in range(2)
-        )
+    reported: list[tuple[str, float]] = []
+    make = partial(build, load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"], [])
+    with caplog.at_level(logging.INFO, "ditzoo_export"):
+        first, second = make(report=lambda doing, done: reported.append((doing, done))), make()
     assert first == second
     assert any(re.search(r"tensorrt_rtx: Building engine \(\d+ steps\)", message) for message in caplog.messages)
+    assert {"Building engine", "Optimizing graph"} <= {doing for doing, _ in reported}
+    parts = [done for _, done in reported]
+    assert parts == sorted(parts)
+    assert parts[0] == 0
+    assert 0.5 < parts[-1] <= 1
+
+
+def test_ctrl_c_stops_a_build(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is no error of the build, and TensorRT has nothing to say about it."""
+    card, net = random_model(TINY_UVIT)
+    bundle = cached_bundle(card, settings=make_settings(card, precision="fp16", target="tensorrt"), net=net)
+    graph, profile = bundle.manifest.graphs["backbone"], Profile(axes={"batch": Range(min=1, opt=2, max=2)})
+    reported: list[str] = []
+
+    def press(doing: str, done: float) -> None:
+        reported.append(doing)
+        if len(reported) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build(load("tensorrt_rtx"), bundle.path / graph.file, graph, [profile], ["sm89"], [], report=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "Building engine from subgraph" not in reported
+    assert capfd.readouterr().err == ""
+
+
+def test_the_part_of_a_build_that_is_done_counts_the_steps_of_all_phases() -> None:
+    reported: list[tuple[str, float]] = []
+    phases = Phases(lambda doing, done: reported.append((doing, done)))
+    phases.start("all", 4)
+    phases.step("all", 0)
+    phases.start("inside", 2)
+    phases.step("inside", 0)
+    phases.finish("inside")
+    phases.step("all", 1)
+    phases.start("empty", 0)
+    phases.finish("empty")
+    phases.finish("all")
+    assert reported == [
+        ("all", 0),
+        ("all", 0.25),
+        ("inside", 0.25),
+        ("inside", 0.375),
+        ("all", 0.375),
+        ("all", 0.5),
+        ("empty", 0.5),
+        ("all", 0.5),
+    ]
 
 
 @pytest.mark.parametrize("options", [(), ("tf32",)], ids=str)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -11,11 +13,13 @@ from torch import nn
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import ExportError, UsageError
 from ditzoo.files import sha256
+from ditzoo.progress import Display, Report, Silent, silent
 from ditzoo.weights.load import load_network
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle, export_onnx, network_graphs, onnx_bundle, onnx_files
 from ditzoo_export.onnx_files import Inputs
 from ditzoo_export.scopes import SCOPE
+from tests.support.export_models import TINY_UVIT, random_model
 
 CARDS = list(digits.CARDS)
 
@@ -57,8 +61,37 @@ def test_nodes_say_which_module_they_belong_to(bundle: Bundle) -> None:
     assert scopes <= names
 
 
+class Told(Silent):
+    """A display that keeps the names of the stages, and the number of its blocks that were open together."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.open = self.most = 0
+
+    @contextmanager
+    def status(self, description: str) -> Iterator[None]:
+        self.open += 1
+        self.most = max(self.most, self.open)
+        yield
+        self.open -= 1
+
+    @contextmanager
+    def stage(self, description: str) -> Iterator[Report]:
+        self.stages.append(description)
+        with self.status(description):
+            yield silent
+
+
 def test_two_exports_are_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
-    again = export_onnx(bundle.card, tmp_path / "again")
+    told = Told()
+    again = export_onnx(bundle.card, tmp_path / "again", display=told)
+    graphs = [graph.file for graph in bundle.manifest.graphs.values()]
+    assert [stage for stage in told.stages if "onnx" in stage] == [
+        f"{work} {graph}" for graph in graphs for work in ("tracing", "optimizing", "writing")
+    ]
+    assert told.stages[0] == f"running {bundle.card.name} in torch, to verify the export"
+    assert told.stages[-2:] == ["verifying the graphs", "computing checksums"]
+    assert told.most == 1, "a block of a display is inside another one"
     for path in bundle.path.iterdir():
         assert path.read_bytes() == (again.path / path.name).read_bytes(), path.name
 
@@ -67,7 +100,7 @@ def test_two_exports_are_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
 def broken_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exporter writes a graph with one weight scaled, as a wrong export would be: valid, and off."""
 
-    def write_and_break(module: nn.Module, written: Graph, path: Path, example: Inputs) -> None:
+    def write_and_break(module: nn.Module, written: Graph, path: Path, example: Inputs, *, display: Display) -> None:
         onnx_files.write_onnx(module, written, path, example)
         model = onnx.load(path)
         largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -80,16 +113,18 @@ def broken_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("broken_graph")
 def test_a_graph_that_computes_something_else_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"prediction of uvit-digits in fp32 is off by .* at time .*nothing was kept"):
-        export_onnx(CARDS[1], tmp_path / "bundle")
+    card, net = random_model(TINY_UVIT)
+    with pytest.raises(ExportError, match=r"prediction of random-uvit in fp32 is off by .* at time .*nothing was kept"):
+        export_onnx(card, tmp_path / "bundle", net=net)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_of_another_opset_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above 25 torch silently writes 18."""
     monkeypatch.setattr(network_graphs, "OPSET", 26)
+    card, net = random_model(TINY_UVIT)
     with pytest.raises(ExportError, match=re.escape("not 26")):
-        export_onnx(CARDS[1], tmp_path / "bundle")
+        export_onnx(card, tmp_path / "bundle", net=net)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,7 +137,8 @@ def test_exporting_into_nowhere_fails_before_the_work(tmp_path: Path, monkeypatc
 
 
 def test_exporting_leaves_no_global_state(tmp_path: Path) -> None:
+    card, net = random_model(TINY_UVIT)
     state = torch.random.get_rng_state()
-    export_onnx(CARDS[1], tmp_path / "bundle")
+    export_onnx(card, tmp_path / "bundle", net=net)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.is_grad_enabled()

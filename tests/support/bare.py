@@ -26,4 +26,4 @@ def link_distribution(name: str, extras: set[str], target: Path, done: set[str])
 
 
 def bare(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([python, "-I", "-m", "ditzoo.cli", *arguments], capture_output=True, text=True, cwd=cwd)
+    return subprocess.run([python, "-I", "-m", "ditzoo", *arguments], capture_output=True, text=True, cwd=cwd)

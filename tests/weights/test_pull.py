@@ -49,7 +49,7 @@ def stored(desk: Desk) -> list[Path]:
 
 
 def test_once_and_never_again(desk: Desk) -> None:
-    command = [sys.executable, "-m", "ditzoo.cli", "pull", "tiny"]
+    command = [sys.executable, "-m", "ditzoo", "pull", "tiny"]
     first = subprocess.run(command, env=desk.env(), capture_output=True, text=True)
     assert_pulled(first.stdout)
     commit = next(iter(desk.hub.repos["team/tiny"]))

@@ -1,3 +1,0 @@
-from ditzoo.cli import main
-
-main()
