@@ -19,6 +19,7 @@ from ditzoo.cli.options import (
     Prompt,
     Prompts,
     Resolution,
+    Reuse,
     Seed,
     Solver,
     Steps,
@@ -65,6 +66,7 @@ def sample(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    reuse: Reuse = None,
     plan: Annotated[
         Path | None,
         typer.Option(help="A plan file from `ditzoo plan save`. It replaces --solver, --steps and the guidance options."),
@@ -126,6 +128,7 @@ def sample(
             guidance=guidance,
             guidance_interval=interval,
             guidance_times=times,
+            reuse=reuse,
         )
         texts = read_prompts(prompt, prompts)
         request = make_request(
