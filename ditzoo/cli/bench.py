@@ -75,7 +75,7 @@ def bench(
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
     openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
+        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, plan=plan, display=output)
         for spec in parse_specs(backends)
     ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)

@@ -68,6 +68,13 @@ def onnx(
     guided: Annotated[
         bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
     ] = False,
+    reuse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="blocks=K",
+            help="Also write a graph that runs the first K and the last K blocks only, for --reuse.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a model to a bundle of ONNX graphs, plan, card and manifest. The graphs are verified against torch."""
@@ -84,6 +91,7 @@ def onnx(
             resolution=resolution,
             split=split,
             guided=guided,
+            reuse=reuse,
             overwrite=overwrite,
         )
     checked = bundle.manifest.verified

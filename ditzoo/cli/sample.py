@@ -150,7 +150,9 @@ def sample(
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
     size = request.latent_size(card_of(found))
     together = sampling_batch(min(batch or request.count, request.count))
-    with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:
+    with open_model(
+        found, spec, device=place, threads=threads, size=size, batch=together, plan=request.plan, display=output
+    ) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,

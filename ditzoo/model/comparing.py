@@ -86,7 +86,17 @@ def parity(
     together = sampling_batch(request.count)
     return run_parity(
         [
-            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=together, display=display)
+            partial(
+                open_model,
+                found,
+                spec,
+                device=device,
+                threads=threads,
+                size=size,
+                batch=together,
+                plan=request.plan,
+                display=display,
+            )
             for spec in specs
         ],
         SamplingTask(plan=request.plan, condition=condition, noise=noise),

@@ -20,7 +20,7 @@ from ditzoo.nets.layers import (
 )
 from ditzoo.nets.network import BlockStack, ConditionedNetwork
 from ditzoo.nets.precision import copied
-from ditzoo.specs import TensorSpec
+from ditzoo.specs import RESIDUAL, TensorSpec
 from ditzoo.zoo.configs import AdaLNConfig
 
 
@@ -137,10 +137,10 @@ class ModulatedTransformer(ConditionedNetwork):
         blocks = torch.stack([_modulation(block, c) for block in self.blocks], dim=1)  # B depth vectors·D
         return blocks, _modulation(self.final_layer, c)
 
-    @property
-    def tokens(self) -> TensorSpec:
+    def residual(self, height: int, width: int) -> TensorSpec:
         """See `BlockNetwork`."""
-        return TensorSpec(name="tokens", shape=("batch", self.side * self.side, self.config.hidden_size))
+        count = (height // self.config.patch_size) * (width // self.config.patch_size)
+        return TensorSpec(name=RESIDUAL, shape=("batch", count, self.config.hidden_size))
 
     def stack(self, x: Tensor, *rest: Tensor, positions: tuple[Tensor, ...] = ()) -> BlockStack:
         """See `BlockNetwork`. The inputs beside `x` [B, C, H, W] are the modulations that `condition` gives.
@@ -204,10 +204,9 @@ class AnySize(ConditionedNetwork):
         """As `ModulatedTransformer.condition`."""
         return self.net.condition(t, y)
 
-    @property
-    def tokens(self) -> TensorSpec:
+    def residual(self, height: int, width: int) -> TensorSpec:
         """As those of the network."""
-        return self.net.tokens
+        return self.net.residual(height, width)
 
     def stack(self, x: Tensor, *rest: Tensor) -> BlockStack:
         """As `ModulatedTransformer.stack`."""

@@ -42,10 +42,9 @@ class BlockStack(NamedTuple):  # torch.compile reads a tuple, but no msgspec str
 class BlockNetwork(Network):
     """A network that is a stack of blocks. Its middle blocks can be left out: see `ditzoo.nets.reuse`."""
 
-    @property
     @abstractmethod
-    def tokens(self) -> TensorSpec:
-        """The tokens between two blocks, [B, T, D], for latents of the size of training."""
+    def residual(self, height: int, width: int) -> TensorSpec:
+        """The spec of a residual [B, T, D] of blocks, for latents of this size. Its name is `RESIDUAL`."""
 
     @abstractmethod
     def stack(self, x: Tensor, *rest: Tensor) -> BlockStack:

@@ -65,7 +65,7 @@ class Outer(nn.Module):
 class OuterBackbone(nn.Module):
     """The same as `Outer` for the part of a network that depends on the image. It takes modulations."""
 
-    def __init__(self, net: ConditionedNetwork, outer: int) -> None:
+    def __init__(self, net: BlockNetwork, outer: int) -> None:
         super().__init__()
         self.net, self.outer = net, outer
 

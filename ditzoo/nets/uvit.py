@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ditzoo.errors import InputError
 from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, in_own_dtype, timestep_embedding, unpatchify
 from ditzoo.nets.network import BlockNetwork, BlockStack, run_all
-from ditzoo.specs import TensorSpec
+from ditzoo.specs import RESIDUAL, TensorSpec
 from ditzoo.zoo.configs import UViTConfig
 
 
@@ -77,10 +77,9 @@ class UViT(BlockNetwork):
         """x [B, C, H, W], t [B], and y [B] or context [B, tokens, clip_dim] -> prediction [B, C, H, W]."""
         return run_all(self.stack(x, t, *(value for value in (y, context) if value is not None)))
 
-    @property
-    def tokens(self) -> TensorSpec:
+    def residual(self, height: int, width: int) -> TensorSpec:
         """See `BlockNetwork`. Time and condition are tokens too."""
-        return TensorSpec(name="tokens", shape=("batch", *self.pos_embed.shape[1:]))
+        return TensorSpec(name=RESIDUAL, shape=("batch", *self.pos_embed.shape[1:]))
 
     def stack(self, x: Tensor, *rest: Tensor) -> BlockStack:
         """See `BlockNetwork`. The inputs beside `x` [B, C, H, W] are `t` [B], and labels [B] or text tokens, if it takes them.

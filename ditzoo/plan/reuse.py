@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from ditzoo.errors import UsageError, check_type, is_whole_number, shortened
-from ditzoo.plan.table import Plan, Row, check_plan
+from ditzoo.plan.table import Plan, Row, check_outer_blocks, check_plan
 from ditzoo.records import Data
 from ditzoo.zoo.card import Card
 
@@ -36,6 +36,16 @@ def parse_reuse(text: str) -> Reuse:
     if len(pairs) != 2 or sorted(values) != ["blocks", "every"] or not all(map(_is_count, values.values())):
         raise UsageError(f"reuse takes every=N,blocks=K with N and K of 1 or more, such as {FORM}, not {shortened(text)!r}")
     return Reuse(every=int(values["every"]), blocks=int(values["blocks"]))
+
+
+def parse_blocks(card: Card, text: str) -> int:
+    """Reads "blocks=K", for a graph of the network of `card`. Raises UsageError for anything else, and for too many blocks."""
+    check_type("reuse", text, str, "a text such as 'blocks=4'")
+    name, _, number = text.strip().partition("=")
+    if name != "blocks" or not _is_count(number):
+        raise UsageError(f"reuse of an export takes blocks=K with K of 1 or more, such as blocks=4, not {shortened(text)!r}")
+    check_outer_blocks(card, int(number))
+    return int(number)
 
 
 def with_reuse(card: Card, plan: Plan, reuse: Reuse) -> Plan:

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
+from ditzoo.bundle import CARD, MANIFEST, PLAN, REUSE_GRAPH, Graph, Manifest, Verification
 from ditzoo.digests import digest
 from ditzoo.errors import ExportError
 from ditzoo.families import family_of
@@ -25,6 +25,7 @@ from ditzoo_export.quantization.calibration import largest_inputs
 from ditzoo_export.quantization.graphs import write_quantized
 from ditzoo_export.quantization.layers import distinct_extents
 from ditzoo_export.settings import Settings
+from ditzoo_export.shared_weights import share_weights
 from ditzoo_export.text_encoder import export_text
 from ditzoo_export.verify import Expected, expect, verify
 
@@ -43,6 +44,7 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
         if settings.eight_bits:
             graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings)
         else:
+            _share_weights(folder, graphs)
             verified, extent = verify(folder, graphs, card, expected, settings), ""
     graphs |= export_decoder(card, folder, size=settings.size)
     graphs |= export_text(card, folder)
@@ -66,6 +68,11 @@ def fill_onnx(folder: Path, card: Card, net: Network | None, settings: Settings,
     (folder / MANIFEST).write_bytes(to_json(manifest))
 
 
+def _share_weights(folder: Path, graphs: dict[str, Graph]) -> None:
+    if REUSE_GRAPH in graphs:
+        share_weights(folder / graphs[REUSE_GRAPH].file, folder / graphs["backbone"].file)
+
+
 def _eight_bits(
     folder: Path, source: Path, floats: dict[str, Graph], card: Card, expected: Expected, settings: Settings
 ) -> tuple[dict[str, Graph], Verification, str]:
@@ -77,6 +84,7 @@ def _eight_bits(
     largest = largest_inputs(source, floats, card) if settings.calibrated else {}
     for extent, left_out in distinct_extents(source / floats["backbone"].file, family_of(card.backbone)).items():
         graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
+        _share_weights(folder, graphs)
         try:
             return graphs, verify(folder, graphs, card, expected, settings), extent
         except ExportError as error:

@@ -71,7 +71,7 @@ def test_the_residual_is_what_the_middle_blocks_add(config: BackboneConfig, oute
     inputs = inputs_of(net, 0)
     prediction, tokens = outputs_of_blocks(net, inputs)
     assert len(tokens) == config.blocks
-    assert tokens[0].shape == net.tokens.concrete(batch=2)
+    assert tokens[0].shape == net.residual(*inputs[0].shape[2:]).concrete(batch=2)
     full, residual = named(net, outer, inputs)
     assert torch.equal(full, prediction)
     assert torch.equal(residual, tokens[-1 - outer] - tokens[outer - 1])
