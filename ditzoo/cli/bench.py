@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Reuse, Solver, Steps, Threads
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Solver, Steps, Threads
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ def bench(
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
-    reuse: Reuse = None,
     resolution: Resolution = None,
     repeats: Annotated[int, typer.Option(help="Timed evaluations of each backend at each batch size.")] = 10,
     warmup: Annotated[int, typer.Option(help="Evaluations before the timed ones.")] = 2,
@@ -67,7 +66,7 @@ def bench(
 
     found = find_model(model)
     card = card_of(found)
-    plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance, reuse=reuse)
+    plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance)
     size = choose_size(found, resolution)
     batches = parse_batches(batch)
     if plot is not None:
@@ -75,7 +74,7 @@ def bench(
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
     openers = [
-        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, plan=plan, display=output)
+        partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=output)
         for spec in parse_specs(backends)
     ]
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)

@@ -50,7 +50,7 @@ def test_an_exported_network_reuses_what_torch_reuses(config: str, precision: st
             drawn = [ditzoo.sample(backend, plan, classes=[1, 2]) for plan in (full, plans[0])]
             assert drawn[0].tobytes() == drawn[1].tobytes()
     if precision == "fp32":
-        assert relative_l2(expected, without) > 1e-3  # the limit is far below what reuse changes
+        assert relative_l2(expected, without) > 3 * limit.sample  # the limit is below what reuse changes
 
 
 @pytest.mark.parametrize(("config", "precision", "target"), EXPORTS)
@@ -63,8 +63,8 @@ def test_both_graphs_share_one_file_of_weights(config: str, precision: str, targ
     model = onnx.load(bundle.path / f"{REUSE_GRAPH}.onnx", load_external_data=False)
     places = [entry.value for weight in model.graph.initializer for entry in weight.external_data if entry.key == "location"]
     assert set(places) == {"backbone.onnx.data"}
-    inside = sum(len(weight.raw_data) for weight in model.graph.initializer)
-    assert inside < 0.05 * bundle.manifest.files["backbone.onnx.data"].size
+    inside = [len(weight.raw_data) for weight in model.graph.initializer]
+    assert max(inside) <= 1024  # the exporter leaves small tensors in the file of the graph
 
 
 def test_a_bundle_for_other_blocks_or_without_reuse_names_the_export() -> None:
