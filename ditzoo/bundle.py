@@ -31,6 +31,9 @@ MANIFEST, CARD, PLAN = "manifest.json", "card.json", "plan.json"
 ENGINE = ".engine"
 """The suffix of TensorRT engines. Code that reads a bundle takes the names from the manifest, as older bundles use .plan."""
 
+REUSE_GRAPH = "backbone-reuse"
+"""The name of the graph that runs the first and the last blocks of the backbone only."""
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +42,10 @@ class Graph(Data, frozen=True, kw_only=True):
 
     The graph "backbone" takes latents, times and condition. If there is a graph "conditioning", that graph takes times and
     condition, and "backbone" takes latents and the outputs of "conditioning". The graph "guided" includes guidance.
+
+    If there is a graph "backbone-reuse", the second output of "backbone" is the residual of its middle blocks.
+    "backbone-reuse" takes what "backbone" takes, and a residual; it runs only the first `outer_blocks` and the last
+    `outer_blocks` blocks. It reads its weights from the file of "backbone". Other graphs do not have that field.
     """
 
     file: str
@@ -46,6 +53,7 @@ class Graph(Data, frozen=True, kw_only=True):
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    outer_blocks: int | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         check_tensors(self.file, self.inputs, self.outputs)
@@ -118,6 +126,9 @@ class Manifest(Data, frozen=True, kw_only=True):
         command = self.settings.get("command", "")
         if not command.startswith("ditzoo export ") or not command.isprintable():
             raise ValueError(f"the settings have no command of an export, but {command[:200]!r}")
+        for name, graph in self.graphs.items():
+            if (name == REUSE_GRAPH) != (graph.outer_blocks is not msgspec.UNSET):
+                raise ValueError(f"the graph {name[:200]} must have outer_blocks if and only if it is {REUSE_GRAPH}")
         if not any(part == "backbone" for part in (*self.graphs, *(engine.graph for engine in self.engines.values()))):
             raise ValueError("it has neither a graph nor an engine called backbone")
 

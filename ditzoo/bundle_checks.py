@@ -42,8 +42,11 @@ def check_network(card: Card, model: str, parts: Sequence[tuple[str, HasTensors]
     for part in ahead:
         if {spec.name for spec in part.inputs} != _condition(card):
             raise ValueError(f"{part.file} takes {_names(part.inputs)}, not {', '.join(sorted(_condition(card)))}")
-    for part in (part for name, part in parts if name == "backbone"):
+    backbones = [part for name, part in parts if name == "backbone"]
+    for part in backbones:
         _check_backbone(card, part, ahead)
+    for part in (part for name, part in parts if name == "backbone-reuse"):
+        _check_reuse(part, backbones)
 
 
 def _check_backbone(card: Card, part: HasTensors, ahead: Sequence[HasTensors]) -> None:
@@ -54,6 +57,14 @@ def _check_backbone(card: Card, part: HasTensors, ahead: Sequence[HasTensors]) -
         raise ValueError(f"the first input of {part.file} is {x}, not latents of the channels of {card.name}")
     if {spec.name for spec in rest} != known:
         raise ValueError(f"{part.file} takes {_names(rest)} beside x, but there are {', '.join(sorted(known))}")
+
+
+def _check_reuse(part: HasTensors, backbones: Sequence[HasTensors]) -> None:
+    """Raises ValueError unless a graph takes what the backbone takes and its residual, and gives the prediction."""
+    for backbone in backbones:
+        prediction, *residual = backbone.outputs
+        if part.inputs != (*backbone.inputs, *residual) or part.outputs != (prediction,) or len(residual) != 1:
+            raise ValueError(f"{part.file} does not take the inputs of {backbone.file} and its residual")
 
 
 def _condition(card: Card) -> set[str]:

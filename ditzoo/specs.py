@@ -35,6 +35,9 @@ Form: TypeAlias = Literal["split", "single"]
 """The number of graphs of a network. "single" is one graph. "split" puts conditioning, which depends only on time and label,
 into a second graph."""
 
+RESIDUAL = "residual"
+"""The name of the tensor [B, T, D] that the middle blocks of a network add to the tokens: see `ditzoo.nets.reuse`."""
+
 Flavour: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 """The two variants of TensorRT: one for data centres and one for RTX cards. Each is the name of a Python module."""
 

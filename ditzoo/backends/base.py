@@ -79,6 +79,24 @@ class PreparesConditioning(Protocol):
         """Announces the times of the coming evaluations, in their order, and the labels that each evaluation will have."""
 
 
+@runtime_checkable
+class ReusesBlocks(Protocol):
+    """A backend that can leave out the middle blocks of its network: see `ditzoo.nets.reuse`.
+
+    `outer` is the number of the first blocks, and of the last blocks, that every evaluation runs. The backend keeps nothing
+    between the calls.
+    """
+
+    def check_reuse(self, outer: int) -> None:
+        """Raises BackendError, with the command that helps, if the backend cannot leave out the blocks between these."""
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """The network's output, and the residual of its middle blocks, [B, T, D]. Raises what `__call__` raises."""
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """The network's output if its middle blocks add `residual` to the tokens. Raises what `__call__` raises."""
+
+
 class OpenedBackend(ABC):
     """What all backends do alike. Leaving the `with` block closes the backend, and arrays are those of the library `_library`:
     numpy's, or CuPy's where the backend says so."""

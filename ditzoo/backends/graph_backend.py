@@ -9,8 +9,9 @@ from typing import ClassVar, Self
 
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
-from ditzoo.bundle import Bundle, Graph
-from ditzoo.specs import Array, TensorSpec, check_inputs
+from ditzoo.bundle import REUSE_GRAPH, Bundle, Graph
+from ditzoo.errors import BackendError
+from ditzoo.specs import RESIDUAL, Array, TensorSpec, check_inputs
 from ditzoo.zoo.card import Card
 
 
@@ -36,9 +37,9 @@ class GraphBackend(OpenedBackend):
         self.card, self.folder, self.device, self.threads = card, folder, device, threads
         self.precision = graph.precision
         self.name = f"{self.library} {graph.precision} {device}{' single' if card.splits and conditioning is None else ''}"
-        self.outputs: tuple[TensorSpec, ...] = graph.outputs
+        self.outputs: tuple[TensorSpec, ...] = graph.outputs[:1]
         self.inputs: tuple[TensorSpec, ...] = (graph.inputs[:1] + conditioning.inputs) if conditioning else graph.inputs
-        self._graph, self._conditioning = graph, conditioning
+        self._graph, self._conditioning, self._reuse = graph, conditioning, graphs.get(REUSE_GRAPH)
         self._modulation_cache = None
         if conditioning is not None:
             window = window_rows(conditioning.outputs)
@@ -60,6 +61,31 @@ class GraphBackend(OpenedBackend):
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The network's output."""
         return self._run(self._graph, self._backbone_inputs(inputs))[0]
+
+    def check_reuse(self, outer: int) -> None:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        self._reusing(outer)
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        self._reusing(outer)
+        outputs = self._run(self._graph, self._backbone_inputs(inputs))
+        named = dict(zip((spec.name for spec in self._graph.outputs), outputs, strict=True))
+        return outputs[0], named[RESIDUAL]
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        return self._run(self._reusing(outer), {**self._backbone_inputs(inputs), RESIDUAL: residual})[0]
+
+    def _reusing(self, outer: int) -> Graph:
+        """The graph that runs the first `outer` and the last `outer` blocks. Raises BackendError if there is none."""
+        if self._reuse is not None and self._reuse.outer_blocks == outer:
+            return self._reuse
+        there = "no graph with reuse" if self._reuse is None else f"one with reuse of blocks={self._reuse.outer_blocks}"
+        raise BackendError(
+            f"the bundle {self.folder} has {there}, and the plan needs blocks={outer};"
+            f" `ditzoo export onnx {self.card.name} --reuse blocks={outer} --out DIR` makes one"
+        )
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `ditzoo.backends.base.MultiOutputBackend`."""

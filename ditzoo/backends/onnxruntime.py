@@ -99,6 +99,8 @@ class OnnxRuntimeBackend(GraphBackend):
         entries = _AS_EXPORTED if PRECISION_TRAITS[self.precision].eight_bits else {}
         self._sessions = {self._graph.file: self._load(self._graph, entries, profiles, alone=captures)}
         self._captured = CapturedRuns(self._sessions[self._graph.file], self._library) if captures else None
+        if self._reuse is not None:
+            self._sessions[self._reuse.file] = self._load(self._reuse, entries, profiles, alone=False)
         if self._conditioning is not None:
             window = window_rows(self._conditioning.outputs)
             ahead = [Profile(axes={"batch": Range(min=1, opt=window, max=window)})] if profiles else []
@@ -163,7 +165,7 @@ class OnnxRuntimeBackend(GraphBackend):
         taken = {spec.name: self._library.empty(spec.concrete(**sizes), spec.dtype) for spec in graph.outputs}
         cuda.settle(self._library)  # ONNX Runtime has a stream of its own, and may copy an input as soon as it is bound
         binding = bind(session, given, taken)
-        if self._kind == "tensorrt_rtx" and graph is self._graph and len(self._profiles) > 1:
+        if self._kind == "tensorrt_rtx" and graph is not self._conditioning and len(self._profiles) > 1:
             session.run_with_iobinding(binding, choosing_profile(self._profiles, sizes))
         else:
             session.run_with_iobinding(binding)

@@ -55,7 +55,7 @@ class OpenVinoBackend(GraphBackend):
         core = openvino.Core()
         if self.precision == "bf16" and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8")
-        loaded = (self._graph, *([self._conditioning] if self._conditioning else []))
+        loaded = [graph for graph in (self._graph, self._conditioning, self._reuse) if graph is not None]
         self._models = {graph.file: self._load(core, folder / graph.file, graph) for graph in loaded}
 
     def close(self) -> None:

@@ -19,7 +19,8 @@ class BackendRow(Data, frozen=True, kw_only=True):
     `devices` is empty where the backend has one device only, and `forms` where a network is never split. `built_on` are the
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
     backend carry scales that were measured at export. `provider_options` says that options of an execution provider of ONNX
-    Runtime may follow the name. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU.
+    Runtime may follow the name. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can
+    leave out the middle blocks of a network.
     """
 
     name: str
@@ -37,6 +38,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     fixed_scales: bool = False
     provider_options: bool = False
     readable_modules: bool = True
+    reuses: bool = False
 
     @property
     def options(self) -> dict[str, tuple[str, ...]]:
@@ -71,6 +73,7 @@ ROWS = (
         devices=_TORCH_DEVICES,
         compiles=True,
         tf32=True,
+        reuses=True,
     ),
     BackendRow(
         name="diffusers",
@@ -98,6 +101,7 @@ ROWS = (
         built_on=FLAVOURS,
         provider_options=True,
         tf32=True,
+        reuses=True,
     ),
     BackendRow(
         name="openvino",
@@ -109,6 +113,7 @@ ROWS = (
         precisions=("fp32", "bf16", "int8"),
         devices=("cpu",),
         fixed_scales=True,
+        reuses=True,
     ),
     BackendRow(
         name="tensorrt",

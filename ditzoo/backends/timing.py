@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ditzoo.backends.base import Backend, OpenedBackend, PreparesConditioning
+from ditzoo.backends.reusing import reusing
 from ditzoo.specs import Array
+
+T = TypeVar("T")
 
 
 class DelegatingBackend(OpenedBackend):
@@ -30,6 +33,18 @@ class DelegatingBackend(OpenedBackend):
         """Prepares `backend`, if it computes conditioning ahead."""
         if isinstance(self.backend, PreparesConditioning):
             self.backend.prepare(times, labels)
+
+    def check_reuse(self, outer: int) -> None:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        reusing(self.backend).check_reuse(outer)
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        return reusing(self.backend).with_residual(inputs, outer)
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        return reusing(self.backend).with_reuse(inputs, outer, residual)
 
     def asarray(self, array: npt.NDArray[Any]) -> Array:
         """Converts an array as `backend` does."""
@@ -52,7 +67,18 @@ class TimedBackend(DelegatingBackend):
 
     def __call__(self, inputs: Mapping[str, Array]) -> Array:
         """The output of `backend`."""
+        return self._timed(lambda: self.backend(inputs))
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """The same as that of `backend`."""
+        return self._timed(lambda: reusing(self.backend).with_residual(inputs, outer))
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """The same as that of `backend`."""
+        return self._timed(lambda: reusing(self.backend).with_reuse(inputs, outer, residual))
+
+    def _timed(self, call: Callable[[], T]) -> T:
         started = time.perf_counter()
-        output = self.backend(inputs)
+        output = call()
         self.seconds += time.perf_counter() - started
         return output

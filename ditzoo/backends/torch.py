@@ -15,12 +15,15 @@ from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
 from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.reusing import no_reuse
 from ditzoo.backends.table import BackendRow
 from ditzoo.backends.torch_threads import AdaptedThreads
 from ditzoo.errors import BackendError
 from ditzoo.families import family_of
-from ditzoo.nets.network import ConditionedNetwork, Network
+from ditzoo.nets.network import BlockNetwork, ConditionedNetwork, Network
 from ditzoo.nets.precision import in_dtype, placed
+from ditzoo.nets.reuse import conditions, run_outer
+from ditzoo.plan.table import check_outer_blocks
 from ditzoo.specs import PRECISION_TRAITS, Array, Form, Precision, TensorSpec, check_inputs, resized, split_device
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
@@ -98,6 +101,7 @@ class TorchBackend(OpenedBackend):
         self._run: Callable[..., torch.Tensor] | None = _compiled(run, device) if compiled else run
         adapts = threads is None and device == "cpu" and not compiled  # compiled code is for one number of threads
         self._threads = AdaptedThreads() if adapts and torch.get_num_threads() > 1 else None
+        self._outer = _compiled(self._run_outer, device) if compiled else self._run_outer
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.PreparesConditioning`."""
@@ -114,6 +118,41 @@ class TorchBackend(OpenedBackend):
                 return self._run(**inputs)
             modulations, places = self._modulation_cache(inputs["t"].tolist(), inputs["y"].tolist())
             return self._run(inputs["x"], *(rows[places] for rows in modulations))
+
+    def check_reuse(self, outer: int) -> None:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        self._blocks()
+        check_outer_blocks(self.card, outer)
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        prediction, residual = self._evaluate_outer(inputs, outer, None)
+        return prediction, residual
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        return self._evaluate_outer(inputs, outer, residual)
+
+    def _evaluate_outer(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        check_inputs(self.inputs, inputs)
+        self.check_reuse(outer)
+        with self.computing():
+            if self._modulation_cache is None:
+                return self._outer(outer, residual, *(inputs[spec.name] for spec in self.inputs))
+            modulations, places = self._modulation_cache(inputs["t"].tolist(), inputs["y"].tolist())
+            return self._outer(outer, residual, inputs["x"], *(rows[places] for rows in modulations))
+
+    def _run_outer(self, outer: int, residual: Array, x: torch.Tensor, *rest: torch.Tensor) -> Array:
+        """See `ditzoo.nets.reuse.run_outer`. `rest` are modulations in the form "split", else time and condition."""
+        net = self._blocks()
+        return run_outer(net.stack(x, *(rest if self._split else conditions(net, *rest))), outer, residual)
+
+    def _blocks(self) -> BlockNetwork:
+        if self.net is None:
+            raise self.closed_error()
+        if not isinstance(self.net, BlockNetwork):
+            raise no_reuse(self.name)
+        return self.net
 
     def asarray(self, array: npt.NDArray[Any]) -> torch.Tensor:
         """A numpy array as a tensor on the device. In the form "split", times and labels stay on the host."""
@@ -174,7 +213,12 @@ def _compiled(run: Callable[..., torch.Tensor], device: str) -> Callable[..., to
     if device == "cpu":
         return torch.compile(run)
     graphs = torch.compile(run, mode="reduce-overhead")
-    return lambda *args, **kwargs: graphs(*args, **kwargs).clone()  # the next run writes over what a CUDA graph gave
+    return lambda *args, **kwargs: _cloned(graphs(*args, **kwargs))  # the next run writes over what a CUDA graph gave
+
+
+def _cloned(outputs: Array) -> Array:
+    """A copy of a tensor, or of each tensor of a tuple."""
+    return tuple(map(torch.clone, outputs)) if isinstance(outputs, tuple) else outputs.clone()
 
 
 def _as_run(specs: tuple[TensorSpec, ...], precision: Precision, *, any_size: bool) -> tuple[TensorSpec, ...]:

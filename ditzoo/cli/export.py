@@ -73,6 +73,13 @@ def onnx(
     guided: Annotated[
         bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
     ] = False,
+    reuse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="blocks=K",
+            help="Also write a graph that runs the first K and the last K blocks only, for --reuse.",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -89,6 +96,7 @@ def onnx(
         resolution=resolution,
         split=split,
         guided=guided,
+        reuse=reuse,
         overwrite=overwrite,
         display=output,
     )

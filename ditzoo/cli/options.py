@@ -21,7 +21,7 @@ _MOST_PROMPTS = 64_000_000
 
 _WHAT_TO_DRAW = (
     *("classes", "num", "prompt", "prompts"),
-    *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "plan", "resolution", "seed"),
+    *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "reuse", "plan", "resolution", "seed"),
 )
 """The parameters that determine the images."""
 
@@ -54,6 +54,13 @@ GuidanceTimes: TypeAlias = Annotated[
 ]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="Apply guidance only to the first so many channels. Default: the model's.")
+]
+Reuse: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="every=N,blocks=K",
+        help="Run all blocks in every N-th evaluation only, else the first K and the last K. [default: run all blocks]",
+    ),
 ]
 Resolution: TypeAlias = Annotated[
     str | None,

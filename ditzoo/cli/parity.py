@@ -20,6 +20,7 @@ from ditzoo.cli.options import (
     Prompt,
     Prompts,
     Resolution,
+    Reuse,
     Seed,
     Solver,
     Steps,
@@ -62,6 +63,7 @@ def parity(
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    reuse: Reuse = None,
     plan: Annotated[
         Path | None, typer.Option(help="A plan file from `ditzoo plan save`. It replaces --solver, --steps and --guidance.")
     ] = None,
@@ -102,6 +104,7 @@ def parity(
         solver=solver,
         steps=steps,
         guidance=guidance,
+        reuse=reuse,
         plan=plan,
         resolution=resolution,
         seed=seed,

@@ -16,6 +16,7 @@ from ditzoo.cli.options import (
     GuidedChannels,
     Json,
     Model,
+    Reuse,
     Solver,
     Steps,
     parse_interval,
@@ -37,10 +38,11 @@ def show(
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
     guided_channels: GuidedChannels = None,
+    reuse: Reuse = None,
     json: Json = False,
 ) -> None:
     """Print the table of a sampler. Each new state is a weighted sum of states, predictions (both newest first) and noise."""
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels, reuse)
     if json:
         output.data(plan.to_json().decode().rstrip())
         return
@@ -48,6 +50,9 @@ def show(
         f"{plan.solver}: x[0] = {plan.initial:.6g} z; guidance on {plan.guided_channels} of {plan.channels} channels;"
         f" {sum(1 if row.guidance == 1 else 2 for row in plan.rows)} forward passes per image if guidance is not 1"
     )
+    reusing = [str(i) for i, row in enumerate(plan.rows) if row.reuses]
+    if reusing:
+        output.talk(f"rows {', '.join(reusing)} run the first {plan.outer_blocks} and the last {plan.outer_blocks} blocks only")
     rows = [
         (
             str(i),
@@ -72,6 +77,7 @@ def save(
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
     guided_channels: GuidedChannels = None,
+    reuse: Reuse = None,
 ) -> None:
     """Write the table of a sampler as JSON, for `sample --plan` or for your own client."""
     from ditzoo.files import check_writable
@@ -79,7 +85,7 @@ def save(
     check_writable(out.parent)
     if out.suffix != ".json" or out.is_dir():
         raise UsageError(f"--out writes a .json file, not {out}")
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels, reuse)
     plan.save(out)
     output.data(str(out))
 
@@ -92,6 +98,7 @@ def _plan(
     interval: str | None,
     times: str | None,
     channels: int | None,
+    reuse: str | None,
 ) -> Plan:
     from ditzoo.model_names import find_model
     from ditzoo.plan.make import make_plan
@@ -104,6 +111,7 @@ def _plan(
         guidance_interval=parse_interval(interval),
         guidance_times=parse_interval(times, option="--guidance-times"),
         guided_channels=channels,
+        reuse=reuse,
     )
 
 

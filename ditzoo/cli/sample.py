@@ -19,6 +19,7 @@ from ditzoo.cli.options import (
     Prompt,
     Prompts,
     Resolution,
+    Reuse,
     Seed,
     Solver,
     Steps,
@@ -65,6 +66,7 @@ def sample(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    reuse: Reuse = None,
     plan: Annotated[
         Path | None,
         typer.Option(help="A plan file from `ditzoo plan save`. It replaces --solver, --steps and the guidance options."),
@@ -134,6 +136,7 @@ def sample(
             guidance=guidance,
             guidance_interval=interval,
             guidance_times=times,
+            reuse=reuse,
         )
         texts = read_prompts(prompt, prompts)
         if shard_size is not None:
@@ -177,7 +180,9 @@ def sample(
     condition = condition_of(found, request, device=place, display=output)
     size = request.latent_size(card_of(found))
     together = sampling_batch(min(batch or request.count, request.count))
-    with open_model(found, spec, device=place, threads=threads, size=size, batch=together, display=output) as opened:
+    with open_model(
+        found, spec, device=place, threads=threads, size=size, batch=together, plan=request.plan, display=output
+    ) as opened:
         started = time.perf_counter()
         written = _draw(
             opened,

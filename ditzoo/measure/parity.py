@@ -11,6 +11,7 @@ from ditzoo.backends.base import Backend
 from ditzoo.errors import BackendError, UsageError, check_type
 from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
 from ditzoo.pictures.decode import open_decoder, pixel_values
+from ditzoo.plan.reuse import without_reuse
 from ditzoo.plan.table import Plan, Row
 from ditzoo.records import Data
 from ditzoo.sampling.classes import Classes
@@ -263,14 +264,18 @@ def measure(
 
 
 def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Row, x: Floats) -> ForwardError:
-    """The errors at latents `x` [B, C, H, W]: for every label on the first few, and guided for each image's label."""
+    """The errors at latents `x` [B, C, H, W]: for every label on the first few, and guided for each image's label.
+
+    All blocks of the networks run, even if the row reuses some in a sampling run.
+    """
+    plan = without_reuse(work.plan)
     grid = {
         label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]
         for label, condition in _labels(work.condition).items()
     }
     raw = [np.stack(outputs) for outputs in zip(*grid.values(), strict=True)]
     guided = [
-        backend.numpy(predictor(backend, work.plan, work.condition)(fitted(backend, {"x": x})["x"], row))
+        backend.numpy(predictor(backend, plan, work.condition)(fitted(backend, {"x": x})["x"], row))
         for backend in (candidate, reference)
     ]
     return ForwardError(

@@ -45,6 +45,7 @@ def parity(
     solver: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    reuse: str | None = None,
     plan: Plan | str | os.PathLike[str] | None = None,
     resolution: str | int | None = None,
     seed: int = 0,
@@ -60,24 +61,24 @@ def parity(
     `backends` is a text such as "torch,onnxruntime:int8" or a list. The first backend is the reference. `exact` makes torch in
     float64 the reference and compares all `backends` with it. `against` adds a comparison. "diffusers" stands for diffusers'
     own network; it takes options like a backend. The path of an .npz file stands for latents that another system drew; the
-    file then also states what was drawn, so `classes`, `prompts`, `solver`, `steps`, `guidance` and `resolution` must be left
-    out. These arguments, `plan` and `seed` are the same as those of `Model.sample`. Single evaluations are compared at `times`
-    timesteps. `tolerance` replaces limits: a text such as "forward=1e-4,psnr=50", or a dictionary. `bisect` also finds the
-    first block and the first operation whose error exceeds the tolerance. Raises UsageError if the arguments are wrong or if
-    the backends cannot be compared. Raises BackendError if an output is NaN or infinite.
+    file then also states what was drawn, so `classes`, `prompts`, `solver`, `steps`, `guidance`, `reuse` and `resolution` must
+    be left out. These arguments, `plan` and `seed` are the same as those of `Model.sample`. Single evaluations are compared at
+    `times` timesteps. `tolerance` replaces limits: a text such as "forward=1e-4,psnr=50", or a dictionary. `bisect` also finds
+    the first block and the first operation whose error exceeds the tolerance. Raises UsageError if the arguments are wrong or
+    if the backends cannot be compared. Raises BackendError if an output is NaN or infinite.
     """
     found = find_model(model)
     card = card_of(found)
     specs, file = contestants(backends, against, exact=exact, bisect=bisect)
     recording = None
     if file is None:
-        chosen = choose_plan(found, plan, solver=solver, steps=steps, guidance=guidance)
+        chosen = choose_plan(found, plan, solver=solver, steps=steps, guidance=guidance, reuse=reuse)
         size = choose_size(found, resolution)
         request = make_request(card, chosen, classes=classes, prompts=prompts, seed=seed, size=size)
         noise = noise_of(request.seed, range(request.count), (card.backbone.latent_shape[0], *size))
     else:
         given = {"classes": classes, "prompts": prompts, "solver": solver, "steps": steps, "guidance": guidance}
-        _check_alone(file, {**given, "resolution": resolution})
+        _check_alone(file, {**given, "reuse": reuse, "resolution": resolution})
         recording = read_recording(file, card, plan=None if plan is None else choose_plan(card, plan))
         request, noise = recording.request, recording.noise
         size = request.latent_size(card)
@@ -88,7 +89,17 @@ def parity(
     together = sampling_batch(request.count)
     measured = run_parity(
         [
-            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=together, display=display)
+            partial(
+                open_model,
+                found,
+                spec,
+                device=device,
+                threads=threads,
+                size=size,
+                batch=together,
+                plan=request.plan,
+                display=display,
+            )
             for spec in specs
         ],
         SamplingTask(plan=request.plan, condition=condition, noise=noise),

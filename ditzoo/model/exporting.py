@@ -33,6 +33,7 @@ def export_onnx(
     resolution: str | int | None = None,
     split: bool | None = None,
     guided: bool = False,
+    reuse: str | None = None,
     overwrite: bool = False,
     display: Display = SILENT,
 ) -> Bundle:
@@ -41,10 +42,11 @@ def export_onnx(
     The graphs are verified against torch before the folder appears. `precision` is fp32, fp16, bf16, int8 or fp8; `target` is
     onnxruntime or tensorrt. `resolution` is in pixels: 256, "256x384" (height x width) or "dynamic"; the default is that of the
     model. `split` puts conditioning into a graph of its own; the default is to split if the network allows it. `guided` adds a
-    graph that contains guidance. If `out` already holds a bundle of the same export, it is kept as it is. `overwrite` replaces
-    a bundle of another export. Raises UsageError if the model does not support the arguments or if the folder cannot be
-    written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not installed. The stages
-    of the work appear on `display`.
+    graph that contains guidance. `reuse` "blocks=K" adds a graph that runs the first K and the last K blocks only, for plans
+    with reuse of the same K (see `ditzoo.make_plan`). If `out` already holds a bundle of the same export, it is kept as it is.
+    `overwrite` replaces a bundle of another export. Raises UsageError if the model does not support the arguments or if the
+    folder cannot be written, ExportError if the verification fails, and MissingPackageError if the extra `export` is not
+    installed. The stages of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -52,7 +54,15 @@ def export_onnx(
     from ditzoo_export import export_onnx as export
     from ditzoo_export import make_settings
 
-    settings = make_settings(card, precision=precision, target=target, resolution=_text(resolution), split=split, guided=guided)
+    settings = make_settings(
+        card,
+        precision=precision,
+        target=target,
+        resolution=_text(resolution),
+        split=split,
+        guided=guided,
+        reuse=reuse,
+    )
     return export(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 
 

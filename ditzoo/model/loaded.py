@@ -72,6 +72,7 @@ class Model:
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_times: tuple[float, float] | None = None,
+        reuse: str | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
         resolution: str | int | None = None,
         batch: int | None = None,
@@ -82,13 +83,13 @@ class Model:
         The noise of an image depends on the seed and on its position in the list, not on the batch. `classes` are numbers and
         names, as in [3, "seven"]; the default is the first ten. Text-to-image models take `prompts` instead. `num` is the
         number of images: the classes or prompts are repeated in order until there are enough. The default is one image for
-        each. `solver`, `steps`, `guidance`, `guidance_interval` and `guidance_times` are the same as those of `make_plan`. A
-        `plan`, or the path of a saved one, replaces these five. A bundle has its own plan. `resolution` is in pixels: 256, or
-        "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs from training.
-        `batch` is the number of images that are sampled together; the default is all. `callback` is called after each step of
-        each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the latents `x`. Raises
-        UsageError if the model does not take the arguments. Raises BackendError if there is not enough memory; the message
-        names a batch that fits.
+        each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times` and `reuse` are the same as those of
+        `make_plan`. A `plan`, or the path of a saved one, replaces these six. A bundle has its own plan. `resolution` is in
+        pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs
+        from training. `batch` is the number of images that are sampled together; the default is all. `callback` is called
+        after each step of each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the
+        latents `x`. Raises UsageError if the model does not take the arguments. Raises BackendError if there is not enough
+        memory; the message names a batch that fits.
         """
         self._check_open()
         chosen = choose_plan(
@@ -99,6 +100,7 @@ class Model:
             guidance=guidance,
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
+            reuse=reuse,
         )
         size = choose_size(self.source, resolution)
         request = make_request(self.card, chosen, classes=classes, prompts=prompts, num=num, seed=seed, size=size)

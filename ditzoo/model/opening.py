@@ -10,11 +10,13 @@ import msgspec
 from ditzoo.backends import check_packages, load_module, open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, OpenOptions, check_options, parse_spec
+from ditzoo.backends.reusing import no_reuse
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
 from ditzoo.errors import UsageError
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
+from ditzoo.plan.table import Plan
 from ditzoo.progress import SILENT, Display
 from ditzoo.specs import device_name, split_device
 from ditzoo.weights.local import check_present
@@ -57,6 +59,7 @@ def open_model(
     threads: int | None = None,
     size: Size | None = None,
     batch: str = TEN_IMAGES,
+    plan: Plan | None = None,
     display: Display = SILENT,
 ) -> Backend:
     """Opens a model on the backend of `spec`, on `device` unless the spec names a device.
@@ -64,13 +67,17 @@ def open_model(
     Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). The
     export comes from ditzoo's cache. If the cache does not have it, it is made first. `size` is the (height, width) of the
     latents of the export; the default is that of training. `batch` are the batch sizes of engines that are built here, as in
-    `export_tensorrt`; the default is that of ten guided images. Raises MissingPackageError if the packages for exporting are
-    not installed, ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
+    `export_tensorrt`; the default is that of ten guided images. If `plan` has reuse, an export that is made here can run it.
+    Raises BackendError if the backend has no reuse, MissingPackageError if the packages for exporting are not installed,
+    ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
     """
+    outer = plan.outer_blocks if plan is not None and plan.outer_blocks is not msgspec.UNSET else None
+    if outer is not None and not row_of(spec.name).reuses:
+        raise no_reuse(spec.name)
     opened = find_model(model)
     check_openable(opened, [spec], device=device, threads=threads)
     load_module(spec.name)
-    found = _prepared(opened, spec, device=device, size=size, batch=batch, display=display)
+    found = _prepared(opened, spec, device=device, size=size, batch=batch, outer=outer, display=display)
     card = found.card if isinstance(found, Bundle) else found
     with display.status(f"loading {card.name} on {spec.name}"):
         return open_backend(
@@ -127,7 +134,14 @@ def _check(spec: BackendSpec, *, device: str, threads: int | None) -> None:
 
 
 def _prepared(
-    model: Card | Bundle, spec: BackendSpec, *, device: str, size: Size | None, batch: str, display: Display
+    model: Card | Bundle,
+    spec: BackendSpec,
+    *,
+    device: str,
+    size: Size | None,
+    batch: str,
+    outer: int | None,
+    display: Display,
 ) -> Card | Bundle:
     """Returns the input of the backend of `spec`: the model itself, or the bundle that was exported from its card."""
     row = row_of(spec.name)
@@ -140,7 +154,8 @@ def _prepared(
     resolution = None if size is None else in_pixels(model, size)
     if row.runs == "graphs":
         target = row.target(precision=precision, device=spec.device or device)
-        settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split)
+        reuse = None if outer is None else f"blocks={outer}"
+        settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split, reuse=reuse)
         return cached_bundle(model, settings=settings, display=display)
     engines = make_engine_settings(
         model,

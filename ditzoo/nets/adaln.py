@@ -18,9 +18,9 @@ from ditzoo.nets.layers import (
     timestep_embedding,
     unpatchify,
 )
-from ditzoo.nets.network import ConditionedNetwork
+from ditzoo.nets.network import BlockStack, ConditionedNetwork
 from ditzoo.nets.precision import copied
-from ditzoo.specs import TensorSpec
+from ditzoo.specs import RESIDUAL, TensorSpec
 from ditzoo.zoo.configs import AdaLNConfig
 
 
@@ -137,22 +137,35 @@ class ModulatedTransformer(ConditionedNetwork):
         blocks = torch.stack([_modulation(block, c) for block in self.blocks], dim=1)  # B depth vectors·D
         return blocks, _modulation(self.final_layer, c)
 
-    def denoise(self, x: Tensor, *modulations: Tensor, positions: tuple[Tensor, ...] = ()) -> Tensor:
-        """The prediction for latents `x` [B, C, H, W] with the `modulations` that `condition` gives.
+    def residual(self, height: int, width: int) -> TensorSpec:
+        """See `BlockNetwork`."""
+        count = (height // self.config.patch_size) * (width // self.config.patch_size)
+        return TensorSpec(name=RESIDUAL, shape=("batch", count, self.config.hidden_size))
+
+    def stack(self, x: Tensor, *rest: Tensor, positions: tuple[Tensor, ...] = ()) -> BlockStack:
+        """See `BlockNetwork`. The inputs beside `x` [B, C, H, W] are the modulations that `condition` gives.
 
         `positions` replace those of `self.positions`. Raises InputError if the patch size does not divide height and width.
         """
-        blocks, final = modulations  # B depth vectors·D, B 2·D
+        blocks, final = rest  # B depth vectors·D, B 2·D
         patch = self.config.patch_size
         if x.shape[2] % patch or x.shape[3] % patch:
             raise InputError(f"a latent of {x.shape[2]}x{x.shape[3]} is not a multiple of the patch size {patch}")
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         dtype = x.dtype
         places, *rotary = positions or self.positions(rows, columns)  # 1 T D, each: T D/N
-        x = self.x_embedder(x.to(self.pos_embed.dtype)) + places  # B T D
-        for block, modulation in zip(self.blocks, blocks.unbind(1), strict=True):
-            x = block(x, modulation, *rotary)  # B T D
-        return unpatchify(self.final_layer(x, final), rows, columns, patch).to(dtype)  # B C H W
+        tokens = self.x_embedder(x.to(self.pos_embed.dtype)) + places  # B T D
+        modulations = blocks.unbind(1)  # each: B vectors·D
+
+        def run(tokens: Tensor, numbers: range) -> Tensor:
+            for i in numbers:
+                tokens = self.blocks[i](tokens, modulations[i], *rotary)  # B T D
+            return tokens
+
+        def finish(tokens: Tensor) -> Tensor:
+            return unpatchify(self.final_layer(tokens, final), rows, columns, patch).to(dtype)  # B C H W
+
+        return BlockStack(depth=len(self.blocks), tokens=tokens, run=run, finish=finish)
 
 
 def _modulation(layer: nn.Module, c: Tensor) -> Tensor:
@@ -191,11 +204,15 @@ class AnySize(ConditionedNetwork):
         """As `ModulatedTransformer.condition`."""
         return self.net.condition(t, y)
 
-    def denoise(self, x: Tensor, *modulations: Tensor) -> Tensor:
-        """As `ModulatedTransformer.denoise`."""
+    def residual(self, height: int, width: int) -> TensorSpec:
+        """As those of the network."""
+        return self.net.residual(height, width)
+
+    def stack(self, x: Tensor, *rest: Tensor) -> BlockStack:
+        """As `ModulatedTransformer.stack`."""
         patch, tables = self.net.config.patch_size, dict(self.named_buffers(recurse=False))
         positions = self.net.grid(tables, x.shape[2] // patch, x.shape[3] // patch)  # 1 T D, each: T D/N
-        return self.net.denoise(x, *modulations, positions=positions)  # B C H W
+        return self.net.stack(x, *rest, positions=positions)
 
 
 class Conditioning(nn.Module):

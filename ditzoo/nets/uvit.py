@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ditzoo.errors import InputError
 from ditzoo.nets.layers import Attention, Mlp, PatchEmbed, embedding, in_own_dtype, timestep_embedding, unpatchify
-from ditzoo.nets.network import Network
-from ditzoo.specs import TensorSpec
+from ditzoo.nets.network import BlockNetwork, BlockStack, run_all
+from ditzoo.specs import RESIDUAL, TensorSpec
 from ditzoo.zoo.configs import UViTConfig
 
 
@@ -32,7 +32,7 @@ class Block(nn.Module):
         return x + in_own_dtype(self.mlp, self.norm2(x))  # B T D
 
 
-class UViT(Network):
+class UViT(BlockNetwork):
     """The U-shaped vision transformer: time, condition and patches are all tokens. Its keys are those of the authors' code."""
 
     def __init__(self, config: UViTConfig) -> None:
@@ -75,20 +75,38 @@ class UViT(Network):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, context: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], t [B], and y [B] or context [B, tokens, clip_dim] -> prediction [B, C, H, W]."""
+        return run_all(self.stack(x, t, *(value for value in (y, context) if value is not None)))
+
+    def residual(self, height: int, width: int) -> TensorSpec:
+        """See `BlockNetwork`. Time and condition are tokens too."""
+        return TensorSpec(name=RESIDUAL, shape=("batch", *self.pos_embed.shape[1:]))
+
+    def stack(self, x: Tensor, *rest: Tensor) -> BlockStack:
+        """See `BlockNetwork`. The inputs beside `x` [B, C, H, W] are `t` [B], and labels [B] or text tokens, if it takes them.
+
+        Block i of the first half gives its output to block depth − 1 − i. So the first k blocks and the last k blocks have
+        their long skips among themselves, whether or not the blocks between them run.
+        """
         patch, (rows, columns) = self.config.patch_size, self.grid
         self._check_size(x)
-        extra = self._extra_tokens(t, y, context)
-        dtype, x = x.dtype, self.patch_embed(x.to(self.pos_embed.dtype))  # B h·w D
-        x = torch.cat([*extra, x], dim=1) + self.pos_embed  # B T D
-        skips: list[Tensor] = []
-        for block in self.in_blocks:
-            x = block(x)  # B T D
-            skips.append(x)
-        x = self.mid_block(x)  # B T D
-        for block in self.out_blocks:
-            x = block(x, skips.pop())  # B T D
-        patches = self.decoder_pred(self.norm(x))[:, self.config.extra_tokens :]  # B h·w p·p·C
-        return self.final_layer(unpatchify(patches, rows, columns, patch)).to(dtype)  # B C H W
+        extra = self._extra_tokens(*rest)
+        dtype, patches = x.dtype, self.patch_embed(x.to(self.pos_embed.dtype))  # B h·w D
+        blocks = [*self.in_blocks, self.mid_block, *self.out_blocks]
+        half, skips = len(self.in_blocks), list[Tensor]()
+
+        def run(tokens: Tensor, numbers: range) -> Tensor:
+            for i in numbers:
+                tokens = blocks[i](tokens, *([skips.pop()] if i > half else []))  # B T D
+                if i < half:
+                    skips.append(tokens)
+            return tokens
+
+        def finish(tokens: Tensor) -> Tensor:
+            patches = self.decoder_pred(self.norm(tokens))[:, self.config.extra_tokens :]  # B h·w p·p·C
+            return self.final_layer(unpatchify(patches, rows, columns, patch)).to(dtype)  # B C H W
+
+        tokens = torch.cat([*extra, patches], dim=1) + self.pos_embed  # B T D
+        return BlockStack(depth=len(blocks), tokens=tokens, run=run, finish=finish)
 
     def interpolate_positions(self, height: int, width: int) -> None:
         """Interpolates the learned positions (bicubic), so that the network takes latents of `height` x `width`.
@@ -105,13 +123,13 @@ class UViT(Network):
         image = F.interpolate(image, size=self.grid, mode="bicubic")  # 1 D h w
         self.pos_embed = nn.Parameter(torch.cat([tokens, image.flatten(2).transpose(1, 2)], dim=1))  # 1 T D
 
-    def _extra_tokens(self, t: Tensor, y: Tensor | None, context: Tensor | None) -> list[Tensor]:
+    def _extra_tokens(self, t: Tensor, *condition: Tensor) -> list[Tensor]:
         sinusoids = timestep_embedding(t, self.config.embed_dim).to(self.pos_embed.dtype)  # B D
         time = self.time_embed(sinusoids)[:, None]  # B 1 D
         if self.config.clip_dim is not None:
-            return [time, self.context_embed(_given("context", context).to(time.dtype))]  # B 1 D, B tokens D
+            return [time, self.context_embed(_given("context", *condition).to(time.dtype))]  # B 1 D, B tokens D
         if self.config.num_classes > 0:
-            return [self.label_emb(_given("y", y))[:, None], time]  # each: B 1 D
+            return [self.label_emb(_given("y", *condition))[:, None], time]  # each: B 1 D
         return [time]
 
     def _check_size(self, x: Tensor) -> None:
@@ -128,7 +146,7 @@ def _time_embed(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
 
 
-def _given(name: str, value: Tensor | None) -> Tensor:
-    if value is None:
+def _given(name: str, *condition: Tensor) -> Tensor:
+    if not condition:
         raise InputError(f"this U-ViT is conditional: it takes the input {name}")
-    return value
+    return condition[0]

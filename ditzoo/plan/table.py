@@ -30,7 +30,8 @@ class Row(Data, frozen=True, kw_only=True):
     `time` is the input of the network. `guidance` is s in uncond + s · (cond − uncond); at 1 only cond is evaluated.
     `log_variance` is the pair (low, high) of a learned variance, or None. If it is given, it replaces `noise` by
     exp(½ (f · high + (1 − f) · low)) with f = (v + 1) / 2, where v is the network's second half of channels (arXiv 2102.09672,
-    eq. 15). `states` and `predictions` begin with the newest.
+    eq. 15). `states` and `predictions` begin with the newest. `evaluation` is "reuse" if the row takes the contribution of the
+    middle blocks from the last full row (see `ditzoo.plan.reuse`). A full row has no such field.
     """
 
     time: float
@@ -39,6 +40,17 @@ class Row(Data, frozen=True, kw_only=True):
     predictions: tuple[float, ...]
     noise: float = 0.0
     log_variance: tuple[float, float] | None = None
+    evaluation: Literal["reuse"] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def reuses(self) -> bool:
+        """Whether the row takes the contribution of the middle blocks from the last full row."""
+        return self.evaluation == "reuse"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the network is also evaluated under the null condition, if there is one."""
+        return self.guidance != 1
 
     @property
     def draws(self) -> bool:
@@ -51,6 +63,8 @@ class Plan(Data, frozen=True, kw_only=True):
 
     The first `channels` channels of the network's output are the prediction. Guidance acts on the first `guided_channels` of
     them; the others are those of the conditional prediction. Draw 0 is the initial noise, and draw i + 1 is the noise of row i.
+    If rows reuse the middle blocks, they run the first `outer_blocks` and the last `outer_blocks` blocks of the network. A plan
+    without such rows does not have this field.
     `sha256` is the checksum of all other fields; it is empty except in files.
     """
 
@@ -60,6 +74,7 @@ class Plan(Data, frozen=True, kw_only=True):
     guided_channels: int
     initial: float
     rows: tuple[Row, ...]
+    outer_blocks: int | msgspec.UnsetType = msgspec.UNSET
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -73,6 +88,7 @@ class Plan(Data, frozen=True, kw_only=True):
                 raise PlanError(f"row {i} of the plan has a number that is not finite")
             if max(len(row.states), len(row.predictions)) > i + 1:
                 raise PlanError(f"row {i} of the plan looks back further than there are states")
+        self._check_reuse()
 
     @property
     def window(self) -> int:
@@ -110,6 +126,20 @@ class Plan(Data, frozen=True, kw_only=True):
         except (PlanError, ValueError) as error:
             raise PlanError(f"cannot read the plan {os.fspath(path)}: {error}") from error
 
+    def _check_reuse(self) -> None:
+        """Raises PlanError if a row reuses something that no row before it computed."""
+        if self.outer_blocks is not msgspec.UNSET and self.outer_blocks < 1:
+            raise PlanError(f"outer_blocks of the plan is {self.outer_blocks}, but it must be 1 or more")
+        full: Row | None = None
+        for i, row in enumerate(self.rows):
+            if not row.reuses:
+                full = row
+                continue
+            if self.outer_blocks is msgspec.UNSET:
+                raise PlanError(f"row {i} of the plan reuses the middle blocks, but the plan has no outer_blocks")
+            if full is None or (row.guided and not full.guided):
+                raise PlanError(f"row {i} of the plan reuses the middle blocks, but no full row before it evaluated as much")
+
     def _checksum(self) -> str:
         return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()
 
@@ -120,3 +150,16 @@ def check_plan(card: Card, plan: Plan) -> None:
         raise UsageError(f"this plan is for {plan.channels} channels, and {card.name} has {card.backbone.latent_shape[0]}")
     if any(row.log_variance for row in plan.rows) and not card.learns_variance:
         raise UsageError(f"this plan asks for a learned variance, and {card.name} has none")
+    if plan.outer_blocks is not msgspec.UNSET:
+        check_outer_blocks(card, plan.outer_blocks)
+
+
+def check_outer_blocks(card: Card, outer: int) -> None:
+    """Raises UsageError unless the card's network has blocks between its first `outer` and its last `outer` blocks."""
+    most = (card.backbone.blocks - 1) // 2
+    if not 1 <= outer <= most:
+        takes = f"blocks=1 to {most}" if most else "no reuse"
+        raise UsageError(
+            f"reuse with blocks={outer} leaves no middle blocks in {card.name}, which has {card.backbone.blocks} blocks;"
+            f" it takes {takes}"
+        )

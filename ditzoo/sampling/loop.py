@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ditzoo.arrays import library_of
 from ditzoo.backends.base import Backend, PreparesConditioning
+from ditzoo.backends.reusing import reusing
 from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
 from ditzoo.sampling.classes import Classes
@@ -56,7 +57,11 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
 
     The network is that of `backend`, under `condition`. The guided channels are uncond + s · (cond − uncond). All other
     channels are cond. If the guidance scale s is 1, only cond is evaluated.
+
+    The function keeps the residual of the last full row for rows with reuse, so it is for the rows of one trajectory of one
+    batch, in their order. Raises BackendError if the plan has reuse and the backend cannot run it.
     """
+    evaluate = _evaluator(backend, plan)
     halves = has_null(condition)
     cond, both = (fitted(backend, condition_inputs(condition, halves=both)) for both in (False, halves))
 
@@ -65,14 +70,37 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
 
     def predict(x: Array, row: Row) -> Array:
         size, xp = len(x), library_of(x)
-        if row.guidance == 1 or not halves:
-            return backend({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond})
-        output = backend({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both})
+        if not (row.guided and halves):
+            return evaluate({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond}, row)
+        output = evaluate({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both}, row)
         kept, uncond = output[:size], output[size:, : plan.guided_channels]
         mixed = uncond + row.guidance * (kept[:, : plan.guided_channels] - uncond)
         return xp.concat([mixed, kept[:, plan.guided_channels :]], axis=1)
 
     return predict
+
+
+def _evaluator(backend: Backend, plan: Plan) -> Callable[[Mapping[str, Array], Row], Array]:
+    """The network of `backend` as a function of its inputs and the row, which says whether the middle blocks are reused.
+
+    The residual of the last full row has the null half of a guided batch behind the other half, so that a row without guidance
+    takes its first part.
+    """
+    outer = plan.outer_blocks
+    if outer is msgspec.UNSET:
+        return lambda inputs, row: backend(inputs)
+    network = reusing(backend)
+    residual: Array = None
+    network.check_reuse(outer)
+
+    def evaluate(inputs: Mapping[str, Array], row: Row) -> Array:
+        nonlocal residual
+        if row.reuses:
+            return network.with_reuse(inputs, outer, residual[: len(inputs["x"])])
+        output, residual = network.with_residual(inputs, outer)
+        return output
+
+    return evaluate
 
 
 def evaluation_inputs(x: Floats, row: Row, condition: Condition | None) -> dict[str, npt.NDArray[np.generic]]:

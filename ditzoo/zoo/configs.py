@@ -81,6 +81,11 @@ class AdaLNConfig(Data, frozen=True, kw_only=True):
         return self.learn_sigma
 
     @property
+    def blocks(self) -> int:
+        """The number of transformer blocks that an evaluation runs, one after the other."""
+        return self.depth
+
+    @property
     def tokens(self) -> int:
         """The number of patches in an image."""
         return (self.input_size // self.patch_size) ** 2
@@ -259,6 +264,11 @@ class UViTConfig(Data, frozen=True, kw_only=True, tag_field="kind", tag="uvit"):
     def text_shape(self) -> tuple[int, int] | None:
         """The number and the width of the text tokens that the network takes. None if it takes no text."""
         return None if self.clip_dim is None else (self.num_clip_token, self.clip_dim)
+
+    @property
+    def blocks(self) -> int:
+        """The number of transformer blocks that an evaluation runs: two halves of the depth, and one between them."""
+        return 2 * (self.depth // 2) + 1
 
     @property
     def extra_tokens(self) -> int:

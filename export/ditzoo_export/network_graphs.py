@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
+import msgspec
 import numpy as np
 from torch import nn
 
 from ditzoo.backends.torch import DTYPES
-from ditzoo.bundle import Graph
+from ditzoo.bundle import REUSE_GRAPH, Graph
 from ditzoo.families import family_of, in_precision
-from ditzoo.nets.network import Backbone, ConditionedNetwork, Network
+from ditzoo.nets.network import Backbone, BlockNetwork, ConditionedNetwork, Network
+from ditzoo.nets.reuse import Outer, OuterBackbone
 from ditzoo.progress import SILENT, Display
 from ditzoo.specs import PRECISION_TRAITS, TensorSpec, resized
 from ditzoo.zoo.card import Card
@@ -18,6 +21,9 @@ from ditzoo.zoo.sizes import LARGEST, own_size
 from ditzoo_export.network_modules import Guided, head_widths, with_fewer_roundings, with_fused_attention
 from ditzoo_export.onnx_files import TRACED_BATCH, Inputs, write_onnx
 from ditzoo_export.settings import ATTENTION_OPSET, OPSET, Settings
+
+Modules: TypeAlias = dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]]
+"""The modules that become graphs, each with its inputs and outputs, by the name of the graph."""
 
 _FUSED_HEADS = range(16, 257, 8)
 """The widths of attention heads that TensorRT has fused kernels for, on all GPUs, in half precision.
@@ -43,20 +49,36 @@ def write_network_graphs(
     sized = family.any_size(net, LARGEST) if family.any_size and settings.size != own_size(card) else net
     specs = {spec.name: resized(spec, settings.size) for spec in (*net.inputs, *net.outputs)}
     inputs, outputs = [specs[spec.name] for spec in net.inputs], [specs[spec.name] for spec in net.outputs]
-    modules: dict[str, tuple[nn.Module, list[TensorSpec], list[TensorSpec]]] = {"backbone": (sized, inputs, outputs)}
+    modules: Modules = {"backbone": (sized, inputs, outputs)}
     if settings.split and family.conditioning and isinstance(sized, ConditionedNetwork):
         modulations = list(sized.modulations)
         modules["backbone"] = (Backbone(sized), [specs["x"], *modulations], outputs)
         modules["conditioning"] = (family.conditioning(net), [specs["t"], specs["y"]], modulations)
+    if settings.outer_blocks is not None:
+        modules |= _with_reuse(sized, *modules["backbone"][1:], settings)
     if settings.guided:
         scale = TensorSpec(name="guidance", shape=("batch",))
         modules["guided"] = (_guided(sized, card), [*inputs, scale], outputs)
     graphs, opset = {}, opset_for(net, settings)
     for name, (module, taken, given) in modules.items():
         graph = Graph(file=f"{name}.onnx", precision=precision, opset=opset, inputs=tuple(taken), outputs=tuple(given))
+        if name == REUSE_GRAPH and settings.outer_blocks is not None:
+            graph = msgspec.structs.replace(graph, outer_blocks=settings.outer_blocks)
         _trace(module, card, graph, folder / graph.file, display)
         graphs[name] = graph
     return graphs
+
+
+def _with_reuse(net: nn.Module, inputs: list[TensorSpec], outputs: list[TensorSpec], settings: Settings) -> Modules:
+    """The backbone that also gives the residual of its middle blocks, and the one that takes a residual."""
+    outer, size = settings.outer_blocks, settings.size
+    assert isinstance(net, BlockNetwork), "all networks that are exported have blocks"
+    assert outer is not None, "the caller checked it"
+    assert size is not None, "the settings were checked"
+    split = settings.split and isinstance(net, ConditionedNetwork)
+    module = OuterBackbone(net, outer) if split else Outer(net, outer)
+    residual = net.residual(*size)
+    return {"backbone": (module, inputs, [*outputs, residual]), REUSE_GRAPH: (module, [*inputs, residual], outputs)}
 
 
 def opset_for(net: Network, settings: Settings) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ditzoo.bundle import CARD, MANIFEST, PLAN, Graph, Manifest, Verification
+from ditzoo.bundle import CARD, MANIFEST, PLAN, REUSE_GRAPH, Graph, Manifest, Verification
 from ditzoo.digests import digest
 from ditzoo.errors import ExportError
 from ditzoo.families import family_of
@@ -28,6 +28,7 @@ from ditzoo_export.quantization.calibration import largest_inputs
 from ditzoo_export.quantization.graphs import write_quantized
 from ditzoo_export.quantization.layers import distinct_extents
 from ditzoo_export.settings import Settings
+from ditzoo_export.shared_weights import share_weights
 from ditzoo_export.text_encoder import export_text
 from ditzoo_export.verify import Expected, expect, verify
 
@@ -59,6 +60,7 @@ def fill_onnx(
         if settings.eight_bits:
             graphs, verified, extent = _eight_bits(folder, place, graphs, card, expected, settings, display)
         else:
+            _share_weights(folder, graphs)
             with display.stage("verifying the graphs"):
                 verified, extent = verify(folder, graphs, card, expected, settings), ""
     graphs |= export_decoder(card, folder, size=settings.size, display=display)
@@ -85,6 +87,11 @@ def fill_onnx(
     (folder / MANIFEST).write_bytes(to_json(manifest))
 
 
+def _share_weights(folder: Path, graphs: dict[str, Graph]) -> None:
+    if REUSE_GRAPH in graphs:
+        share_weights(folder / graphs[REUSE_GRAPH].file, folder / graphs["backbone"].file)
+
+
 def _eight_bits(
     folder: Path,
     source: Path,
@@ -103,6 +110,7 @@ def _eight_bits(
     for extent, left_out in distinct_extents(source / floats["backbone"].file, family_of(card.backbone)).items():
         with display.stage(f"quantizing to {settings.precision}: {extent}"):
             graphs = write_quantized(source, folder, floats, settings, largest=largest, left_out=left_out)
+            _share_weights(folder, graphs)
         try:
             with display.stage("verifying the graphs"):
                 return graphs, verify(folder, graphs, card, expected, settings), extent

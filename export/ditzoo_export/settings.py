@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ditzoo.errors import UsageError, unknown
+from ditzoo.plan.reuse import parse_blocks
 from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
 from ditzoo.zoo.card import Card
@@ -23,7 +24,8 @@ class Settings(Data, frozen=True, kw_only=True):
     """The settings of one ONNX export.
 
     `size` is the size of the latents, or None if the graphs take any size. `split` puts conditioning into a separate graph.
-    `guided` adds a graph with guidance inside.
+    `guided` adds a graph with guidance inside. `outer_blocks` adds a graph that runs this many of the first and of the last
+    blocks only, and lets the backbone give the residual that this graph takes.
     """
 
     precision: Precision = "fp32"
@@ -31,6 +33,7 @@ class Settings(Data, frozen=True, kw_only=True):
     size: Size | None
     split: bool
     guided: bool = False
+    outer_blocks: int | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -52,6 +55,7 @@ class Settings(Data, frozen=True, kw_only=True):
         size = "dynamic" if self.size is None else in_pixels(card, self.size)
         words = [f"ditzoo export onnx {card.name} --precision {self.precision} --target {self.target} --resolution {size}"]
         words += ["--split" if self.split else "--single"] + (["--guided"] if self.guided else [])
+        words += [] if self.outer_blocks is None else [f"--reuse blocks={self.outer_blocks}"]
         return " ".join(words)
 
 
@@ -63,8 +67,9 @@ def make_settings(
     resolution: str | None = None,
     split: bool | None = None,
     guided: bool = False,
+    reuse: str | None = None,
 ) -> Settings:
-    """The settings of an export of `card`. The card gives the defaults of `resolution` and `split`.
+    """The settings of an export of `card`. The card gives the defaults of `resolution` and `split`. `reuse` is "blocks=K".
 
     Raises UsageError if the settings are invalid, or not possible for this card.
     """
@@ -82,12 +87,16 @@ def make_settings(
         raise UsageError(f"{card.name} has no null label, so there is no guidance to put inside; leave --guided out")
     if guided and traits.eight_bits and target == "tensorrt":
         raise UsageError(f"a guided graph is not made in {precision} for tensorrt; use fp16, or leave --guided out")
+    size = parse_resolution(card, resolution)
+    if reuse is not None and size is None:
+        raise UsageError("graphs with reuse take one resolution; use --resolution 256, or leave --reuse out")
     return Settings(
         precision=precision,  # type: ignore[arg-type]  # checked above
         target=target,
-        size=parse_resolution(card, resolution),
+        size=size,
         split=card.splits if split is None else split,
         guided=guided,
+        outer_blocks=None if reuse is None else parse_blocks(card, reuse),
     )
 
 

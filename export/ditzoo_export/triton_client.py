@@ -24,7 +24,7 @@ from ditzoo.files import file_name
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data, from_json
 from ditzoo.sampling.loop import sample
-from ditzoo.specs import Precision, Profile, Range, TensorSpec, check_inputs
+from ditzoo.specs import RESIDUAL, Precision, Profile, Range, TensorSpec, check_inputs
 from ditzoo.weights.catalogue import card
 from ditzoo.zoo.card import Card
 
@@ -53,12 +53,14 @@ class TritonBackend(OpenedBackend):
         self.card, self.name = model, f"triton {url}"
         self._client = triton.InferenceServerClient(url)
         ready = [entry.name for entry in self._client.get_model_repository_index().models if entry.state == "READY"]
-        self._backbone, conditioning = (self._find(ready, graph) for graph in ("backbone", "conditioning"))
+        backbones, conditioning = (self._find(ready, graph) for graph in ("backbone", "conditioning"))
+        self._reuse = [served for served in backbones if any(spec.name == RESIDUAL for spec in served.inputs)]
+        self._backbone = [served for served in backbones if served not in self._reuse]
         if not self._backbone:
             raise BackendError(f"{url} has no {model.name}-backbone that is ready; ready are: {', '.join(ready) or 'none'}")
         x, *rest = self._backbone[0].inputs
         self.inputs = (TensorSpec(name=x.name, shape=("batch", model.backbone.latent_shape[0], "height", "width")), *rest)
-        self.outputs = self._backbone[0].outputs
+        self.outputs = self._backbone[0].outputs[:1]
         self._modulation_cache = None
         if conditioning:
             self.inputs = (self.inputs[0], *conditioning[0].inputs)
@@ -72,13 +74,34 @@ class TritonBackend(OpenedBackend):
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         """The prediction for inputs that are numpy arrays. Raises InputError if they do not fit the specs in `inputs`."""
+        return self._infer(self._backbone, self._backbone_inputs(inputs))[0]
+
+    def check_reuse(self, outer: int) -> None:
+        """See `ditzoo.backends.base.ReusesBlocks`. The server does not say for how many blocks its graphs were exported."""
+        if not self._reuse:
+            raise BackendError(
+                f"{self.name} has no {self.card.name}-backbone-reuse that is ready; `ditzoo export onnx {self.card.name}"
+                f" --reuse blocks={outer} --out DIR` makes one, and `ditzoo export triton DIR --repo REPO` serves it"
+            )
+
+    def with_residual(self, inputs: Mapping[str, Any], outer: int) -> tuple[Any, Any]:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        given = self._infer(self._backbone, self._backbone_inputs(inputs))
+        outputs = {spec.name: value for spec, value in zip(self._backbone[0].outputs, given, strict=True)}
+        return outputs[self.outputs[0].name], outputs[RESIDUAL]
+
+    def with_reuse(self, inputs: Mapping[str, Any], outer: int, residual: Any) -> Any:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        return self._infer(self._reuse, {**self._backbone_inputs(inputs), RESIDUAL: residual})[0]
+
+    def _backbone_inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the backbone takes for the inputs of the network: modulations for time and label, if it is split."""
         check_inputs(self.inputs, inputs)
         if self._modulation_cache is None:
-            return self._infer(self._backbone, inputs)[0]
+            return dict(inputs)
         rows, places = self._modulation_cache(inputs["t"], inputs["y"])
         names = [spec.name for spec in self._backbone[0].inputs[1:]]
-        modulations = {name: rows[i][places] for i, name in enumerate(names)}
-        return self._infer(self._backbone, {"x": inputs["x"], **modulations})[0]
+        return {"x": inputs["x"], **{name: rows[i][places] for i, name in enumerate(names)}}
 
     def close(self) -> None:
         """Closes the connection to the server."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.onnxruntime import OnnxRuntimeBackend
 from ditzoo.backends.sessions import open_session
 from ditzoo.backends.torch import TorchBackend
@@ -40,15 +41,24 @@ SAMPLING_SEED = 2
 """The seed of the sampling run that calibrated graphs are verified on. Calibration uses another seed."""
 
 
+class Reused(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation with reuse of the middle blocks of an `earlier` evaluation, and the inputs of that one."""
+
+    earlier: Inputs
+    seen: Evaluation
+
+
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """Evaluations of the network in fp32, which an export has to reproduce.
 
-    They use random latents, the latents of a sampling run, and random latents with guidance.
+    They use random latents, the latents of a sampling run, random latents with guidance, and the latents of a sampling run with
+    reuse of the middle blocks.
     """
 
     random: list[Evaluation]
     trajectory: list[Evaluation]
     guided: list[Evaluation]
+    reused: list[Reused]
 
 
 def expect(card: Card, net: Network, settings: Settings) -> Expected:
@@ -65,6 +75,7 @@ def expect(card: Card, net: Network, settings: Settings) -> Expected:
         random=list(_random(card, net, settings)),
         trajectory=run,
         guided=list(_guided(card, net, settings)) if settings.guided else [],
+        reused=_reused(card, net, run, settings.outer_blocks) if settings.outer_blocks is not None else [],
     )
 
 
@@ -79,6 +90,7 @@ def verify(folder: Path, graphs: Mapping[str, Graph], card: Card, expected: Expe
         with OnnxRuntimeBackend(folder, runnable, card) as candidate:
             random = _worst(candidate, "random", settings, expected.random)
             along = _worst(candidate, "mid-trajectory", settings, expected.trajectory)
+            along = max([along, *(_check_reused(candidate, reused, settings) for reused in expected.reused)])
         if "guided" in runnable:
             _check_guided(folder / runnable["guided"].file, card, expected.guided, settings)
     return Verification(
@@ -131,6 +143,25 @@ def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
         uncond = _evaluate(net, {**inputs, "y": np.full_like(inputs["y"], card.null_label)}).output[:, :guided]
         mixed = uncond + scale[:, None, None, None] * (cond[:, :guided] - uncond)
         yield Evaluation(inputs={**inputs, "guidance": scale}, output=np.concatenate([mixed, cond[:, guided:]], axis=1))
+
+
+def _reused(card: Card, net: Network, run: list[Evaluation], outer: int) -> list[Reused]:
+    """Every second evaluation of a sampling run, with reuse of the middle blocks of the evaluation before it."""
+    made = []
+    with TorchBackend(card, net=net, resizable=True) as backend:
+        for before, after in zip(run[::2], run[1::2], strict=False):
+            earlier, later = ({name: backend.asarray(value) for name, value in seen.inputs.items()} for seen in (before, after))
+            output = backend.numpy(backend.with_reuse(later, outer, backend.with_residual(earlier, outer)[1]))
+            made.append(Reused(earlier=before.inputs, seen=Evaluation(inputs=after.inputs, output=output)))
+    return made
+
+
+def _check_reused(backend: GraphBackend, reused: Reused, settings: Settings) -> float:
+    """The error of an evaluation with reuse, which takes the backend's own residual."""
+    assert settings.outer_blocks is not None, "there is a graph with reuse"
+    _, residual = backend.with_residual(reused.earlier, settings.outer_blocks)
+    output = backend.with_reuse(reused.seen.inputs, settings.outer_blocks, residual)
+    return _check(output, reused.seen, "mid-trajectory, reusing", settings, backend.card)
 
 
 def _inputs(card: Card, net: Network, settings: Settings, *, seed: int) -> Callable[[int, Size], Inputs]:

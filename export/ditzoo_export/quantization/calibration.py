@@ -16,6 +16,7 @@ from ditzoo.specs import TensorSpec
 from ditzoo.zoo.card import Card
 from ditzoo_export.quantization.layers import input_of, output_axis, quantized_layers, weights_of
 from ditzoo_export.sampling_run import run_evaluations
+from ditzoo_export.scopes import scope_of
 from ditzoo_export.sizes import number_of_tokens
 
 STEPS, SEED = 10, 1
@@ -35,8 +36,20 @@ def largest_inputs(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dic
     images = max(IMAGES, TOKENS // number_of_tokens(card))
     with OnnxRuntimeBackend(folder, {**graphs, "backbone": measuring}, card) as backend:
         run = run_evaluations(backend, steps=STEPS, images=images, seed=SEED, read_outputs=backend.values)
-    names = [spec.name for spec in measuring.outputs[1:]]
+    names = [spec.name for spec in measuring.outputs if spec.name.endswith(_SUFFIX)]
     return {name.removesuffix(_SUFFIX): np.max([step.other_outputs[name] for step in run], axis=0) for name in names}
+
+
+def by_layer(largest: Mapping[str, np.ndarray], measured: Path, path: Path) -> dict[str, np.ndarray]:
+    """The result of `largest_inputs` for another graph with the same layers.
+
+    It was measured on the graph at `measured`. The names of the inputs are those in the graph at `path`.
+    """
+    there, here = (
+        {scope_of(layer): str(input_of(layer).name) for layer in quantized_layers(ir.load(file).graph, NO_MODULE)}
+        for file in (measured, path)
+    )
+    return {name: largest[there[scope]] for scope, name in here.items()}
 
 
 def _write_measuring_graph(folder: Path, graph: Graph) -> Graph:

@@ -11,6 +11,7 @@ import onnx
 
 from ditzoo.bundle import Graph
 from ditzoo_export.onnx_files import write_with_weights
+from ditzoo_export.quantization.calibration import by_layer
 from ditzoo_export.quantization.dynamic import write_dynamic
 from ditzoo_export.quantization.qdq import write_qdq
 from ditzoo_export.settings import Settings
@@ -37,7 +38,8 @@ def write_quantized(
             write_with_weights(onnx.load(given), made)
             continue
         if settings.calibrated:
-            write_qdq(given, made, settings.precision, largest=largest, left_out=left_out)
+            own = largest if name == "backbone" else by_layer(largest, source / graphs["backbone"].file, given)
+            write_qdq(given, made, settings.precision, largest=own, left_out=left_out)
         else:
             write_dynamic(given, made, left_out=left_out)
         quantized[name] = msgspec.structs.replace(graph, precision=settings.precision)
