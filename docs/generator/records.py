@@ -80,7 +80,7 @@ def _type(hint: Any) -> str:
     """A type in words."""
     arguments = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
-        return " or ".join(_type(argument) for argument in arguments)
+        return " or ".join(_type(argument) for argument in arguments if argument is not msgspec.UnsetType)
     if hint is NoneType:
         return "null"
     if get_origin(hint) is tuple:
@@ -101,4 +101,6 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default
     if field.default_factory is not msgspec.NODEFAULT:
         value = field.default_factory()
+    if value is msgspec.UNSET:
+        return "absent"
     return "" if value is msgspec.NODEFAULT else code(msgspec.json.encode(value).decode())

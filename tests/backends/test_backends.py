@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -334,7 +334,12 @@ def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.M
     from ditzoo.backends import onnxruntime as module
 
     bundle, given = cached_bundle(CARDS[0]), {}
-    monkeypatch.setattr(module, "_shared_session", lambda path, *settings: given.update({path.name: settings[-1]}))
+
+    def on_cpu(path: Path, *settings: Mapping[str, str]) -> onnxruntime.InferenceSession:
+        given[path.name] = settings[-1]
+        return open_session(path)
+
+    monkeypatch.setattr(module, "_shared_session", on_cpu)
     profile = Profile(axes={"batch": Range(min=2, opt=4, max=8), "height": Range(min=8, opt=8, max=8)})
     open_backend("onnxruntime", bundle, device="tensorrt_rtx", profiles=[profile])
     assert given["backbone.onnx"]["nv_profile_min_shapes"] == "x:2x1x8x8,blocks:2x6x384,final:2x128"

@@ -175,7 +175,7 @@ def test_shift_is_an_option_of_solvers_and_a_default_of_the_card() -> None:
     ("options", "message"),
     [
         ({"solver": "flow-euler:shift=0"}, "shift of times must be a number above 0"),
-        ({"solver": "flow-euler:shift=nan"}, "shift of times must be a number above 0"),
+        ({"solver": "flow-euler:shift=nan"}, "option shift of flow-euler takes a finite number"),
         ({"guidance_times": (0.5, 0.2)}, "guidance times must be two times, the lower one first, not 0.5, 0.2"),
     ],
 )

@@ -219,7 +219,7 @@ def test_grids_go_down_from_noise(spacing: str, steps: int, stops: bool, card: C
         (FLOW, "dpmpp", 10, "use flow-euler, flow-heun, flow-sde"),
         (VP, "ddim:spacing=leading", 10, "counts discrete steps"),
         (DISCRETE, "dpm-fast:end=2", 10, "end must be a time between"),
-        (DISCRETE, "dpm-fast:end=nan", 10, "end must be a time between"),
+        (DISCRETE, "dpm-fast:end=nan", 10, "option end of dpm-fast takes a finite number"),
         (VP, "ode-euler", 3000, "steps must be 1 to 2000"),
         (VP, "dpm-fast:order=0", 10, "order must be 1, 2 or 3"),
     ],
