@@ -17,6 +17,7 @@ import torch
 import ditzoo
 from ditzoo.backends import cuda, load_module, open_backend
 from ditzoo.backends.base import Backend
+from ditzoo.backends.sessions import open_session
 from ditzoo.backends.table import ROWS, BackendRow, row_of
 from ditzoo.errors import BackendError, DitzooError, InputError, MissingPackageError, UsageError
 from ditzoo.measure.metrics import relative_l2
