@@ -23,7 +23,7 @@ fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2
 
-gpu: $(READY)  ## tell what of ditzoo holds on this machine's GPU, in ten minutes; results go to acceptance/
+gpu: $(READY)  ## tell what of ditzoo holds on this machine's GPU; results go to acceptance/
 	$(BIN)/python recipes/gpu_acceptance.py --out acceptance
 
 docs: $(READY)  ## write the generated pages, then build the site into site/; warnings are errors

@@ -1,4 +1,4 @@
-"""Tells within ten minutes what of ditzoo holds on this machine's GPU, and writes the measured numbers down.
+"""Tells what of ditzoo holds on this machine's GPU, and writes the measured numbers down.
 
     python recipes/gpu_acceptance.py --out acceptance
     python recipes/gpu_acceptance.py --device cpu --out acceptance      # a dry run: the stages that a CPU can run

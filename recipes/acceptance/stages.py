@@ -32,8 +32,8 @@ STAGES = {
     "engines": Stage(run=engines, summary="engines in all their forms", limit=300),
     "memory": Stage(run=memory, summary="memory that is given back, and memory that is full", limit=120),
     "bench-base": Stage(run=bench_base, summary="the speed of DiT-B/2 beside diffusers", limit=240),
-    "bench-large": Stage(run=bench_large, summary="the speed of DiT-XL/2 beside diffusers", limit=240),
-    "bench-large-graph": Stage(run=bench_large_graph, summary="the speed of DiT-XL/2 on ONNX Runtime", limit=240),
+    "bench-large": Stage(run=bench_large, summary="the speed of DiT-XL/2 beside diffusers", limit=120),
+    "bench-large-graph": Stage(run=bench_large_graph, summary="the speed of DiT-XL/2 on ONNX Runtime", limit=120),
 }
 """The stages by name, in their order."""
 
