@@ -55,7 +55,8 @@ def _check_backbone(card: Card, part: HasTensors, ahead: Sequence[HasTensors]) -
     known = {spec.name for made in ahead for spec in made.outputs} if ahead else _condition(card)
     if x.name != "x" or len(x.shape) != 4 or x.shape[1] != card.backbone.latent_shape[0]:
         raise ValueError(f"the first input of {part.file} is {x}, not latents of the channels of {card.name}")
-    if {spec.name for spec in rest} != known:
+    taken = {spec.name for spec in rest}
+    if taken - known or (known - taken and not ahead):  # conditioning may have more outputs, such as those of its layers
         raise ValueError(f"{part.file} takes {_names(rest)} beside x, but there are {', '.join(sorted(known))}")
 
 

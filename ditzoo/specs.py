@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
-from ditzoo.errors import InputError, UsageError, unknown
+from ditzoo.errors import InputError, UsageError, check_type, unknown
 from ditzoo.records import Data
 
 Array: TypeAlias = Any
@@ -53,6 +53,7 @@ def split_device(text: str) -> tuple[Device, int]:
 
     Raises UsageError for an unknown kind, and for a number that is none or that follows the CPU.
     """
+    check_type("device", text, str, "a text, such as cpu, cuda or cuda:1")
     name, colon, number = text.partition(":")
     kind = next((kind for kind in DEVICES if kind == name), None)
     if kind is None:

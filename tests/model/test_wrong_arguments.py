@@ -55,7 +55,7 @@ WRONG = {
     "ditzoo.export_tensorrt('dit-digits', 3)": "out must be the path of a folder, not 3",
     "ditzoo.open_bundle(3)": "path must be the path of a bundle's folder, not 3",
     "ditzoo.open_backend(3, DIT)": "name must be a backend's name, such as 'onnxruntime:int8', not 3",
-    "ditzoo.open_backend('torch', DIT, device=3)": "unknown device 3; known: cpu",
+    "ditzoo.open_backend('torch', DIT, device=3)": "device must be a text, such as cpu, cuda or cuda:1, not 3",
     "ditzoo.compare('torch', MODEL.backend, PLAN, classes=[1])": "reference must be an opened backend, such as",
     "ditzoo.compare(MODEL.backend, MODEL.backend, 3, classes=[1])": "plan must be a Plan, such as make_plan makes, not 3",
     "ditzoo.parity('dit-digits', backends=3)": "backends must be a text or a list, such as 'torch,onnxruntime'",
