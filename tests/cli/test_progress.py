@@ -116,7 +116,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("module", ["typer", "rich.table", "msgspec", "numpy"])
+@pytest.mark.parametrize("module", ["typer", "msgspec", "numpy"])
 def test_ctrl_c_while_modules_are_imported_is_one_line(module: str) -> None:
     done = interrupted(INTERRUPTED_WHILE_IMPORTING, module, "plan", "show", "dit-digits", "--steps", "2")
     assert (done.returncode, done.stderr.splitlines()[-1:]) == (130, ["stopped"])

@@ -207,7 +207,7 @@ def test_in_a_whole_graph_no_block_is_beyond(card: Card, settings: dict[str, Any
         [f"blocks.{i}" for i in range(card.backbone.depth)] if card is DIT else ["in_blocks.0", "mid_block", "out_blocks.2"]
     )
     assert {*blocks, "prediction"} <= set(moment["blocks"])
-    assert all(f"\n {block} " in text for block in moment["blocks"])
+    assert all(f"\n{block}\t" in text for block in moment["blocks"])
     assert 0 < moment["blocks"]["prediction"] <= found["tolerance"]
     assert any(error == pytest.approx(moment["blocks"]["prediction"]) for error in moment["blocks"].values())
 

@@ -255,11 +255,11 @@ def test_the_key_covers_all_code_that_an_export_can_run() -> None:
 
 def test_the_key_of_engines_names_the_gpu_that_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     card, keys = ditzoo.card("dit-digits"), {}
-    for gpu in ("sm89", "sm90"):
+    for gpu in ("sm89", "sm120"):
         monkeypatch.setattr(cuda, "gpu", lambda gpu=gpu: gpu)
         keys[gpu] = engine_key(card, make_engine_settings(card))
         assert keys[gpu] == engine_key(card, make_engine_settings(card, gpu=gpu))
-    assert keys["sm89"] != keys["sm90"]
+    assert keys["sm89"] != keys["sm120"]
     monkeypatch.setattr(cuda, "gpu", lambda: None)
     with pytest.raises(ditzoo.DitzooError, match="--gpu current: this machine has no GPU"):
         engine_key(card, make_engine_settings(card))

@@ -184,7 +184,7 @@ def test_engines_are_built_for_the_batches_that_are_asked_for(
     class AskedError(Exception):
         """Carries the settings, so that no engine is built."""
 
-    def ask(card: object, *, settings: EngineSettings) -> None:
+    def ask(card: object, *, settings: EngineSettings, display: object) -> None:
         raise AskedError(settings)
 
     monkeypatch.chdir(tmp_path)
