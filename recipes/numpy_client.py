@@ -19,6 +19,8 @@ parser.add_argument("--out", type=Path, default=Path("latents.npy"))
 args = parser.parse_args()
 
 plan, card, manifest = (json.loads((args.bundle / f"{name}.json").read_bytes()) for name in ("plan", "card", "manifest"))
+if "outer_blocks" in plan:
+    parser.error("the plan reuses blocks, which this client cannot; save a plan without --reuse")
 graphs = [name for name in ("conditioning", "backbone") if name in manifest["graphs"]]
 sessions = [ort.InferenceSession(args.bundle / manifest["graphs"][name]["file"]) for name in graphs]
 channels, guided = plan["channels"], plan["guided_channels"]

@@ -181,7 +181,7 @@ def test_a_wrong_recipe_is_one_clear_line(
 def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
     """In a process that cannot import ditzoo."""
     client = RECIPES / "numpy_client.py"
-    assert len(client.read_text().splitlines()) <= 60
+    assert len(client.read_text().splitlines()) <= 62
     card = ditzoo.card("dit-digits")
     bundle = shutil.copytree(cached_bundle(card).path, tmp_path / "bundle")
     plan = ditzoo.make_plan(card, solver="ddpm", steps=6, guidance_interval=(0.5, 3.0))
@@ -193,6 +193,9 @@ def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
     with ditzoo.open_backend("torch", card) as backend:
         expected = ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=7)
     assert relative_l2(np.load(tmp_path / "latents.npy"), expected) <= 1e-5
+    (bundle / "plan.json").write_bytes(ditzoo.make_plan(card, steps=6, reuse="every=2,blocks=1").to_json())
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1][-20:]) == (2, "plan without --reuse")
 
 
 @pytest.mark.parametrize("recipe", [*map(reproduction, RELEASED), WRITTEN], ids=lambda recipe: recipe.model)
