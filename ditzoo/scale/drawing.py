@@ -10,7 +10,7 @@ from typing import Self
 
 from ditzoo.bundle import Bundle
 from ditzoo.errors import UsageError
-from ditzoo.model.opening import open_model
+from ditzoo.model.opening import open_model, sampling_batch
 from ditzoo.model_names import find_model
 from ditzoo.pictures.decode import open_decoder
 from ditzoo.pictures.draw import condition_of, draw
@@ -60,7 +60,14 @@ class Worker:
         if identity(self._model) != self.job.weights:
             raise UsageError(f"this machine has other weights of {self.job.model} than the job; pull or export them again")
         self._backend = open_model(
-            self._model, self.job.backend, device=work.device, threads=self.job.threads, size=self.job.size, display=display
+            self._model,
+            self.job.backend,
+            device=work.device,
+            threads=self.job.threads,
+            size=self.job.size,
+            batch=sampling_batch(min(self.job.batch, self.job.shard_size)),
+            plan=self.job.plan,
+            display=display,
         )
         self._decoder = open_decoder(self._model, device=work.device)
         self.name = self._backend.name

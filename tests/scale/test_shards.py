@@ -18,6 +18,7 @@ import ditzoo
 from ditzoo.backends.options import BackendSpec
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
+from ditzoo.model.opening import open_model
 from ditzoo.scale import storage
 from ditzoo.scale.drawing import Work
 from ditzoo.scale.job import Job, LabelRule, Pictures, checksum, identity, labels_of
@@ -81,6 +82,19 @@ def test_shards_hold_the_images_that_sample_draws(kind: Pictures, tmp_path: Path
     assert [record.latents for record, _ in read] == [sha256_of(x) for x in latents]
     assert all(np.array_equal(pixels[..., :1], picture) for (_, pixels), picture in zip(read, pictures, strict=True))
     assert (summary.images, summary.shards) == (11, 3)
+
+
+def test_a_worker_makes_the_export_that_its_plan_needs(tmp_path: Path) -> None:
+    """Reuse needs a graph more than the export of a model by itself has."""
+    card = ditzoo.card("uvit-digits")
+    plan = ditzoo.make_plan(card, solver="dpmpp", steps=4, reuse="every=2,blocks=1")
+    job = msgspec.structs.replace(
+        JOB, model=card.name, weights=identity(card), backend=BackendSpec(name="onnxruntime"), plan=plan, num=2
+    )
+    run_job(Work(job=job, model=card, place=str(tmp_path)), execute=here)
+    with open_model(card, BackendSpec(name="onnxruntime"), threads=1, plan=plan) as backend:
+        latents = ditzoo.sample(backend, plan, classes=[0, 1], seed=5, batch=2)
+    assert [record.latents for record, _ in read_shard(tmp_path / job.file(0))] == [sha256_of(x) for x in latents]
 
 
 def cut_journal(folder: Path) -> None:
