@@ -77,11 +77,3 @@ def needs_flavour(flavour: str) -> None:
         check_architecture(import_module(flavour), gpu)
     except BackendError as error:
         raise SkipError(str(error)) from error
-
-
-def free_memory() -> int:
-    """The free memory of the GPU in bytes."""
-    from ditzoo.backends import cuda
-
-    free, _ = cuda.call(cuda.runtime().cudaMemGetInfo)
-    return int(free)

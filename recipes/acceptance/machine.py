@@ -6,7 +6,9 @@ import platform
 from collections.abc import Iterator
 
 import numpy as np
-from acceptance.checks import Check, Measured, check, demand, free_memory, needs, needs_gpu
+from acceptance.checks import Check, Measured, check, demand, needs, needs_gpu
+
+from ditzoo.measure.gpu import free_memory
 
 
 def facts(device: str) -> Iterator[Check]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from acceptance.checks import FLAVOURS, Check, CheckError, Measured, check, demand, free_memory, needs_flavour, needs_gpu
+from acceptance.checks import FLAVOURS, Check, CheckError, Measured, check, demand, needs_flavour, needs_gpu
+
+from ditzoo.measure.gpu import free_memory
 
 
 def memory(device: str) -> Iterator[Check]:
