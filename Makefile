@@ -17,8 +17,8 @@ check: $(READY)  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name
-	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS)
+fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name, JOBS run at once
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2

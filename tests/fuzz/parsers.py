@@ -75,10 +75,11 @@ def _checkpoint(data: bytes, folder: Path) -> None:
 
 
 def _every_use(path: Path, folder: Path) -> None:
-    """Derives a card from a checkpoint, and converts the checkpoint as two networks."""
+    """Derives a card from a checkpoint, and converts the checkpoint as two networks. Each use reads the file in the same way."""
+    shapes = shapes_of(path)[1]
     uses: tuple[Callable[[], object], ...] = (
-        lambda: derive("x", shapes_of(path)[1], Like(card=seeds.DIT, heads=1)),
-        lambda: derive("x", shapes_of(path)[1], Like(card=seeds.UVIT, heads=1)),
+        lambda: derive("x", shapes, Like(card=seeds.DIT, heads=1)),
+        lambda: derive("x", shapes, Like(card=seeds.UVIT, heads=1)),
         lambda: convert(path, seeds.SMALL_DIT, folder / "out", decoder=folder / "vae", architecture="AutoencoderKL"),
         lambda: convert(path, seeds.SMALL_UVIT, folder / "out", decoder=folder / "vae", architecture="AutoencoderDC"),
     )
