@@ -75,7 +75,7 @@ def _checkpoint(data: bytes, folder: Path) -> None:
 
 
 def _every_use(path: Path, folder: Path) -> None:
-    """Derives a card from a checkpoint, and converts the checkpoint as two networks. Each use reads the file in the same way."""
+    """Derives a card from a checkpoint, and converts the checkpoint as two networks."""
     shapes = shapes_of(path)[1]
     uses: tuple[Callable[[], object], ...] = (
         lambda: derive("x", shapes, Like(card=seeds.DIT, heads=1)),
