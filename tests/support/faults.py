@@ -41,6 +41,7 @@ def survives(home: Path, prepare: Sequence[Sequence[str]], command: Sequence[str
     was before or as the command makes it, that nothing is missing that was there before and is there afterwards, and that the
     same command again gives the same result as without a fault.
     """
+    run(["cache", "ls"])  # loads modules once that each child would load
     for each in prepare:
         status, _, said = child(lambda each=each: run(list(each)))  # type: ignore[misc]
         assert status == 0, (each, said)

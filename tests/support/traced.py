@@ -13,6 +13,7 @@ from torch import nn
 import ditzoo_export.onnx_bundle  # noqa: F401  # so that no child has to import it
 from ditzoo.weights.load import load_network
 from ditzoo.zoo.card import Card
+from ditzoo_export.artifacts import made_by
 from ditzoo_export.network_graphs import write_network_graphs
 from ditzoo_export.settings import make_settings
 
@@ -37,6 +38,7 @@ def trace_once(card: Card, *precisions: str) -> None:
         return programs[dtypes]
 
     torch.onnx.export = traced
+    made_by(card)  # it looks through all installed packages, and remembers what it found
     for precision in precisions:
         with tempfile.TemporaryDirectory() as folder, suppress(_TracedError):
             write_network_graphs(Path(folder), card, load_network(card), make_settings(card, precision=precision))
