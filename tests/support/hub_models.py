@@ -138,9 +138,12 @@ def _survives(
     from tests.support.faults import survives
 
     if traced:
+        from ditzoo.weights.load import load_network
+        from ditzoo_export import make_settings
         from tests.support.traced import trace_once
 
-        trace_once(CARDS[traced[0]], *traced[1:])
+        card = CARDS[traced[0]]
+        trace_once(card, load_network(card), *(make_settings(card, precision=precision) for precision in traced[1:]))
     operations = survives(home, prepare, command, points)
     folder.joinpath("operations").write_text(str(operations))
 

@@ -11,21 +11,22 @@ import torch
 from torch import nn
 
 import ditzoo_export.onnx_bundle  # noqa: F401  # so that no child has to import it
-from ditzoo.weights.load import load_network
+from ditzoo.nets.network import Network
 from ditzoo.zoo.card import Card
 from ditzoo_export.artifacts import made_by
 from ditzoo_export.network_graphs import write_network_graphs
-from ditzoo_export.settings import make_settings
+from ditzoo_export.settings import Settings
 
 
 class _TracedError(Exception):
     """Ends an export after its graph is traced, before the exporter changes it."""
 
 
-def trace_once(card: Card, *precisions: str) -> None:
-    """Traces the network of `card`, which must be one graph. Exports in forked children start from that graph.
+def trace_once(card: Card, net: Network, *settings: Settings) -> None:
+    """Traces `net`, which must become one graph, for each of `settings`. Exports in forked children start from these graphs.
 
     Tracing takes nearly all of the time of an export of a small network, and writes no file. Everything after it is as usual.
+    What an export has to know of the installed packages is looked up once, too.
     """
     programs: dict[tuple[torch.dtype, ...], torch.onnx.ONNXProgram] = {}
     trace: Any = torch.onnx.export
@@ -38,7 +39,7 @@ def trace_once(card: Card, *precisions: str) -> None:
         return programs[dtypes]
 
     torch.onnx.export = traced
-    made_by(card)  # it looks through all installed packages, and remembers what it found
-    for precision in precisions:
+    made_by(card)
+    for each in settings:
         with tempfile.TemporaryDirectory() as folder, suppress(_TracedError):
-            write_network_graphs(Path(folder), card, load_network(card), make_settings(card, precision=precision))
+            write_network_graphs(Path(folder), card, net, each)
