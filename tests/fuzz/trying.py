@@ -18,7 +18,7 @@ from tests.fuzz.parsers import PARSERS, Parser
 CORPUS = Path(__file__).parents[1] / "data" / "fuzz"
 """The inputs that once broke a parser: one folder for each parser."""
 
-_LONGEST_MESSAGE = 12_000
+_LONGEST_MESSAGE = 3000
 _PATIENCE, _END = 30, 90
 """Seconds of processor time for one input: an error after the first, and the end of the process after the second.
 
