@@ -223,7 +223,7 @@ def _etag(data: bytes, folder: Path) -> None:
 
 _TOML = (
     *(b"[[", b"]]", b"\n", b"\\n", b"x" * 5000, b" = ", b'"\\u0000"', b"0x" + b"f" * 5000, b"[" * 3000, b"a." * 3000),
-    *(b"nan", b"inf", b"{", b"'"),
+    *(b"nan", b"inf", b"{", b"'", b'"""\n' + b"y" * 60 + b'!\n"""'),
 )
 
 _SMALL = (seeds.SMALL_DIT, seeds.SMALL_UVIT)

@@ -39,6 +39,15 @@ def test_pull(desk: Desk) -> None:
     survives(desk, "pull", "tiny", prepare=[])
 
 
+def test_a_pull_deletes_what_a_kill_after_the_last_step_left(desk: Desk) -> None:
+    assert desk.run("pull", "tiny").returncode == 0
+    (weights,) = (desk.home / "ditzoo" / "weights").iterdir()
+    left = weights.with_name(f".{weights.name}.abcdefgh.partial")
+    (left / "old").mkdir(parents=True)
+    assert desk.run("pull", "tiny").returncode == 0
+    assert list(weights.parent.iterdir()) == [weights]
+
+
 def test_pull_update(desk: Desk) -> None:
     """The first pull is at home already when the newest revision moves."""
     assert desk.run("pull", "tiny").returncode == 0
