@@ -1,4 +1,4 @@
-"""Times the whole sampling of one guided image with a large network: ditzoo's fastest way beside diffusers, and each step to it.
+"""Times the whole sampling of one guided image with a large network: diffusers, and each step to ditzoo's fastest way.
 
     python recipes/fastest.py --json fastest.json
 
