@@ -108,9 +108,8 @@ def main() -> None:
     results = measure(card, steps=options.steps, turns=options.turns)
     print("\n".join(table(results)))
     about = ", ".join(f"{key} {value}" for key, value in machine().items())
-    print(
-        f"\n{card.name}, one guided image, {options.steps} steps, {options.turns} turn(s); load at the start {before:.1f}; {about}"
-    )
+    work = f"{card.name}, one guided image, {options.steps} steps, {options.turns} turn(s)"
+    print(f"\n{work}; load average before {before:.1f}; {about}")
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
 
