@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from packaging.requirements import Requirement
 
 from tests.support.bare import link_distribution
@@ -25,6 +26,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("without deadline", deadline=None)  # a busy machine takes long for an example
+settings.load_profile("without deadline")
 
 
 def pytest_collection_finish() -> None:

@@ -204,7 +204,7 @@ def sound(own: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.filterwarnings("ignore")
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255), length=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_damaged_file_is_no_traceback(sound: Path, place: int, value: int, length: int) -> None:
     content, path = bytearray(sound.read_bytes()), sound.with_name("damaged.npz")
     content[place % len(content)] = value
