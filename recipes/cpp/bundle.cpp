@@ -11,7 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr std::uintmax_t largest_record = 64'000'000;  // bytes, the limit of the format
+constexpr std::uintmax_t largest_record = 64 << 20;  // bytes, the limit of the format
 
 // A value of a record and its place, such as "plan.json: rows[3].time", for messages.
 class Field {
