@@ -63,6 +63,7 @@ class Plan(Data, frozen=True, kw_only=True):
 
     The first `channels` channels of the network's output are the prediction. Guidance acts on the first `guided_channels` of
     them; the others are those of the conditional prediction. Draw 0 is the initial noise, and draw i + 1 is the noise of row i.
+    The longest list of weights in any row is the number of newest states and predictions that a program has to keep.
     If rows reuse the middle blocks, they run the first `outer_blocks` and the last `outer_blocks` blocks of the network. A plan
     without such rows does not have this field.
     `sha256` is the checksum of all other fields; it is empty except in files.
