@@ -47,6 +47,7 @@ ORDER = (
     "ditzoo.progress",
     "ditzoo.tasks",
     "ditzoo.distributions",
+    "ditzoo.ranges",
     "ditzoo.errors",
     "ditzoo",
 )

@@ -11,6 +11,7 @@ from ditzoo.cli import output
 from ditzoo.cli.examples import examples
 from ditzoo.cli.options import (
     Guidance,
+    GuidanceEvery,
     GuidanceInterval,
     GuidanceTimes,
     GuidedChannels,
@@ -37,22 +38,26 @@ def show(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    guidance_every: GuidanceEvery = None,
     guided_channels: GuidedChannels = None,
     reuse: Reuse = None,
     json: Json = False,
 ) -> None:
     """Print the table of a sampler. Each new state is a weighted sum of states, predictions (both newest first) and noise."""
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels, reuse)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guidance_every, guided_channels, reuse)
     if json:
         output.data(plan.to_json().decode().rstrip())
         return
     output.talk(
         f"{plan.solver}: x[0] = {plan.initial:.6g} z; guidance on {plan.guided_channels} of {plan.channels} channels;"
-        f" {sum(1 if row.guidance == 1 else 2 for row in plan.rows)} forward passes per image if guidance is not 1"
+        f" {plan.evaluations} evaluations of the network per image"
     )
     reusing = [str(i) for i, row in enumerate(plan.rows) if row.reuses]
     if reusing:
         output.talk(f"rows {', '.join(reusing)} run the first {plan.outer_blocks} and the last {plan.outer_blocks} blocks only")
+    halved = [str(i) for i, row in enumerate(plan.rows) if row.guided and not row.evaluates_null]
+    if halved:
+        output.talk(f"rows {', '.join(halved)} evaluate cond only, and reuse the last difference cond - uncond")
     rows = [
         (
             str(i),
@@ -76,6 +81,7 @@ def save(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    guidance_every: GuidanceEvery = None,
     guided_channels: GuidedChannels = None,
     reuse: Reuse = None,
 ) -> None:
@@ -85,7 +91,7 @@ def save(
     check_writable(out.parent)
     if out.suffix != ".json" or out.is_dir():
         raise UsageError(f"--out writes a .json file, not {out}")
-    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guided_channels, reuse)
+    plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guidance_every, guided_channels, reuse)
     plan.save(out)
     output.data(str(out))
 
@@ -97,6 +103,7 @@ def _plan(
     guidance: float | None,
     interval: str | None,
     times: str | None,
+    every: int | None,
     channels: int | None,
     reuse: str | None,
 ) -> Plan:
@@ -110,6 +117,7 @@ def _plan(
         guidance=guidance,
         guidance_interval=parse_interval(interval),
         guidance_times=parse_interval(times, option="--guidance-times"),
+        guidance_every=every,
         guided_channels=channels,
         reuse=reuse,
     )

@@ -13,6 +13,7 @@ from ditzoo.cli.options import (
     Classes,
     Device,
     Guidance,
+    GuidanceEvery,
     GuidanceInterval,
     GuidanceTimes,
     Json,
@@ -66,6 +67,7 @@ def sample(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    guidance_every: GuidanceEvery = None,
     reuse: Reuse = None,
     plan: Annotated[
         Path | None,
@@ -136,6 +138,7 @@ def sample(
             guidance=guidance,
             guidance_interval=interval,
             guidance_times=times,
+            guidance_every=guidance_every,
             reuse=reuse,
         )
         texts = read_prompts(prompt, prompts)

@@ -72,6 +72,7 @@ class Model:
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_times: tuple[float, float] | None = None,
+        guidance_every: int | None = None,
         reuse: str | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
         resolution: str | int | None = None,
@@ -83,8 +84,8 @@ class Model:
         The noise of an image depends on the seed and on its position in the list, not on the batch. `classes` are numbers and
         names, as in [3, "seven"]; the default is the first ten. Text-to-image models take `prompts` instead. `num` is the
         number of images: the classes or prompts are repeated in order until there are enough. The default is one image for
-        each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times` and `reuse` are the same as those of
-        `make_plan`. A `plan`, or the path of a saved one, replaces these six. A bundle has its own plan. `resolution` is in
+        each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times`, `guidance_every` and `reuse` are the same as
+        those of `make_plan`. A `plan`, or the path of a saved one, replaces these seven. A bundle has its own plan. `resolution` is in
         pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs
         from training. `batch` is the number of images that are sampled together; the default is all. `callback` is called
         after each step of each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the
@@ -100,6 +101,7 @@ class Model:
             guidance=guidance,
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
+            guidance_every=guidance_every,
             reuse=reuse,
         )
         size = choose_size(self.source, resolution)
