@@ -67,7 +67,8 @@ GuidanceEvery: TypeAlias = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Evaluate the null condition in every N-th guided row only; the others reuse cond - uncond. [default: in each row]",
+        help="Evaluate the null condition in every N-th guided row only; the others reuse cond - uncond."
+        " [default: in each row]",
     ),
 ]
 GuidedChannels: TypeAlias = Annotated[

@@ -10,6 +10,7 @@ import typer
 from ditzoo.cli import output
 from ditzoo.cli.examples import examples
 from ditzoo.cli.options import (
+    Device,
     Guidance,
     GuidanceEvery,
     GuidanceInterval,
@@ -17,9 +18,13 @@ from ditzoo.cli.options import (
     GuidedChannels,
     Json,
     Model,
+    Prompt,
+    Resolution,
     Reuse,
+    Seed,
     Solver,
     Steps,
+    Threads,
     parse_interval,
 )
 from ditzoo.errors import UsageError
@@ -94,6 +99,68 @@ def save(
     plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guidance_every, guided_channels, reuse)
     plan.save(out)
     output.data(str(out))
+
+
+@app.command("tune", epilog=examples("plan tune"))
+def tune(
+    model: Model,
+    target: Annotated[str, typer.Option(metavar="FACTOR", help="How many times fewer blocks the plan runs at least: 1.8x.")],
+    blocks: Annotated[
+        int | None, typer.Option(help="The first and last blocks that every row runs. Default: a seventh of all each.")
+    ] = None,
+    solver: Solver = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    guidance_interval: GuidanceInterval = None,
+    guidance_times: GuidanceTimes = None,
+    guidance_every: GuidanceEvery = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="The classes to draw: 0-9, 1,3,5-7 or names. [default: the first 4]"),
+    ] = None,
+    prompt: Prompt = None,
+    resolution: Resolution = None,
+    seed: Seed = 0,
+    backend: Annotated[
+        str | None, typer.Option(help="torch, onnxruntime or openvino, with options. Default: as for `sample`.")
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Find by measuring which rows of a plan run all blocks. Prints the value for --reuse.
+
+    The model draws a few images without reuse. How much the middle blocks' part changes from row to row decides which rows stay
+    full. The lists that come into question draw the same images, and the one with the least error is printed.
+    """
+    from ditzoo.model.tuning import parse_target, tune_reuse
+
+    tuned = tune_reuse(
+        model,
+        target=parse_target(target),
+        blocks=blocks,
+        backend=backend,
+        classes=classes,
+        prompts=prompt,
+        solver=solver,
+        steps=steps,
+        guidance=guidance,
+        guidance_interval=parse_interval(guidance_interval),
+        guidance_times=parse_interval(guidance_times, option="--guidance-times"),
+        guidance_every=guidance_every,
+        resolution=resolution,
+        seed=seed,
+        device=device,
+        threads=threads,
+        display=output,
+    )
+    output.talk(f"{tuned.model}, {tuned.solver}, {output.count(tuned.rows, 'row')}, {output.count(tuned.images, 'image')}:")
+    for each in (tuned.best, *tuned.others):
+        output.talk(
+            f"{each.how}: {len(each.full)} full rows, {each.factor:.2f}x fewer blocks, mean change of the residual"
+            f" {each.expected:.1%}, error of the latents {each.error:.1%}"
+        )
+    output.json(tuned) if json else output.data(tuned.reuse)
 
 
 def _plan(

@@ -85,12 +85,12 @@ class Model:
         names, as in [3, "seven"]; the default is the first ten. Text-to-image models take `prompts` instead. `num` is the
         number of images: the classes or prompts are repeated in order until there are enough. The default is one image for
         each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times`, `guidance_every` and `reuse` are the same as
-        those of `make_plan`. A `plan`, or the path of a saved one, replaces these seven. A bundle has its own plan. `resolution` is in
-        pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs
-        from training. `batch` is the number of images that are sampled together; the default is all. `callback` is called
-        after each step of each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the
-        latents `x`. Raises UsageError if the model does not take the arguments. Raises BackendError if there is not enough
-        memory; the message names a batch that fits.
+        those of `make_plan`. A `plan`, or the path of a saved one, replaces these seven. A bundle has its own plan.
+        `resolution` is in pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept
+        one that differs from training. `batch` is the number of images that are sampled together; the default is all.
+        `callback` is called after each step of each batch with a `Step`, which has the range of the `images`, the number of
+        steps `done`, and the latents `x`. Raises UsageError if the model does not take the arguments. Raises BackendError if
+        there is not enough memory; the message names a batch that fits.
         """
         self._check_open()
         chosen = choose_plan(

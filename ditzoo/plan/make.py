@@ -56,8 +56,8 @@ def make_plan(
     "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
     in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
     where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). With `guidance_times` (low, high), guidance acts only where
-    low ≤ t ≤ high, with t as the card counts it. Either one replaces the card's own times. With `guidance_every` N, only every N-th row
-    with guidance evaluates both conditions. The others evaluate cond, and take cond − uncond from it (see
+    low ≤ t ≤ high, with t as the card counts it. Either one replaces the card's own times. With `guidance_every` N, only every
+    N-th row with guidance evaluates both conditions. The others evaluate cond, and take cond − uncond from it (see
     `ditzoo.plan.guidance`).
 
     With `reuse` "every=N,blocks=K", only every N-th evaluation runs all blocks of the network. The others run the first K and

@@ -35,7 +35,7 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_reuse(text: str) -> Reuse:
-    """Reads "every=N,blocks=K" or "full=LIST,blocks=K", such as "full=0-2,5,9,blocks=4". Raises UsageError for anything else."""
+    """Reads "every=N,blocks=K", or "full=LIST,blocks=K" with a list such as 0-2,5,9. Raises UsageError for anything else."""
     check_type("reuse", text, str, f"a text such as {FORM!r}")
     pairs = [part.strip().partition("=")[::2] for part in re.split(r",(?=\s*[a-z])", text)]
     values = dict(pairs)
@@ -83,7 +83,14 @@ def with_reuse(card: Card, plan: Plan, reuse: Reuse) -> Plan:
 
 def without_reuse(plan: Plan) -> Plan:
     """The plan in which every row is full, and evaluates both conditions if it has guidance."""
-    rows = tuple(msgspec.structs.replace(row, evaluation=msgspec.UNSET, difference=msgspec.UNSET) for row in plan.rows)
+    full = with_all_blocks(plan)
+    rows = tuple(msgspec.structs.replace(row, difference=msgspec.UNSET) for row in full.rows)
+    return msgspec.structs.replace(full, rows=rows)
+
+
+def with_all_blocks(plan: Plan) -> Plan:
+    """The plan in which every row is full. The differences of the conditions that it reuses stay."""
+    rows = tuple(msgspec.structs.replace(row, evaluation=msgspec.UNSET) for row in plan.rows)
     return msgspec.structs.replace(plan, rows=rows, outer_blocks=msgspec.UNSET)
 
 

@@ -60,7 +60,8 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     row (see `ditzoo.plan.guidance`).
 
     The function keeps the residual of the last full row and the last difference of the conditions for rows with reuse, so it
-    is for the rows of one trajectory of one batch, in their order. Raises BackendError if the plan has reuse and the backend cannot run it.
+    is for the rows of one trajectory of one batch, in their order. Raises BackendError if the plan has reuse and the backend
+    cannot run it.
     """
     evaluate = _evaluator(backend, plan)
     halves = has_null(condition)
