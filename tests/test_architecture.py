@@ -38,6 +38,7 @@ ORDER = (
     "ditzoo.zoo",
     "ditzoo.manifests",
     "ditzoo.digests",
+    "ditzoo.choices",
     "ditzoo.locks",
     "ditzoo.arrays",
     "ditzoo.specs",

@@ -16,6 +16,7 @@ image of a model with random weights. They have the speed and the error alone, a
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -78,11 +79,11 @@ def reuse_plans(backend: Backend, plan: Plan, **options: object) -> Iterator[tup
         reuse = f"every={every},blocks={outer}"
         even = ditzoo.make_plan(backend.card, **options, reuse=reuse)  # type: ignore[arg-type]
         yield f"`--reuse {reuse}`", even
-        factor = block_runs(plan, blocks) / block_runs(even, blocks)
+        factor = math.floor(100 * block_runs(plan, blocks) / block_runs(even, blocks)) / 100
         condition = class_condition(backend.card, range(4))
         tuned = tune(backend, plan, outer=outer, target=factor, condition=condition, count=4, seed=1)
         yield (
-            f"`plan tune --target {factor:.3g}x`",
+            f"`plan tune --target {factor:g}x`",
             ditzoo.make_plan(backend.card, **options, reuse=tuned.reuse),  # type: ignore[arg-type]
         )
 
