@@ -46,8 +46,8 @@ def bench(
         str,
         typer.Option(
             metavar="LIST",
-            help=f"The backends to measure side by side: {BACKEND}. auto stands for all that `sample --backend auto` may choose;"
-            " it measures and chooses anew.",
+            help=f"The backends to measure side by side: {BACKEND}. auto stands for all that `sample --backend auto` can"
+            " choose, and chooses anew.",
         ),
     ] = "torch,onnxruntime",
     batch: Annotated[str, typer.Option(metavar="LIST", help="The batch sizes, in images: 1,8,32.")] = "1",

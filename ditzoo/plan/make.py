@@ -61,8 +61,8 @@ def make_plan(
     `ditzoo.plan.guidance`).
 
     With `reuse` "every=N,blocks=K", only every N-th evaluation runs all blocks of the network. The others run the first K and
-    the last K blocks, and take from it what the blocks between them contributed (see `ditzoo.plan.reuse`). With "full=LIST,
-    blocks=K", the rows of a list such as 0-2,5,9 run all blocks; `ditzoo.tune_reuse` finds such a list.
+    the last K blocks, and take from it what the blocks between them contributed (see `ditzoo.plan.reuse`). With
+    "full=LIST,blocks=K", the rows of a list such as 0-2,5,9 run all blocks; `ditzoo.tune_reuse` finds such a list.
 
     Raises UsageError for a model, solver, option or number that does not exist, and PlanError for a scheduler that cannot be
     written as a table.

@@ -69,9 +69,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({}, None),
     ],
 )
-def test_the_fastest_backend_is_chosen_and_the_first_of_those_as_fast(
-    measured: dict[str, float | None], chosen: str | None
-) -> None:
+def test_the_first_of_the_fastest_backends_is_chosen(measured: dict[str, float | None], chosen: str | None) -> None:
     assert fastest(timings(**measured)) == chosen
 
 
@@ -132,18 +130,16 @@ def test_real_backends_are_measured_once(cache: Path, monkeypatch: pytest.Monkey
     assert (choice.situation.rows, choice.situation.precision, choice.situation.size) == (4, "fp32", (8, 8))
     assert fastest_backend(CARD, plan=PLAN, images=2) == choice
     assert len(opened) == 3
-    unguided = ditzoo.make_plan(CARD, steps=3, guidance=1)
-    assert fastest_backend(CARD, plan=unguided, images=2).situation.rows == 2
-    assert len(opened) == 6
     assert fastest_backend(CARD, plan=PLAN, images=2, again=True).situation == choice.situation
-    assert len(opened) == 9
+    assert len(opened) == 6
+    assert len(list(cache.joinpath("backends").iterdir())) == 1
 
 
 def test_the_precision_is_never_another_one(cache: Path) -> None:
     fp64 = fastest_backend(CARD, "auto:fp64", plan=PLAN, images=1)
     assert fp64.backend == "torch:fp64"
     assert {t.backend: t.why for t in fp64.timings if t.seconds is None}.keys() == {"onnxruntime", "openvino"}
-    assert "computes in fp32, fp16, bf16, int8, fp8, not in fp64" in fp64.timings[1].why
+    assert "onnxruntime computes in fp32, bf16, fp16, int8, fp8, not in fp64" in fp64.timings[1].why
     with pytest.raises(UsageError, match="says fp64, and the precision is bf16"):
         fastest_backend(CARD, "auto:fp64", precision="bf16", plan=PLAN)
     with pytest.raises(UsageError, match="unknown precision of auto 'fast'"):
@@ -175,7 +171,7 @@ def test_the_command_tells_its_choice_and_draws_what_that_backend_draws(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = ["sample", "dit-digits", "--classes", "3", "--steps", "3"]
+    given = ["sample", "dit-digits", "--classes", "0-3", "--steps", "3"]
     assert run([*given, "--backend", "auto", "--save-latents", "a.npy", "--json"]) == 0
     shown = capfd.readouterr()
     ((_, choice),) = choices()
@@ -186,7 +182,8 @@ def test_the_command_tells_its_choice_and_draws_what_that_backend_draws(
     assert np.load("a.npy").tobytes() == np.load("b.npy").tobytes()
     capfd.readouterr()
     with ditzoo.load("dit-digits", backend="auto") as model:
-        assert model.backend.name.split()[1] == "fp32"
+        assert model.backend.name == json.loads(shown.out)["backend"]
+    assert len(list(choices())) == 1
     assert run(["bench", "dit-digits", "--backends", "auto", "--repeats", "1", "--warmup", "0", "--steps", "3"]) == 0
     table = capfd.readouterr()
     assert [line.split("\t")[0].split()[0] for line in table.out.splitlines()[1:]] == ["torch", "onnxruntime", "openvino"]
