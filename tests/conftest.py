@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from tests.support.torchlib import build_registries_once
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-tests-")
+    atexit.register(shutil.rmtree, os.environ["DITZOO_CACHE"], ignore_errors=True)
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
