@@ -61,7 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan show": ("ditzoo plan show dit-digits --solver dpmpp:order=2 --steps 4",),
     "plan tune": (
         "ditzoo plan tune dit-digits --target 1.8x",
-        'ditzoo sample dit-digits --reuse "$(ditzoo plan tune dit-digits --target 1.8x)"',
+        "ditzoo plan tune dit-digits --target 2x --solver dpmpp --steps 20 --json",
     ),
     "plan save": ("ditzoo plan save dit-digits --solver ddim --steps 20 --out plan.json",),
 }
