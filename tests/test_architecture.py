@@ -38,6 +38,7 @@ ORDER = (
     "ditzoo.zoo",
     "ditzoo.manifests",
     "ditzoo.digests",
+    "ditzoo.choices",
     "ditzoo.locks",
     "ditzoo.arrays",
     "ditzoo.specs",
@@ -47,6 +48,7 @@ ORDER = (
     "ditzoo.progress",
     "ditzoo.tasks",
     "ditzoo.distributions",
+    "ditzoo.ranges",
     "ditzoo.errors",
     "ditzoo",
 )
