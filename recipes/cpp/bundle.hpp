@@ -23,7 +23,11 @@ struct Row {
     double time, guidance, noise;
     std::vector<double> states, predictions;
     std::optional<std::pair<double, double>> log_variance;  // low, high
-    bool reuses;
+    bool reuses;            // takes the middle blocks' contribution from the last row that ran them
+    bool takes_difference;  // takes cond − uncond from the last row that evaluated both
+
+    bool guided() const { return guidance != 1; }
+    bool evaluates_null() const { return guided() && !takes_difference; }
 };
 
 struct Plan {

@@ -61,6 +61,7 @@ def latents(program: Path, bundle: Path, folder: Path, *options: str | Path) -> 
         ("ddim:eta=0.7", {"steps": 6, "guidance": 1.0}),
         ("dpmpp:order=3", {"steps": 7, "guidance": 4.0}),
         ("diffusers:PNDMScheduler", {"steps": 20}),
+        ("dpmpp", {"steps": 9, "guidance": 4.0, "guidance_every": 3}),
     ],
 )
 def test_latents_are_those_of_python(
@@ -238,6 +239,10 @@ manifest, plan, card = (partial(edit, f"{name}.json") for name in ("manifest", "
         (
             plan(lambda it: it["rows"][0].update(evaluation="reuse")),
             "rows reuse the middle blocks, but no row before",
+        ),
+        (
+            plan(lambda it: it["rows"][0].update(difference="reuse")),
+            "rows reuse the difference of the two conditions, but no row before",
         ),
         (card(lambda it: it.update(null_label=1.5)), "card.json: null_label is not a whole number"),
         (card(lambda it: it.pop("decoder")), "card.json: decoder is missing"),
