@@ -81,8 +81,7 @@ class Studio:
         self._close_others(card, specs, request, batch)
         with job.status("opening the decoder"):
             decoder = open_decoder(card, device=place)
-        batches = -(-request.count // BATCH)
-        job.tell(total=len(specs) * batches * len(request.plan.rows))
+        job.tell(total=len(specs) * _evaluations(request))
         backends, latents, sides = [], [], []
         for side, spec in enumerate(specs):
             started = time.perf_counter()
@@ -170,7 +169,7 @@ def _finish(
             measured = _measured(job.order, backends, latents, pixels, condition=condition, difference=difference)
     summary = Summary(
         images=request.count,
-        steps=len(request.plan.rows),
+        evaluations=_evaluations(request),
         labels=labels_of(card, request),
         sides=tuple(sides),
         decoding=decoding,
@@ -217,3 +216,8 @@ def labels_of(card: Card, request: SampleRequest) -> tuple[str, ...]:
         names = class_names(card)
         return tuple(names[number] for number in request.classes)
     return request.prompts or ("",) * request.count
+
+
+def _evaluations(request: SampleRequest) -> int:
+    """The number of steps over all batches of a request."""
+    return -(-request.count // BATCH) * len(request.plan.rows)

@@ -46,11 +46,12 @@ class Measured(Data, frozen=True, kw_only=True):
 class Summary(Data, frozen=True, kw_only=True):
     """The numbers of a finished job. `labels` has the class or the prompt of each image; "" if the model has neither.
 
-    `decoding` is the time in seconds in which the latents of all backends became pictures.
+    `evaluations` is the number of steps of each backend over all batches. `decoding` is the time in seconds for the latents of all
+    backends.
     """
 
     images: int
-    steps: int
+    evaluations: int
     labels: tuple[str, ...]
     sides: tuple[SideSummary, ...]
     decoding: float

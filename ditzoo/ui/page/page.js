@@ -3,6 +3,8 @@
 
 const CHIPS = 40; // up to so many classes have a button each; more are found by a search
 const SMALL = 128; // pictures up to so many pixels are enlarged without smoothing
+const PATIENCE = 3; // attempts to get the states of a drawing, before it counts as lost
+const SILENT = "the server does not answer; is `ditzoo ui` still running?";
 const FIELDS = ["model", "backend", "other", "classes", "prompts", "num", "solver", "steps", "guidance", "reuse", "seed"];
 
 const byId = (id) => document.getElementById(id);
@@ -21,7 +23,7 @@ async function ask(path, options = {}) {
   try {
     answer = await fetch(path, options);
   } catch {
-    throw new Error("the server does not answer; is `ditzoo ui` still running?");
+    throw new Error(SILENT);
   }
   const isJson = (answer.headers.get("content-type") || "").startsWith("application/json");
   const content = isJson ? await answer.json() : { error: (await answer.text()).trim() };
@@ -146,25 +148,30 @@ async function start(event) {
   if (byId("draw").disabled) return;
   showError("");
   setWorking(true);
+  const shown = { name: model().name, resolution: model().resolution, backends: [byId("backend").value, byId("other").value] };
   try {
     const order = await send("api/jobs", "POST");
     clearResult();
     showPlan(order);
-    follow(order);
+    follow(order, shown);
   } catch (error) {
     setWorking(false);
     showError(error.message);
   }
 }
 
-function follow(order) {
-  const chosen = model();
-  job = { id: order.id, file: order.file, name: chosen.name, resolution: chosen.resolution, previews: [], phase: "" };
+function follow(order, shown) {
+  job = { ...shown, id: order.id, file: order.file, previews: [], failures: 0 };
   job.stream = new EventSource(`api/jobs/${order.id}/states`);
-  job.stream.onmessage = (message) => showState(JSON.parse(message.data));
-  job.stream.onerror = () => {
-    if (job && job.stream.readyState === EventSource.CLOSED) end("the drawing was lost: the server does not answer");
+  job.stream.onmessage = (message) => {
+    job.failures = 0;
+    showState(JSON.parse(message.data));
   };
+  job.stream.onerror = () => {
+    job.failures += 1;
+    if (job.stream.readyState === EventSource.CLOSED || job.failures >= PATIENCE) end(SILENT);
+  };
+  if (byId("result").getBoundingClientRect().top > window.innerHeight / 2) byId("result").scrollIntoView();
 }
 
 function showState(state) {
@@ -190,8 +197,8 @@ function showPreview(side, count) {
   job.previews[side] = count;
   let image = byId("sides").querySelector(`[data-side="${side}"] img`);
   if (!image) {
-    image = make("img", { className: "preview", alt: `the pictures of backend ${side + 1} while they are drawn` });
-    const box = make("section", { className: "side" }, make("h2", { textContent: `Backend ${side + 1}` }), image);
+    image = make("img", { className: "preview", alt: `the pictures on ${job.backends[side]} while they are drawn` });
+    const box = make("section", { className: "side" }, make("h2", { textContent: job.backends[side] }), image);
     box.dataset.side = side;
     byId("sides").append(box);
   }
@@ -205,13 +212,14 @@ function finish(summary) {
   }), side));
   if (summary.measured) {
     const gain = summary.measured.gain;
-    const title = summary.measured.psnr === null ? "Difference: none" : `Difference, ${short(gain)} times amplified`;
+    const title = summary.measured.psnr === null ? "Difference: none" : `Difference, ${Math.round(gain).toLocaleString("en")} times amplified`;
     boxes.push(pictureBox(title, summary, (image) => ({
       src: `api/jobs/${job.id}/differences/${image}`,
       alt: `difference of ${summary.labels[image] || `image ${image}`} between the two backends`,
     }), null));
   }
   byId("sides").replaceChildren(...boxes);
+  byId("sides").className = boxes.length > 1 ? "several" : "";
   if (summary.measured) showMeasured(summary);
   showTimes(summary);
   const verdict = summary.measured ? ` ${byId("verdict").textContent}` : "";
@@ -251,9 +259,10 @@ function showMeasured(summary) {
 }
 
 function showTimes(summary) {
-  const step = (side) => `${short((1000 * side.sampling) / (summary.steps * Math.ceil(summary.images / 16)))} ms`;
-  fillTable("times", summary.sides.map((side) => [side.backend, `${short(side.opening)} s`, `${short(side.sampling)} s`, step(side)]));
-  byId("decoding").textContent = `Decoding took ${short(summary.decoding)} s.`;
+  fillTable("times", summary.sides.map((side) => [
+    side.backend, duration(side.opening), duration(side.sampling), duration(side.sampling / summary.evaluations),
+  ]));
+  byId("decoding").textContent = `Decoding took ${duration(summary.decoding)}. An export that was made first counts as opening.`;
   byId("timing").hidden = false;
 }
 
@@ -284,6 +293,10 @@ function short(number) {
   return String(Number(number.toPrecision(4)));
 }
 
+function duration(seconds) {
+  return seconds < 1 ? `${Number((1000 * seconds).toPrecision(3))} ms` : `${seconds.toFixed(seconds < 10 ? 2 : 1)} s`;
+}
+
 function clearResult() {
   for (const id of ["compared", "timing"]) byId(id).hidden = true;
   byId("sides").replaceChildren();
@@ -302,6 +315,7 @@ function end(error, text = "") {
 function setWorking(working) {
   byId("draw").disabled = working;
   byId("cancel").hidden = !working;
+  byId("said").className = working ? "visually-hidden" : "";
 }
 
 function cancel() {
