@@ -74,7 +74,7 @@ def _model(card: Card) -> ModelChoice:
         summary=card.summary,
         state=weights_state(card),
         resolution=card.resolution,
-        classes=_classes(card),
+        classes=class_choices(card),
         prompts=card.text is not None,
         guided=card.null_label is not None or card.text is not None,
         solver=card.sampling.solver,

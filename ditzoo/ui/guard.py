@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 API = "/api/"
 """The beginning of the paths that show or change something of the user. Other paths are files of the package."""
+
+LARGEST_HEAD = 16 * 1024
+"""The largest size of all headers of a request in bytes."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
@@ -47,12 +50,18 @@ class Guard:
                 message["headers"] = [*message["headers"], *((name.encode(), text.encode()) for name, text in HEADERS.items())]
             await send(message)
 
-        refusal = self._refusal(scope["path"], scope["headers"])
-        answer = self._app if refusal is None else PlainTextResponse(f"{refusal}\n", status_code=403)
+        answer = self._refusal(scope["path"], scope["headers"]) or self._app
         await answer(scope, receive, send_with_headers)
 
-    def _refusal(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Why a request is refused, or None."""
+    def _refusal(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Response | None:
+        """The answer that refuses a request, or None."""
+        if sum(len(name) + len(value) for name, value in headers) > LARGEST_HEAD:
+            return PlainTextResponse(f"the headers have more than {LARGEST_HEAD:,} bytes\n", status_code=431)
+        fault = self._fault(path, headers)
+        return None if fault is None else PlainTextResponse(f"{fault}\n", status_code=403)
+
+    def _fault(self, path: str, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+        """What is wrong with the sender of a request, or None."""
         given: dict[str, list[str]] = {}
         for name, value in headers:
             given.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))

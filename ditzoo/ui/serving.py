@@ -12,8 +12,8 @@ HOST = "127.0.0.1"
 
 PORT = 8733
 
-_LARGEST_HEAD, _MOST_CONNECTIONS = 16 * 1024, 64
-"""The largest head of a request in bytes, and the largest number of open connections."""
+_MOST_CONNECTIONS = 64
+"""The largest number of open connections."""
 
 _PATIENCE = 5
 """The seconds that running work and open connections get at the end."""
@@ -55,7 +55,7 @@ def serve(listening: socket.socket) -> None:
 
     from ditzoo.ui.app import make_app
     from ditzoo.ui.drawing import Studio
-    from ditzoo.ui.guard import Guard
+    from ditzoo.ui.guard import LARGEST_HEAD, Guard
     from ditzoo.ui.jobs import Jobs
 
     jobs = Jobs(Studio().draw)
@@ -78,7 +78,7 @@ def serve(listening: socket.socket) -> None:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=_MOST_CONNECTIONS,
-        h11_max_incomplete_event_size=_LARGEST_HEAD,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_graceful_shutdown=_PATIENCE,
     )
     try:

@@ -212,7 +212,7 @@ function finish(summary) {
   }), side));
   if (summary.measured) {
     const gain = summary.measured.gain;
-    const title = summary.measured.psnr === null ? "Difference: none" : `Difference, ${Math.round(gain).toLocaleString("en")} times amplified`;
+    const title = summary.measured.psnr === null ? "Difference: none" : `Difference × ${Math.round(gain).toLocaleString("en")}`;
     boxes.push(pictureBox(title, summary, (image) => ({
       src: `api/jobs/${job.id}/differences/${image}`,
       alt: `difference of ${summary.labels[image] || `image ${image}`} between the two backends`,
