@@ -86,8 +86,8 @@ def _model(card: Card) -> ModelChoice:
     )
 
 
-def _classes(card: Card) -> tuple[ClassChoice, ...]:
-    """The classes. A name that several classes have, or that a list of classes would not read, is chosen by its number."""
+def class_choices(card: Card) -> tuple[ClassChoice, ...]:
+    """The classes of a model. A name that several classes have, or that a list of classes would not read, is chosen by its number."""
     names = class_names(card)
     times = Counter(name.lower() for name in names)
     plain = card.classes is not None

@@ -46,8 +46,8 @@ class Measured(Data, frozen=True, kw_only=True):
 class Summary(Data, frozen=True, kw_only=True):
     """The numbers of a finished job. `labels` has the class or the prompt of each image; "" if the model has neither.
 
-    `evaluations` is the number of steps of each backend over all batches. `decoding` is the time in seconds for the latents of all
-    backends.
+    `evaluations` is the number of steps of each backend over all batches. `decoding` is the time in seconds that all
+    latents together took.
     """
 
     images: int
