@@ -87,7 +87,7 @@ def _model(card: Card) -> ModelChoice:
 
 
 def class_choices(card: Card) -> tuple[ClassChoice, ...]:
-    """The classes of a model. A name that several classes have, or that a list of classes would not read, is chosen by its number."""
+    """The classes of a model. If several have one name, or if a list of classes would not read it, the text is a number."""
     names = class_names(card)
     times = Counter(name.lower() for name in names)
     plain = card.classes is not None
