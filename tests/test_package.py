@@ -99,6 +99,7 @@ def test_a_bundle_runs_where_there_is_no_torch(name: str, bare_python: Path, tmp
         ("sample dit-digits --backend onnxruntime", "pip install 'ditzoo[export]'"),
         ("export onnx dit-digits --out bundle", "pip install 'ditzoo[export]'"),
         ("demo", "pip install 'ditzoo[torch]'"),
+        ("ui", "pip install 'ditzoo[ui]'"),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_pip_command(bare_python: Path, typed: str, pip: str, tmp_path: Path) -> None:
