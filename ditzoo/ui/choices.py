@@ -9,14 +9,15 @@ from functools import cache
 from ditzoo.backends.gpus import gpus
 from ditzoo.backends.options import parse_spec
 from ditzoo.backends.table import ROWS, BackendRow
-from ditzoo.errors import DitzooError
+from ditzoo.errors import CheckpointError, DitzooError
+from ditzoo.hub import client, offline
 from ditzoo.model.opening import check_openable
 from ditzoo.records import Data
 from ditzoo.solvers import SOLVERS
 from ditzoo.specs import PRECISION_TRAITS, Precision
 from ditzoo.weights.catalogue import cards
-from ditzoo.weights.local import weights_state
-from ditzoo.zoo.card import Card
+from ditzoo.weights.local import has_decoder, weights_state
+from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo.zoo.class_names import class_names
 
 DEFAULT_PRECISION: Precision = "fp32"
@@ -63,6 +64,20 @@ def choices() -> list[ModelChoice]:
     return [_model(card) for state in ("embedded", "cached") for card in cards().values() if here[card.name] == state]
 
 
+def check_decoder(card: Card) -> None:
+    """Raises CheckpointError if the decoder of a latent model is not on this machine. Its files are not read."""
+    decoder = card.decoder
+    if not isinstance(decoder, Autoencoder):
+        return
+    if decoder.source is None:
+        if not has_decoder(card):
+            raise CheckpointError(f"the checkpoint of {card.name} held no decoder")
+        return
+    repo, paths = decoder.source.repo, [file.path for file in decoder.source.files]
+    if not any(all(client.cached(repo, path, commit=commit) for path in paths) for commit in offline.commits_of(repo)):
+        raise CheckpointError(f"the decoder of {card.name} is not on this machine; `ditzoo sample {card.name}` fetches it")
+
+
 def backend_texts() -> list[str]:
     """The texts of all backends in all precisions that this machine could run if all packages were installed."""
     return [text for row in ROWS for text in _texts(row)]
@@ -105,6 +120,7 @@ def _is_word(name: str) -> bool:
 def _refusal(card: Card, text: str) -> str:
     """The error with which a backend refuses a card, or "" if there is none."""
     try:
+        check_decoder(card)
         check_openable(card, [parse_spec(text)])
     except DitzooError as error:
         return str(error)

@@ -110,9 +110,11 @@ class Jobs:
         self._thread.start()
 
     def submit(self, order: Order) -> Job:
-        """Puts an order into the queue. Raises QueueFullError if `MOST_WAITING` jobs wait already."""
+        """Puts an order into the queue. Raises QueueFullError if `MOST_WAITING` jobs wait already, or after `stop`."""
         with self._changed:
-            if self.stopping or len(self._waiting) >= MOST_WAITING:
+            if self.stopping:
+                raise QueueFullError("the page ends; start `ditzoo ui` again")
+            if len(self._waiting) >= MOST_WAITING:
                 raise QueueFullError(f"{len(self._waiting)} drawings wait already; wait until one is finished, or cancel one")
             job = Job(order)
             self._waiting.append(job)

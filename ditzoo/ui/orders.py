@@ -14,7 +14,7 @@ from ditzoo.model.opening import check_openable
 from ditzoo.plan.make import choose_plan
 from ditzoo.records import Data
 from ditzoo.sampling.request import SampleRequest, check_count, make_request
-from ditzoo.ui.choices import backend_texts
+from ditzoo.ui.choices import backend_texts, check_decoder
 from ditzoo.weights.catalogue import card
 from ditzoo.zoo.card import Card
 
@@ -72,6 +72,7 @@ def read_form(form: Form) -> Order:
             raise unknown("backend", text, known)
     specs = tuple(map(parse_spec, texts))
     check_openable(model, specs)
+    check_decoder(model)
     return Order(card=model, texts=texts, specs=specs, request=_request(model, form), command=_command(form))
 
 

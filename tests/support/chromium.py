@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-PROGRAM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
 
 WHY_NOT = "needs Chromium and its driver: apt-get install chromium chromium-driver"
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 
 import ditzoo
 from ditzoo.backends import table
-from ditzoo.errors import MissingPackageError
+from ditzoo.errors import CheckpointError, MissingPackageError
 from ditzoo.model import opening
 from ditzoo.sampling.classes import choose_classes
 from ditzoo.ui import choices as library
-from ditzoo.ui.choices import backend_texts, choices, class_choices
+from ditzoo.ui.choices import backend_texts, check_decoder, choices, class_choices
 from ditzoo.ui.orders import MOST_IMAGES, most_images
+from ditzoo.zoo.card import Embedded
 
 
 def test_the_embedded_models_come_first_and_run_here() -> None:
@@ -35,8 +39,8 @@ def test_the_text_of_a_class_chooses_that_class(name: str) -> None:
 
 
 def test_names_of_several_classes_are_chosen_by_number() -> None:
-    cranes = [each.text for each in class_choices(ditzoo.card("dit-xl-2-256")) if each.name == "crane"]
-    assert cranes == ["134", "517"]
+    cardigans = [each.text for each in class_choices(ditzoo.card("dit-xl-2-256")) if each.name.lower() == "cardigan"]
+    assert cardigans == ["264", "474"]
 
 
 def test_what_is_not_installed_is_refused_with_its_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +73,18 @@ def test_large_pictures_are_fewer() -> None:
     assert most_images(card) == MOST_IMAGES
     backbone = msgspec.structs.replace(card.backbone, input_size=64)
     assert most_images(msgspec.structs.replace(card, backbone=backbone)) == MOST_IMAGES // 4
+
+
+def test_a_model_without_its_decoder_is_refused_with_the_reason() -> None:
+    """No file of the Hub is in the cache of the tests."""
+    with pytest.raises(CheckpointError, match="`ditzoo sample dit-xl-2-256` fetches it"):
+        check_decoder(ditzoo.card("dit-xl-2-256"))
+    for card in ditzoo.CARDS.values():
+        if isinstance(card.weights, Embedded):
+            check_decoder(card)
+
+
+def test_offering_and_serving_import_no_library_that_runs_networks() -> None:
+    code = "import sys, ditzoo.ui.app, ditzoo.ui.drawing, ditzoo.ui.choices as c; c.choices()\n"
+    code += "print(*{'torch', 'onnxruntime', 'openvino', 'onnx'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

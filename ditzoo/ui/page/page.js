@@ -90,6 +90,7 @@ function fillBackends(chosen) {
   const refused = chosen.backends.filter((each) => each.refusal);
   const reasons = [...new Set(refused.map((each) => each.refusal))];
   byId("missing").hidden = !refused.length;
+  byId("missing").open = !runnable.length;
   byId("missing").querySelector("summary").textContent = "What cannot run here, and why";
   byId("missing").querySelector("ul").replaceChildren(...reasons.map((text) => make("li", { textContent: text })));
 }
