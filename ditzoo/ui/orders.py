@@ -50,10 +50,9 @@ class Form(Data, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A form that was checked: the model, its backends with their texts, the request, and the command that draws the same."""
+    """A form that was checked: the model, its backends, the request, and the command that draws the same on the first one."""
 
     card: Card
-    texts: tuple[str, ...]
     specs: tuple[BackendSpec, ...]
     request: SampleRequest
     command: str
@@ -66,14 +65,14 @@ def read_form(form: Form) -> Order:
     cannot draw this, or not here. Raises UsageError if there are too many images or pixels for the page.
     """
     model = card(form.model)
-    texts = tuple(dict.fromkeys(text for text in (form.backend, form.other) if text)) or ("",)
+    texts, known = dict.fromkeys([form.backend, form.other or form.backend]), backend_texts()
     for text in texts:
-        if text not in (known := backend_texts()):
+        if text not in known:
             raise unknown("backend", text, known)
     specs = tuple(map(parse_spec, texts))
     check_openable(model, specs)
     check_decoder(model)
-    return Order(card=model, texts=texts, specs=specs, request=_request(model, form), command=_command(form))
+    return Order(card=model, specs=specs, request=_request(model, form), command=_command(form))
 
 
 def _request(model: Card, form: Form) -> SampleRequest:

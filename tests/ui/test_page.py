@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(PROGRAM is None or DRIVER is None, reason=WHY_NOT)
 
-PATIENCE = 120
+PATIENCE = 300
 
 
 class Page:
