@@ -2,6 +2,7 @@
 "use strict";
 
 const CHIPS = 40; // up to so many classes have a button each; more are found by a search
+const TINY = 16; // pictures up to so many pixels are shown smaller beside each other
 const SMALL = 128; // pictures up to so many pixels are enlarged without smoothing
 const PATIENCE = 3; // attempts to get the states of a drawing, before it counts as lost
 const SILENT = "the server does not answer; is `ditzoo ui` still running?";
@@ -71,13 +72,19 @@ function chooseModel() {
   byId("prompts-field").hidden = !chosen.prompts;
   byId("steps").placeholder = chosen.steps;
   byId("guidance").placeholder = chosen.guidance;
-  byId("guidance").disabled = !chosen.guided;
+  byId("num").placeholder = chosen.classes.length || chosen.prompts ? "one each" : "10";
+  allow("guidance", chosen.guided);
   byId("solver").placeholder = chosen.solver;
   byId("solvers").replaceChildren(...chosen.solvers.map((name) => make("option", { value: name })));
-  byId("reuse").disabled = !chosen.reusable;
+  allow("reuse", chosen.reusable > 0);
   byId("reuse-hint").textContent = chosen.reusable
     ? `every=N,blocks=K: all blocks in every N-th step, else the first K and the last K, at most ${chosen.reusable}`
     : "this model has too few blocks";
+}
+
+function allow(name, allowed) {
+  byId(name).disabled = !allowed;
+  if (!allowed) byId(name).value = "";
 }
 
 function fillBackends(chosen) {
@@ -228,11 +235,11 @@ function finish(summary) {
 }
 
 function pictureBox(title, summary, source, side) {
-  const list = make("ul", { className: job.resolution > SMALL ? "pictures large" : "pictures" });
+  const size = job.resolution > SMALL ? "large" : job.resolution > TINY ? "small" : "tiny";
+  const list = make("ul", { className: `pictures ${size}` });
   for (let image = 0; image < summary.images; image++) {
-    const kind = job.resolution > SMALL ? "" : "small";
     const label = make("span", { textContent: summary.labels[image] || image });
-    list.append(make("li", {}, make("img", { ...source(image), className: kind }), label));
+    list.append(make("li", {}, make("img", source(image)), label));
   }
   const box = make("section", { className: "side" }, make("h2", { textContent: title }), list);
   if (side !== null) {
