@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from ditzoo import digests
 from ditzoo.bundle import open_bundle, read_manifest
 from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
@@ -29,11 +31,13 @@ _ABANDONED = 600.0
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes."""
+    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes. `options` are those of
+    the export, as the command line has them, for an exported bundle."""
 
     model: str
     cache: Literal["ditzoo", "hub"]
     what: str
+    options: str = ""
     path: Path
     size: int
 
@@ -147,7 +151,9 @@ def _bundles() -> list[Item]:
 def _bundle(what: str, path: Path) -> Item:
     """An exported bundle. If its manifest cannot be read, the name of the model is taken from the folder's: NAME-KEY."""
     try:
-        return _item(read_manifest(path).model, "ditzoo", what, path)
+        manifest = read_manifest(path)
+        _, found, options = manifest.settings["command"].partition(" --")
+        return msgspec.structs.replace(_item(manifest.model, "ditzoo", what, path), options=f"{found}{options}".strip())
     except BundleError:
         return _item(path.name.rpartition("-")[0], "ditzoo", f"damaged {what}", path)
 

@@ -142,7 +142,8 @@ BACKENDS = {row.name: row for row in ROWS}
 
 
 def row_of(name: str) -> BackendRow:
-    """The row of the backend called `name`; raises UsageError if there is none."""
-    if name not in BACKENDS:
+    """The row of the backend called `name`, with "-" or "_"; raises UsageError if there is none."""
+    row = BACKENDS.get(name.replace("-", "_"))
+    if row is None:
         raise unknown("backend", name, BACKENDS)
-    return BACKENDS[name]
+    return row

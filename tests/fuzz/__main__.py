@@ -6,11 +6,13 @@ the tests find it. The exit status is 1 if there is one.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -30,6 +32,7 @@ _BATCH = 100
 def main(seconds: float, names: list[str]) -> int:
     """Runs the parsers one after the other. Returns the exit status."""
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-fuzz-")
+    atexit.register(shutil.rmtree, os.environ["DITZOO_CACHE"], ignore_errors=True)
     os.environ["HF_HUB_OFFLINE"] = "1"
     from tests.fuzz.parsers import PARSERS
     from tests.fuzz.trying import CORPUS
