@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "ditzoo.__main__",
     "ditzoo.cli",
+    "ditzoo.ui",
     "ditzoo.evaluation",
     "ditzoo.scale",
     "ditzoo.model",

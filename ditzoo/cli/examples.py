@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("ditzoo doctor", "ditzoo doctor --offline --json"),
     "run": ("ditzoo run reproduce dit-xl-2-256", "ditzoo run recipe.toml --only export"),
     "inspect": ("ditzoo inspect digits-bundle", "ditzoo inspect digits-bundle/backbone.onnx --json"),
+    "ui": ("ditzoo ui", "ditzoo ui --port 0 --open"),
     "cache": ("ditzoo cache ls", "ditzoo cache rm dit-digits --yes"),
     "cache ls": ("ditzoo cache ls --json",),
     "cache verify": ("ditzoo cache verify",),
