@@ -23,7 +23,11 @@ struct Row {
     double time, guidance, noise;
     std::vector<double> states, predictions;
     std::optional<std::pair<double, double>> log_variance;  // low, high
-    bool reuses;
+    bool reuses;             // the middle blocks' residual of the last full row
+    bool reuses_difference;  // cond − uncond of the last row that evaluated both
+
+    // Whether the network is also evaluated under the null condition, if there is one.
+    bool evaluates_null() const { return guidance != 1 && !reuses_difference; }
 };
 
 struct Plan {
