@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace ditzoo {
 namespace {
@@ -40,6 +41,12 @@ class Field {
         std::map<std::string, Field> fields;
         for (const auto& [name, value] : object().value_->items()) fields.emplace(name, Field(value, joined(name)));
         return fields;
+    }
+
+    // Raises InputError if the record has a field that is not one of `names`: a newer ditzoo may mean something by it.
+    void check_names(const std::set<std::string>& names) const {
+        for (const auto& [name, field] : entries())
+            if (!names.count(name)) field.fail("is unknown to this client");
     }
 
     double number() const {
@@ -101,34 +108,38 @@ void check_format(const Field& record, const std::string& expected) {
     if (format != expected) record["format"].fail("is \"" + format + "\", but this client reads " + expected);
 }
 
+// Whether a field that is absent or "reuse" is there.
+bool read_reuse(const Field& row, const char* name) {
+    if (row.has(name) && row[name].text() != "reuse") row[name].fail("is not \"reuse\"");
+    return row.has(name);
+}
+
 Row read_row(const Field& row, std::size_t index) {
+    row.check_names({"time", "guidance", "states", "predictions", "noise", "log_variance", "evaluation", "difference"});
     Row read{row["time"].number(), row["guidance"].number(), row["noise"].number(), row["states"].numbers(),
-             row["predictions"].numbers(), std::nullopt, row.has("evaluation"),
-             row.has("difference")};
+             row["predictions"].numbers(), std::nullopt, read_reuse(row, "evaluation"), read_reuse(row, "difference")};
     if (row.has("log_variance")) {
         const auto range = row["log_variance"].numbers();
         if (range.size() != 2) row["log_variance"].fail("has not two numbers");
         read.log_variance = {range[0], range[1]};
     }
-    if (read.reuses && row["evaluation"].text() != "reuse") row["evaluation"].fail("is not \"reuse\"");
-    if (read.takes_difference && row["difference"].text() != "reuse") row["difference"].fail("is not \"reuse\"");
     if (read.states.empty() && read.predictions.empty()) row.fail("has neither states nor predictions");
     if (std::max(read.states.size(), read.predictions.size()) > index + 1)
         row.fail("looks back further than there are states");
     return read;
 }
 
-// Raises InputError if a row takes a residual or a difference that no row before it left.
+// Raises InputError if a row reuses a residual or a difference that no row before it computed.
 void check_reuse(const Plan& plan, const Field& record) {
     const Row* full = nullptr;
-    bool known = false;  // whether a row evaluated both conditions
+    bool difference = false;
     for (const Row& row : plan.rows) {
+        difference = difference || row.evaluates_null();
+        if (row.reuses_difference && !(row.guidance != 1 && difference))
+            record["rows"].fail("reuse the difference of the conditions, but no row before them evaluated both");
         if (!row.reuses) full = &row;
         if (row.reuses && (plan.outer_blocks == 0 || !full || (row.evaluates_null() && !full->evaluates_null())))
             record["rows"].fail("reuse the middle blocks, but no row before them evaluated as much");
-        if (row.takes_difference && !(row.guided() && known))
-            record["rows"].fail("reuse the difference of the two conditions, but no row before them evaluated both");
-        known = known || row.evaluates_null();
     }
 }
 
@@ -136,6 +147,7 @@ Plan read_plan(const fs::path& path) {
     const json text = read_json(path);
     const Field record(text, path.string() + ":");
     check_format(record, "ditzoo-plan/1");
+    record.check_names({"format", "solver", "channels", "guided_channels", "initial", "rows", "outer_blocks", "sha256"});
     Plan plan{record["channels"].whole(1, most), record["guided_channels"].whole(0, most),
               record.has("outer_blocks") ? record["outer_blocks"].whole(1, most) : 0, record["initial"].number(), {}};
     if (plan.guided_channels > plan.channels) record["guided_channels"].fail("is more than channels");

@@ -23,11 +23,11 @@ struct Row {
     double time, guidance, noise;
     std::vector<double> states, predictions;
     std::optional<std::pair<double, double>> log_variance;  // low, high
-    bool reuses;            // takes the middle blocks' contribution from the last row that ran them
-    bool takes_difference;  // takes cond − uncond from the last row that evaluated both
+    bool reuses;             // the middle blocks' residual of the last full row
+    bool reuses_difference;  // cond − uncond of the last row that evaluated both
 
-    bool guided() const { return guidance != 1; }
-    bool evaluates_null() const { return guided() && !takes_difference; }
+    // Whether the network is also evaluated under the null condition, if there is one.
+    bool evaluates_null() const { return guidance != 1 && !reuses_difference; }
 };
 
 struct Plan {

@@ -33,19 +33,12 @@ Numbers channels(const Tensor& tensor, std::int64_t first, std::int64_t last) {
     return taken;
 }
 
-// cond − uncond, for every value of the output.
-Numbers difference_of(const Tensor& cond, const Tensor& uncond) {
-    Numbers difference;
-    for (std::size_t i = 0; i < cond.values.size(); ++i) difference.push_back(double{cond.values[i]} - uncond.values[i]);
+// cond − uncond on the first `guided` channels, one image behind the other.
+Numbers difference_of(const Tensor& cond, const Tensor& uncond, std::int64_t guided) {
+    Numbers difference = channels(cond, 0, guided);
+    const Numbers other = channels(uncond, 0, guided);
+    for (std::size_t i = 0; i < difference.size(); ++i) difference[i] -= other[i];
     return difference;
-}
-
-// Classifier-free guidance (arXiv 2207.12598) on the first channels of `cond`: cond + (s − 1) · (cond − uncond).
-void guide(Tensor& cond, const Numbers& difference, double scale, std::int64_t guided) {
-    const std::size_t image = volume(cond.shape) / cond.shape[0];
-    const std::size_t changed = guided * cond.shape[2] * cond.shape[3];
-    for (std::size_t i = 0; i < cond.values.size(); ++i)
-        if (i % image < changed) cond.values[i] = static_cast<float>(cond.values[i] + (scale - 1) * difference[i]);
 }
 
 // Adds Σ weights[l] · terms[l] to `sum`.
@@ -64,22 +57,33 @@ Numbers deviation(const Row& row, const Numbers& variance, std::size_t size) {
     return sigma;
 }
 
-// The network with guidance: e for each row of a plan, and the variance channels.
+// The network with guidance, for the rows of one plan in their order.
 class Predictor {
   public:
     Predictor(const Bundle& bundle, const std::vector<std::int64_t>& labels, int threads)
         : bundle_(bundle), sessions_(load_network(bundle, threads)), conditional_(sessions_, labels),
           unconditional_(sessions_, std::vector<std::int64_t>(labels.size(), bundle.null_label.value_or(0))) {}
 
-    // The output [N, channels, H, W] at x. Without a null label, only cond is evaluated.
-    Tensor operator()(const Tensor& x, const Row& row) {
+    // The output [N, channels, H, W] under the condition. If the row evaluates the null condition, and there is one, the
+    // difference of the two is kept.
+    Tensor evaluate(const Tensor& x, const Row& row) {
         Tensor output = conditional_(x, row.time, row.reuses);
         check(output, x, row);
         if (row.evaluates_null() && bundle_.null_label)
-            difference_ = difference_of(output, unconditional_(x, row.time, row.reuses));
-        if (row.guided() && bundle_.null_label)
-            guide(output, difference_, row.guidance, bundle_.plan.guided_channels);
+            difference_ = difference_of(output, unconditional_(x, row.time, row.reuses), bundle_.plan.guided_channels);
         return output;
+    }
+
+    // e of an output: uncond + s · (cond − uncond) = cond + (s − 1) · (cond − uncond) on the guided channels (arXiv 2207.12598),
+    // and cond on the others. A row that evaluated cond alone takes the last difference.
+    Numbers prediction(const Tensor& output, const Row& row) const {
+        Numbers e = channels(output, 0, bundle_.plan.channels);
+        const std::size_t plane = output.shape[2] * output.shape[3];
+        const std::size_t image = bundle_.plan.channels * plane, guided = bundle_.plan.guided_channels * plane;
+        if (row.guidance == 1 || !bundle_.null_label) return e;
+        for (std::size_t i = 0; i < difference_.size(); ++i)
+            e[i / guided * image + i % guided] += (row.guidance - 1) * difference_[i];
+        return e;
     }
 
   private:
@@ -95,7 +99,7 @@ class Predictor {
     const Bundle& bundle_;
     std::shared_ptr<Sessions> sessions_;
     Network conditional_, unconditional_;
-    Numbers difference_;  // of the last row that evaluated both conditions
+    Numbers difference_;
 };
 
 // x after a row: the sum of the row's weights times the newest states and predictions, and fresh noise.
@@ -128,7 +132,7 @@ Tensor sample(const Bundle& bundle, const std::vector<std::int64_t>& labels, std
               const std::vector<std::int64_t>& shape, int threads) {
     const Plan& plan = bundle.plan;
     const auto draw = [&](std::uint64_t number) { return draw_noise(seed, number, labels.size(), volume(shape)); };
-    Predictor predict(bundle, labels, threads);
+    Predictor network(bundle, labels, threads);
     const auto start = draw(0);
     std::deque<Numbers> states{Numbers(start.begin(), start.end())}, predictions;
     for (double& value : states[0]) value *= plan.initial;
@@ -136,8 +140,8 @@ Tensor sample(const Bundle& bundle, const std::vector<std::int64_t>& labels, std
 
     for (std::size_t i = 0; i < plan.rows.size(); ++i) {
         x.values.assign(states[0].begin(), states[0].end());
-        const Tensor output = predict(x, plan.rows[i]);
-        keep_newest(predictions, channels(output, 0, plan.channels), plan.window());
+        const Tensor output = network.evaluate(x, plan.rows[i]);
+        keep_newest(predictions, network.prediction(output, plan.rows[i]), plan.window());
         const Numbers variance = channels(output, plan.channels, output.shape[1]);
         keep_newest(states, step(plan.rows[i], states, predictions, variance, [&] { return draw(i + 1); }), plan.window());
         check_finite(states[0], bundle, i + 1);

@@ -61,7 +61,7 @@ def latents(program: Path, bundle: Path, folder: Path, *options: str | Path) -> 
         ("ddim:eta=0.7", {"steps": 6, "guidance": 1.0}),
         ("dpmpp:order=3", {"steps": 7, "guidance": 4.0}),
         ("diffusers:PNDMScheduler", {"steps": 20}),
-        ("dpmpp", {"steps": 9, "guidance": 4.0, "guidance_every": 3}),
+        ("dpmpp", {"steps": 8, "guidance_every": 3}),
     ],
 )
 def test_latents_are_those_of_python(
@@ -227,6 +227,12 @@ manifest, plan, card = (partial(edit, f"{name}.json") for name in ("manifest", "
         ),
         (plan(lambda it: it.update(format="ditzoo-plan/2")), 'plan.json: format is "ditzoo-plan/2"'),
         (plan(lambda it: it.update(rows=[])), "plan.json: rows is empty"),
+        (plan(lambda it: it["rows"][1].update(newer=1)), "plan.json: rows[1].newer is unknown to this client"),
+        (plan(lambda it: it.update(newer=1)), "plan.json: newer is unknown to this client"),
+        (
+            plan(lambda it: it["rows"][0].update(difference="reuse")),
+            "rows reuse the difference of the conditions, but no row before",
+        ),
         (plan(lambda it: it["rows"][1].pop("time")), "plan.json: rows[1].time is missing"),
         (plan(lambda it: it["rows"][0].update(states=[1, 1])), "rows[0] looks back further than there are states"),
         (plan(lambda it: it["rows"][2].update(noise="1")), "plan.json: rows[2].noise is not a finite number"),
@@ -239,10 +245,6 @@ manifest, plan, card = (partial(edit, f"{name}.json") for name in ("manifest", "
         (
             plan(lambda it: it["rows"][0].update(evaluation="reuse")),
             "rows reuse the middle blocks, but no row before",
-        ),
-        (
-            plan(lambda it: it["rows"][0].update(difference="reuse")),
-            "rows reuse the difference of the two conditions, but no row before",
         ),
         (card(lambda it: it.update(null_label=1.5)), "card.json: null_label is not a whole number"),
         (card(lambda it: it.pop("decoder")), "card.json: decoder is missing"),
