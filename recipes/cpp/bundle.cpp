@@ -103,26 +103,31 @@ void check_format(const Field& record, const std::string& expected) {
 
 Row read_row(const Field& row, std::size_t index) {
     Row read{row["time"].number(), row["guidance"].number(), row["noise"].number(), row["states"].numbers(),
-             row["predictions"].numbers(), std::nullopt, row.has("evaluation")};
+             row["predictions"].numbers(), std::nullopt, row.has("evaluation"), row.has("difference")};
     if (row.has("log_variance")) {
         const auto range = row["log_variance"].numbers();
         if (range.size() != 2) row["log_variance"].fail("has not two numbers");
         read.log_variance = {range[0], range[1]};
     }
-    if (read.reuses && row["evaluation"].text() != "reuse") row["evaluation"].fail("is not \"reuse\"");
+    for (const char* name : {"evaluation", "difference"})
+        if (row.has(name) && row[name].text() != "reuse") row[name].fail("is not \"reuse\"");
     if (read.states.empty() && read.predictions.empty()) row.fail("has neither states nor predictions");
     if (std::max(read.states.size(), read.predictions.size()) > index + 1)
         row.fail("looks back further than there are states");
     return read;
 }
 
-// Raises InputError if a row takes a residual that no row before it left.
+// Raises InputError if a row takes a residual, or a difference of the conditions, that no row before it left.
 void check_reuse(const Plan& plan, const Field& record) {
     const Row* full = nullptr;
+    bool both = false;
     for (const Row& row : plan.rows) {
         if (!row.reuses) full = &row;
-        if (row.reuses && (plan.outer_blocks == 0 || !full || (row.guidance != 1 && full->guidance == 1)))
+        if (row.reuses && (plan.outer_blocks == 0 || !full || (row.evaluates_null() && !full->evaluates_null())))
             record["rows"].fail("reuse the middle blocks, but no row before them evaluated as much");
+        both = both || row.evaluates_null();
+        if (row.reuses_difference && !(both && row.guidance != 1))
+            record["rows"].fail("reuse the difference of the conditions, but no row before them evaluated both");
     }
 }
 

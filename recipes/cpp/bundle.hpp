@@ -23,7 +23,10 @@ struct Row {
     double time, guidance, noise;
     std::vector<double> states, predictions;
     std::optional<std::pair<double, double>> log_variance;  // low, high
-    bool reuses;
+    bool reuses, reuses_difference;  // of the middle blocks, and of cond − uncond
+
+    // Whether the network is evaluated under both conditions.
+    bool evaluates_null() const { return guidance != 1 && !reuses_difference; }
 };
 
 struct Plan {

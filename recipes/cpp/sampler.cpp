@@ -33,13 +33,19 @@ Numbers channels(const Tensor& tensor, std::int64_t first, std::int64_t last) {
     return taken;
 }
 
-// Classifier-free guidance (arXiv 2207.12598) on the first channels of `cond`: uncond + s · (cond − uncond).
-void guide(Tensor& cond, const Tensor& uncond, double scale, std::int64_t guided) {
+// cond − uncond, of all channels.
+Numbers subtract(const Tensor& cond, const Tensor& uncond) {
+    Numbers difference;
+    for (std::size_t i = 0; i < cond.values.size(); ++i) difference.push_back(double{cond.values[i]} - uncond.values[i]);
+    return difference;
+}
+
+// Classifier-free guidance (arXiv 2207.12598) on the first channels of `cond`: cond + (s − 1) · (cond − uncond).
+void guide(Tensor& cond, const Numbers& difference, double scale, std::int64_t guided) {
     const std::size_t image = volume(cond.shape) / cond.shape[0];
     const std::size_t changed = guided * cond.shape[2] * cond.shape[3];
     for (std::size_t i = 0; i < cond.values.size(); ++i)
-        if (i % image < changed)
-            cond.values[i] = static_cast<float>(uncond.values[i] + scale * (double{cond.values[i]} - uncond.values[i]));
+        if (i % image < changed) cond.values[i] = static_cast<float>(cond.values[i] + (scale - 1) * difference[i]);
 }
 
 // Adds Σ weights[l] · terms[l] to `sum`.
@@ -65,12 +71,14 @@ class Predictor {
         : bundle_(bundle), sessions_(load_network(bundle, threads)), conditional_(sessions_, labels),
           unconditional_(sessions_, std::vector<std::int64_t>(labels.size(), bundle.null_label.value_or(0))) {}
 
-    // The output [N, channels, H, W] at x. If the row is not guided, or there is no null label, only cond is evaluated.
+    // The output [N, channels, H, W] at x. If the row is not guided, or there is no null label, only cond is evaluated. A row
+    // may also take the difference of the conditions from the last row that evaluated both.
     Tensor operator()(const Tensor& x, const Row& row) {
         Tensor output = conditional_(x, row.time, row.reuses);
         check(output, x, row);
-        if (row.guidance != 1 && bundle_.null_label)
-            guide(output, unconditional_(x, row.time, row.reuses), row.guidance, bundle_.plan.guided_channels);
+        if (!bundle_.null_label || row.guidance == 1) return output;
+        if (row.evaluates_null()) difference_ = subtract(output, unconditional_(x, row.time, row.reuses));
+        guide(output, difference_, row.guidance, bundle_.plan.guided_channels);
         return output;
     }
 
@@ -87,6 +95,7 @@ class Predictor {
     const Bundle& bundle_;
     std::shared_ptr<Sessions> sessions_;
     Network conditional_, unconditional_;
+    Numbers difference_;
 };
 
 // x after a row: the sum of the row's weights times the newest states and predictions, and fresh noise.

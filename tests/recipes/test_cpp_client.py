@@ -59,7 +59,7 @@ def latents(program: Path, bundle: Path, folder: Path, *options: str | Path) -> 
     [
         ("ddpm", {"steps": 5, "guidance_interval": (0.5, 3.0)}),  # learned variance, where the network has one
         ("ddim:eta=0.7", {"steps": 6, "guidance": 1.0}),
-        ("dpmpp:order=3", {"steps": 7, "guidance": 4.0}),
+        ("dpmpp:order=3", {"steps": 7, "guidance": 4.0, "guidance_every": 3}),
         ("diffusers:PNDMScheduler", {"steps": 20}),
     ],
 )
@@ -117,7 +117,9 @@ def reusing() -> Bundle:
 
 def test_a_plan_with_reuse_takes_the_second_graph(program: Path, tmp_path: Path) -> None:
     bundle = reusing()
-    plan = ditzoo.make_plan(bundle.card, solver="dpmpp", steps=7, guidance_interval=(0.0, 2.0), reuse="every=3,blocks=1")
+    given = {"solver": "dpmpp", "steps": 7, "guidance_interval": (0.0, 2.0), "guidance_every": 2}
+    plan = ditzoo.make_plan(bundle.card, **given, reuse="every=3,blocks=1")
+    assert any(row.reuses and row.difference == "reuse" for row in plan.rows)
     plan.save(tmp_path / "plan.json")
     drawn = latents(program, bundle.path, tmp_path, "--plan", tmp_path / "plan.json", "--classes", "1,2")
     with ditzoo.open_backend("onnxruntime", bundle) as backend:
@@ -239,6 +241,11 @@ manifest, plan, card = (partial(edit, f"{name}.json") for name in ("manifest", "
             plan(lambda it: it["rows"][0].update(evaluation="reuse")),
             "rows reuse the middle blocks, but no row before",
         ),
+        (
+            plan(lambda it: it["rows"][0].update(difference="reuse")),
+            "rows reuse the difference of the conditions, but no row before them evaluated both",
+        ),
+        (plan(lambda it: it["rows"][1].update(difference=1)), "rows[1].difference is not"),
         (card(lambda it: it.update(null_label=1.5)), "card.json: null_label is not a whole number"),
         (card(lambda it: it.pop("decoder")), "card.json: decoder is missing"),
     ],
