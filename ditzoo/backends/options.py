@@ -48,7 +48,7 @@ def parse_spec(text: str) -> BackendSpec:
     row = row_of(name)
     given: dict[str, str] = {}
     with_value = [option for option in options if "=" in option]
-    for option in _with_numbers(option for option in options if "=" not in option):
+    for option in _with_numbers(option.replace("-", "_") for option in options if "=" not in option):
         field = next((field for field, words in row.options.items() if option.partition(":")[0] in words), None)
         if field is None:
             raise UsageError(f"{name} has no option {shortened(option)!r}; {_valid(row)}")
@@ -61,7 +61,7 @@ def parse_spec(text: str) -> BackendSpec:
     values = {key.strip(): value.strip() for key, _, value in (option.partition("=") for option in with_value)}
     if len(values) != len(with_value):
         raise UsageError(f"{shortened(text.strip())!r} gives an option two values; leave one out")
-    return msgspec.convert({**given, **switches, "name": name, "provider_options": values}, BackendSpec)
+    return msgspec.convert({**given, **switches, "name": row.name, "provider_options": values}, BackendSpec)
 
 
 def parse_specs(text: str) -> list[BackendSpec]:

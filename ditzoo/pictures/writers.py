@@ -46,7 +46,7 @@ class PictureWriter:
     def finish(self) -> None:
         """Writes the sheet, if `target` is a file."""
         if self._sheet:
-            save_picture(_sheet(self._sheet), self._target, info=png_info(self.request))
+            save_picture(sheet_of(self._sheet), self._target, info=png_info(self.request))
             self.written.append(self._target)
 
     def _name(self, i: int) -> str:
@@ -68,7 +68,7 @@ class TrajectoryWriter:
 
     def take(self, done: int, pictures: Pictures) -> None:
         """Takes the pictures [N, H, W, channels] of the state after `done` steps."""
-        image = _sheet(list(pictures))
+        image = sheet_of(list(pictures))
         if self._previewed(done):
             stem = "preview" if is_folder(self._target) else self._target.stem
             folder = self._target if is_folder(self._target) else self._target.parent
@@ -109,6 +109,6 @@ def is_folder(target: Path) -> bool:
     return target.is_dir() or not target.suffix
 
 
-def _sheet(pictures: Sequence[Pictures]) -> Image.Image:
+def sheet_of(pictures: Pictures | Sequence[Pictures]) -> Image.Image:
     """Pictures side by side, ten in a row."""
     return contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS))

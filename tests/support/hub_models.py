@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import warnings
+import weakref
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +75,7 @@ class Command:
 
     def __init__(self, arguments: tuple[str, ...], env: dict[str, str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder))
         self._process.start()
 
