@@ -91,8 +91,8 @@ def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
         merged["published"] = None
     sampling = _table(fields, "sampling")
     if "backbone" in fields:
-        with suppress(ValueError):  # the conversion of the whole card below raises the error with its place
-            backbone = convert(merged["backbone"], BackboneConfig)
+        with suppress(msgspec.ValidationError):  # the conversion of the whole card below raises the error with its place
+            backbone = msgspec.convert(merged["backbone"], BackboneConfig)
             merged["null_label"] = merged["null_label"] if "null_label" in fields else _null_label(base, backbone)
             sampling = {"guided_channels": _guided_channels(base, backbone), **sampling}
     if merged["null_label"] is None and base.null_label is not None:
