@@ -49,9 +49,7 @@ def test_another_site_cannot_ask(page: PageServer) -> None:
     assert (simple.status, simple.json) == (415, {"error": "the body must be application/json"})
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/page.js", "/form.js", "/nothing", "/api/choices", "/api/jobs/x/states", "/../pyproject.toml"]
-)
+@pytest.mark.parametrize("path", ["/", "/page.js", "/nothing", "/api/choices", "/api/jobs/x/states", "/../pyproject.toml"])
 def test_every_answer_has_the_headers_of_the_policy(page: PageServer, path: str) -> None:
     for host in (f"127.0.0.1:{page.port}", "evil.example"):
         answer = page.get(path, Host=host)
@@ -67,6 +65,12 @@ def test_the_page_holds_no_script_or_style_and_names_no_other_host() -> None:
     texts = {path.name: path.read_text() for path in folder.iterdir()}
     assert [found for text in texts.values() for found in re.findall(r"//\w[^\s\"]*", text)] == ["//www.w3.org/2000/svg"]
     assert not any("innerHTML" in text for text in texts.values())
+
+
+def test_every_file_of_the_page_is_served(page: PageServer) -> None:
+    for path in (Path(ditzoo.__file__).parent / "ui" / "page").iterdir():
+        answer = page.get(f"/{path.name}" if path.name != "index.html" else "/")
+        assert (answer.status, answer.body) == (200, path.read_bytes())
 
 
 def test_large_requests_are_refused(page: PageServer) -> None:
