@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 
 from tests.support.bare import link_distribution
@@ -26,7 +26,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-settings.register_profile("without deadline", deadline=None)  # a busy machine takes long for an example
+settings.register_profile(  # a busy machine takes long to make an example, and to run it
+    "without deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("without deadline")
 
 

@@ -39,6 +39,7 @@ ORDER = (
     "ditzoo.zoo",
     "ditzoo.manifests",
     "ditzoo.digests",
+    "ditzoo.choices",
     "ditzoo.locks",
     "ditzoo.arrays",
     "ditzoo.specs",
@@ -48,6 +49,7 @@ ORDER = (
     "ditzoo.progress",
     "ditzoo.tasks",
     "ditzoo.distributions",
+    "ditzoo.ranges",
     "ditzoo.errors",
     "ditzoo",
 )
