@@ -104,7 +104,8 @@ async def _submit(request: Request) -> Response:
 
 
 def _shown(order: Order) -> dict[str, object]:
-    return {"plan": order.request.plan, "images": order.request.count, "command": order.command}
+    plan = order.request.plan
+    return {"plan": plan, "evaluations": plan.evaluations, "images": order.request.count, "command": order.command}
 
 
 async def _cancel(request: Request) -> Response:

@@ -117,6 +117,7 @@ def test_only_offered_backends_are_taken(page: PageServer, backend: str) -> None
         ({"steps": "0"}, "--steps"),
         ({"steps": "3000"}, "--steps"),
         ({"guidance": "nan"}, "--guidance"),
+        ({"guidance_every": "0"}, "--guidance-every"),
         ({"seed": "-1"}, "--seed"),
         ({"num": "0"}, "--num"),
         ({"classes": "twelve"}, "--classes"),

@@ -3,7 +3,8 @@
 import { ask, byId, make, showError } from "./common.js";
 
 const CHIPS = 40; // up to so many classes have a button each; more are found by a search
-const FIELDS = ["model", "backend", "other", "classes", "prompts", "num", "solver", "steps", "guidance", "reuse", "seed"];
+const FIELDS = ["model", "backend", "other", "classes", "prompts", "num", "solver", "steps", "guidance",
+  "guidance_every", "reuse", "seed"];
 
 let models = [];
 
@@ -36,11 +37,12 @@ function chooseModel() {
   byId("guidance").placeholder = chosen.guidance;
   byId("num").placeholder = chosen.classes.length || chosen.prompts ? "one each" : "10";
   allow("guidance", chosen.guided);
+  allow("guidance_every", chosen.guided);
   byId("solver").placeholder = chosen.solver;
   byId("solvers").replaceChildren(...chosen.solvers.map((name) => make("option", { value: name })));
   allow("reuse", chosen.reusable > 0);
   byId("reuse-hint").textContent = chosen.reusable
-    ? `every=N,blocks=K: all blocks in every N-th step, else the first K and the last K, at most ${chosen.reusable}`
+    ? `every=N,blocks=K or full=0-2,5,blocks=K: all blocks in these steps, else the first K and the last K, at most ${chosen.reusable}`
     : "this model has too few blocks";
 }
 

@@ -134,14 +134,13 @@ function showTimes(summary) {
 
 function showPlan(order) {
   const plan = order.plan;
-  const passes = plan.rows.reduce((sum, row) => sum + (row.guidance === 1 ? 1 : 2), 0);
   const reused = plan.rows.filter((row) => row.evaluation === "reuse").length;
   const blocks = reused ? `; ${reused} rows run the first ${plan.outer_blocks} and the last ${plan.outer_blocks} blocks only` : "";
   byId("plan-text").textContent =
-    `${plan.solver}, ${plan.rows.length} rows, ${passes} forward passes for each image; guidance on ${plan.guided_channels} of ` +
+    `${plan.solver}, ${plan.rows.length} rows, ${order.evaluations} evaluations of the network for each image; guidance on ${plan.guided_channels} of ` +
     `${plan.channels} channels${blocks}; x[0] = ${short(plan.initial)} z`;
   fillTable("rows", plan.rows.map((row, i) => [
-    String(i), short(row.time), short(row.guidance), row.evaluation || "all", row.states.map(short).join("  "),
+    String(i), short(row.time), `${short(row.guidance)}${row.difference ? ", reused" : ""}`, row.evaluation || "all", row.states.map(short).join("  "),
     row.predictions.map(short).join("  "),
     row.log_variance ? `exp ½[${row.log_variance.map(short).join(", ")}]` : short(row.noise),
   ]));
