@@ -26,7 +26,7 @@ from ditzoo_export import cached_bundle, make_settings
 from ditzoo_export.triton import export_triton
 from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
-DEPTHS = {"dit": msgspec.structs.replace(TINY_DIT, depth=4), "uvit": msgspec.structs.replace(TINY_UVIT, depth=4)}
+DEPTHS = {"dit": msgspec.structs.replace(TINY_DIT, depth=3), "uvit": msgspec.structs.replace(TINY_UVIT, depth=4)}
 REUSE = "every=3,blocks=1"
 
 EXPORTS = [("dit", "fp32", "onnxruntime"), ("uvit", "fp32", "onnxruntime"), ("dit", "int8", "tensorrt")]
