@@ -67,6 +67,7 @@ def test_the_runtime_never_imports_the_exporter() -> None:
 def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
+    assert {"ditzoo/ui/page/index.html", "ditzoo/ui/page/page.js"} <= names
     assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/network_graphs.py"} <= names
     for model in ("dit-digits", "uvit-digits"):
         weights = ROOT / "ditzoo" / "assets" / f"{model}.safetensors"

@@ -34,7 +34,7 @@ FILES = Path(__file__).parent / "page"
 _LOOKING = 0.1
 """The seconds between two looks at the state of a job, which is sent if it has changed."""
 
-_KINDS = {"index.html": "text/html", "page.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
 def make_app(jobs: Jobs) -> Starlette:
@@ -42,7 +42,7 @@ def make_app(jobs: Jobs) -> Starlette:
     app = Starlette(
         routes=[
             Route("/", _file("index.html")),
-            *(Route(f"/{name}", _file(name)) for name in _KINDS if name != "index.html"),
+            *(Route(f"/{path.name}", _file(path.name)) for path in FILES.iterdir() if path.suffix in _KINDS),
             Route("/api/choices", _choices),
             Route("/api/plan", _plan, methods=["POST"]),
             Route("/api/jobs", _submit, methods=["POST"]),
@@ -61,7 +61,7 @@ def make_app(jobs: Jobs) -> Starlette:
 
 def _file(name: str) -> Callable[[Request], Response]:
     def send(request: Request) -> Response:
-        return FileResponse(FILES / name, media_type=_KINDS[name])
+        return FileResponse(FILES / name, media_type=_KINDS[Path(name).suffix])
 
     return send
 
@@ -104,7 +104,8 @@ async def _submit(request: Request) -> Response:
 
 
 def _shown(order: Order) -> dict[str, object]:
-    return {"plan": order.request.plan, "images": order.request.count, "command": order.command}
+    plan = order.request.plan
+    return {"plan": plan, "evaluations": plan.evaluations, "images": order.request.count, "command": order.command}
 
 
 async def _cancel(request: Request) -> Response:

@@ -81,7 +81,7 @@ class Studio:
         self._close_others(card, specs, request, batch)
         with job.status("opening the decoder"):
             decoder = open_decoder(card, device=place)
-        job.tell(total=len(specs) * _evaluations(request))
+        job.expect(len(specs) * _evaluations(request))
         backends, latents, sides = [], [], []
         for side, spec in enumerate(specs):
             started = time.perf_counter()
@@ -142,7 +142,7 @@ def _sample(job: Job, backend: Backend, condition: Condition | None, previews: _
             job.step()
             previews.take(lambda: backend.numpy(state.x))
 
-    job.tell(doing=f"sampling on {backend.name}")
+    job.say(f"sampling on {backend.name}")
     drawn = draw(job.order.card, backend, job.order.request, condition=condition, decoder=None, batch=BATCH, callback=on_state)
     return np.concatenate([each.latents for each in drawn])
 

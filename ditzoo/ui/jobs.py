@@ -14,7 +14,7 @@ import msgspec
 from ditzoo.errors import DitzooError
 from ditzoo.progress import Report
 from ditzoo.ui.orders import Order
-from ditzoo.ui.states import Drawn, State
+from ditzoo.ui.states import Drawn, Phase, State, Summary
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,18 @@ class Job:
         """Makes the next step of the work raise CancelledError."""
         self._cancelled.set()
 
-    def tell(self, **changes: object) -> None:
-        """Changes fields of the state."""
-        self.state = msgspec.structs.replace(self.state, **changes)
+    def enter(self, phase: Phase, *, error: str = "", summary: Summary | None = None) -> None:
+        """Enters another phase. One that failed has an error, and one that finished a summary."""
+        self.state = msgspec.structs.replace(self.state, phase=phase, error=error, summary=summary)
+
+    def expect(self, steps: int) -> None:
+        """Says how many steps there will be."""
+        self.state = msgspec.structs.replace(self.state, total=steps)
+
+    def say(self, doing: str) -> None:
+        """Says what the work does now. Raises CancelledError if the job was cancelled."""
+        self.check()
+        self.state = msgspec.structs.replace(self.state, doing=doing)
 
     def check(self) -> None:
         """Raises CancelledError if the job was cancelled."""
@@ -62,39 +71,35 @@ class Job:
     def step(self) -> None:
         """Counts a step."""
         self.check()
-        self.tell(done=self.state.done + 1)
+        self.state = msgspec.structs.replace(self.state, done=self.state.done + 1)
 
     def preview(self, side: int, picture: bytes) -> None:
         """Shows a picture of the latents of a backend, as a PNG."""
         self.previews[side] = picture
         counts = [*self.state.previews, 0][: max(len(self.state.previews), side + 1)]
         counts[side] += 1
-        self.tell(previews=tuple(counts))
+        self.state = msgspec.structs.replace(self.state, previews=tuple(counts))
 
     @contextmanager
     def status(self, description: str) -> Iterator[None]:
         """Shows `description`."""
-        self.check()
-        self.tell(doing=description)
+        self.say(description)
         yield
 
     @contextmanager
     def stage(self, description: str) -> Iterator[Report]:
         """Shows `description`, and what the stage does."""
-        self.check()
-        self.tell(doing=description)
+        self.say(description)
 
         def report(doing: str, done: float) -> None:
-            self.check()
-            self.tell(doing=f"{description}: {doing}")
+            self.say(f"{description}: {doing}")
 
         yield report
 
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Callable[[], object]]:
         """Shows `description`."""
-        self.check()
-        self.tell(doing=description)
+        self.say(description)
         yield self.check
 
 
@@ -137,7 +142,7 @@ class Jobs:
         with self._changed:
             if job in self._waiting:
                 self._waiting.remove(job)
-                job.tell(phase="cancelled")
+                job.enter("cancelled")
                 self._forget_old()
 
     def stop(self) -> None:
@@ -165,7 +170,7 @@ class Jobs:
             if not self._waiting:
                 return None
             job = self._waiting.popleft()
-            job.tell(phase="running")
+            job.enter("running")
             return job
 
     def _draw(self, job: Job) -> None:
@@ -173,15 +178,15 @@ class Jobs:
             job.check()
             drawn = self._work(job)
         except CancelledError:
-            job.tell(phase="cancelled")
+            job.enter("cancelled")
         except (DitzooError, OSError) as error:
-            job.tell(phase="failed", error=str(error))
+            job.enter("failed", error=str(error))
         except Exception as error:  # the page has to say it, and the next job has to run
             log.exception("a drawing failed")
-            job.tell(phase="failed", error=f"{type(error).__name__}: {error}")
+            job.enter("failed", error=f"{type(error).__name__}: {error}")
         else:
             job.drawn = drawn
-            job.tell(phase="finished", summary=drawn.summary)
+            job.enter("finished", summary=drawn.summary)
 
     def _forget_old(self) -> None:
         """Forgets all ended jobs but the last ones."""

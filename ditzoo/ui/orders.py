@@ -40,6 +40,7 @@ class Form(Data, frozen=True, kw_only=True):
     solver: str = ""
     steps: str = ""
     guidance: str = ""
+    guidance_every: str = ""
     reuse: str = ""
     seed: str = ""
 
@@ -85,6 +86,7 @@ def _request(model: Card, form: Form) -> SampleRequest:
         solver=form.solver.strip() or None,
         steps=_number(form.steps),
         guidance=_number(form.guidance),
+        guidance_every=_number(form.guidance_every),
         reuse=form.reuse.strip() or None,
     )
     request = make_request(
@@ -117,8 +119,9 @@ def _number(text: str) -> Any:
 
 def _command(form: Form) -> str:
     """The command line that draws the same on the first backend."""
-    names = ("backend", "classes", "num", "solver", "steps", "guidance", "reuse", "seed")
-    options = [(f"--{name}", getattr(form, name).strip()) for name in names] + [("--prompt", line) for line in _lines(form)]
+    names = ("backend", "classes", "num", "solver", "steps", "guidance", "guidance_every", "reuse", "seed")
+    options = [(f"--{name.replace('_', '-')}", getattr(form, name).strip()) for name in names]
+    options += [("--prompt", line) for line in _lines(form)]
     return shlex.join(["ditzoo", "sample", form.model, *(word for option in options if option[1] for word in option)])
 
 

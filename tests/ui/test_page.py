@@ -109,7 +109,7 @@ def test_the_plan_is_shown_in_full(browser: Page) -> None:
     browser("show-plan").click()
     browser.until(lambda: browser("said").text == "The plan is shown.")
     assert len(browser.all("#rows tbody tr")) == 6
-    assert "12 forward passes for each image" in browser("plan-text").text
+    assert "12 evaluations of the network for each image" in browser("plan-text").text
     assert browser("command").text == "ditzoo sample dit-digits --backend onnxruntime --classes '3, 7' --steps 6 --seed 41"
 
 

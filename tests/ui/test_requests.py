@@ -64,7 +64,13 @@ def test_the_page_holds_no_script_or_style_and_names_no_other_host() -> None:
     assert all(sign not in html for sign in ("<style", "style=", "onclick", "javascript:", "<script>"))
     texts = {path.name: path.read_text() for path in folder.iterdir()}
     assert [found for text in texts.values() for found in re.findall(r"//\w[^\s\"]*", text)] == ["//www.w3.org/2000/svg"]
-    assert "innerHTML" not in texts["page.js"]
+    assert not any("innerHTML" in text for text in texts.values())
+
+
+def test_every_file_of_the_page_is_served(page: PageServer) -> None:
+    for path in (Path(ditzoo.__file__).parent / "ui" / "page").iterdir():
+        answer = page.get(f"/{path.name}" if path.name != "index.html" else "/")
+        assert (answer.status, answer.body) == (200, path.read_bytes())
 
 
 def test_large_requests_are_refused(page: PageServer) -> None:
@@ -111,6 +117,7 @@ def test_only_offered_backends_are_taken(page: PageServer, backend: str) -> None
         ({"steps": "0"}, "--steps"),
         ({"steps": "3000"}, "--steps"),
         ({"guidance": "nan"}, "--guidance"),
+        ({"guidance_every": "0"}, "--guidance-every"),
         ({"seed": "-1"}, "--seed"),
         ({"num": "0"}, "--num"),
         ({"classes": "twelve"}, "--classes"),
