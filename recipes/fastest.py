@@ -61,10 +61,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def draw(card: Card, contestant: Contestant, steps: int) -> tuple[float, np.ndarray]:
-    """The seconds of one sampling run, and its latents."""
+    """The seconds of one sampling run, and its latents. All contestants of a backend run the same export."""
     options = {"solver": "dpmpp", "reuse": contestant.reuse, "guidance_every": contestant.guidance_every}
     plan, first = (ditzoo.make_plan(card, steps=count, **options) for count in (steps, 2))
-    with open_model(card, parse_spec(contestant.backend), plan=plan) as opened:
+    reuse = next((other.reuse for other in CONTESTANTS if other.backend == contestant.backend and other.reuse), None)
+    with open_model(card, parse_spec(contestant.backend), plan=ditzoo.make_plan(card, steps=2, reuse=reuse)) as opened:
         ditzoo.sample(opened, first, classes=[7], seed=0)
         started = time.perf_counter()
         latents = ditzoo.sample(opened, plan, classes=[7], seed=0)
