@@ -1,6 +1,6 @@
 """Measures whether the digits that the embedded models draw can be read, and how far they are from real digits.
 
-    python recipes/digits/evaluate.py dit-digits uvit-digits
+    python -m recipes.digits.evaluate dit-digits uvit-digits
 
 Each model draws 1,000 guided samples with the defaults of its card, 100 of each digit. A classifier that was fitted on the
 real training half reads them. The Fréchet distance to the real held-out half is measured on pixels and on the classifier's
@@ -13,10 +13,10 @@ import argparse
 import json
 
 import numpy as np
-from data import Digits, features, fit_classifier, frechet_distance, load
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from recipes.digits.data import Digits, features, fit_classifier, frechet_distance, load
 
 CLASSES = np.arange(1000) % 10
 

@@ -1,6 +1,6 @@
 """Measures reuse of the middle blocks on the embedded models, and writes the table of docs/samplers.md between its two marks.
 
-    python recipes/digits/reuse_table.py
+    python -m recipes.digits.reuse_table
 
 Each plan draws 300 guided digits. The table has the work that is left (blocks that run, as a share of those without reuse),
 the speed of one whole sampling run of ten digits relative to the plan without reuse (the medians of runs in turns, on torch),
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data import Digits, fit_classifier, load
-from evaluate import CLASSES, judge
 
 import ditzoo
 from ditzoo.backends.base import Backend
 from ditzoo.measure.machine import machine
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.plan.table import Plan
+from recipes.digits.data import Digits, fit_classifier, load
+from recipes.digits.evaluate import CLASSES, judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 BEGIN, END = "<!-- reuse_table.py writes from here -->\n", "<!-- to here, reuse -->\n"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data import Digits, features, fit_classifier, frechet_distance, load
-from evaluate import generate, judge
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.zoo import digits
+from recipes.digits.data import Digits, features, fit_classifier, frechet_distance, load
+from recipes.digits.evaluate import generate, judge
 
 
 @pytest.fixture(scope="module")

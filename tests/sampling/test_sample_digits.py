@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data import fit_classifier, load
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.solvers import SOLVERS
 from ditzoo.zoo.card import DiscreteBetas
+from recipes.digits.data import fit_classifier, load
 
 CLASSES = np.arange(50) % 10
 
