@@ -20,11 +20,12 @@ import torch
 
 import ditzoo
 from ditzoo.backends.base import Backend
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
 from ditzoo.measure.machine import machine
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.plan.table import Plan
-from recipes.digits.data import Digits, fit_classifier, load
-from recipes.digits.evaluate import CLASSES, judge
+from recipes.digits.evaluate import CLASSES
+from recipes.judging import judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 BEGIN, END = "<!-- reuse_table.py writes from here -->\n", "<!-- to here, reuse -->\n"

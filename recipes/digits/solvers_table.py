@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import ditzoo
-from recipes.digits.data import Digits, fit_classifier, load
-from recipes.digits.evaluate import judge
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
+from recipes.judging import judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 BEGIN, END = "<!-- solvers_table.py writes from here -->\n", "<!-- to here -->\n"

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import ditzoo
+from ditzoo.evaluation.digits import load
 from ditzoo.families import build
 from ditzoo.zoo.card import Card
-from recipes.digits.data import load
 from recipes.training import Diffusion, fit, initialise
 
 BATCH, LEARNING_RATE, EMA_DECAY = 128, 2e-3, 0.9995

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 Colour: TypeAlias = tuple[int, int, int]
 Point: TypeAlias = tuple[float, float]
 
-SIDE = 48
+SIDE = 32
 """The height and width of a picture, in pixels."""
 
 _FINER = 6

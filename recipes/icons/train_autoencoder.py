@@ -15,14 +15,17 @@ from itertools import count
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recipes.icons.autoencoder import AUTOENCODER_FILE, make_autoencoder
+from recipes.icons.autoencoder import AUTOENCODER_FILE, initialise, make_autoencoder
 from recipes.icons.data import AUTOENCODER, draw_icons
 from recipes.training import fit, start_workers
 
-BATCH, LEARNING_RATE, EMA_DECAY = 32, 2e-3, 0.998
+BATCH, LEARNING_RATE, EMA_DECAY = 32, 2e-3, 0.995
+_PICTURES = 1_200_000
+"""The number of pictures between the first ones of two seeds."""
+
 NOISE, SIZE_WEIGHT, EDGE_WEIGHT = 0.1, 1e-3, 1.0
 
 
@@ -46,13 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the autoencoder of the icons.")
     parser.add_argument("--steps", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=Path, help="the weights of an earlier training to start from; take another seed, too")
     parser.add_argument("--out", type=Path, default=Path("icons-training"), help="the folder to write to")
     options = parser.parse_args()
     worker, workers = start_workers()
     torch.manual_seed(options.seed)
     net = make_autoencoder()
+    initialise(net)
+    if options.weights:
+        net.load_state_dict(load_file(options.weights))
     torch.manual_seed(options.seed + worker)
-    seeds = count(worker, workers)
+    seeds = count(options.seed * _PICTURES + worker, workers)
 
     def loss(net: nn.Module) -> Tensor:
         icons = draw_icons(AUTOENCODER, [next(seeds) for _ in range(BATCH // workers)])
