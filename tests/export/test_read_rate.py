@@ -8,10 +8,10 @@ from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.backends.base import Backend
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
 from ditzoo.specs import Precision
 from ditzoo_export import cached_bundle, make_settings
-from recipes.digits.data import Digits, fit_classifier, load
-from recipes.digits.evaluate import judge
+from recipes.judging import judge
 
 CLASSES = [i % 10 for i in range(400)]
 

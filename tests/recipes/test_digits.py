@@ -7,9 +7,10 @@ import pytest
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from ditzoo.evaluation.digits import Digits, features, fit_classifier, load
 from ditzoo.zoo import digits
-from recipes.digits.data import Digits, features, fit_classifier, frechet_distance, load
-from recipes.digits.evaluate import generate, judge
+from recipes.digits.evaluate import generate
+from recipes.judging import frechet_distance, judge
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from ditzoo.evaluation.digits import fit_classifier, load
 from ditzoo.solvers import SOLVERS
 from ditzoo.zoo.card import DiscreteBetas
-from recipes.digits.data import fit_classifier, load
 
 CLASSES = np.arange(50) % 10
 
