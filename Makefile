@@ -4,7 +4,7 @@ BIN := .venv/bin
 SECONDS ?= 60
 READY := .venv/.ready
 
-.PHONY: demo test check fuzz bench gpu docs clean
+.PHONY: demo test check lowest fuzz bench gpu docs clean
 
 demo: $(READY)  ## draw icons on PyTorch and ONNX Runtime; write the picture, print the parity table
 	$(BIN)/ditzoo demo --out demo.png
@@ -17,8 +17,11 @@ check: $(READY)  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name
-	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS)
+lowest: .venv-lowest/.ready  ## run all tests on the lowest versions that pyproject.toml allows (torch brings 3 GB of CUDA)
+	.venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal
+
+fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name, JOBS run at once
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2
@@ -31,9 +34,15 @@ docs: $(READY)  ## write the generated pages, then build the site into site/; wa
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 clean:
-	rm -rf .venv demo.png site
+	rm -rf .venv .venv-lowest demo.png site
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-lowest/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/python -m uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[dev]'
 	touch $@

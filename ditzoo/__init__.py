@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ditzoo.model.loaded import load as load
     from ditzoo.model.pulling import list_models as list_models
     from ditzoo.model.pulling import pull as pull
+    from ditzoo.model.tuning import tune_reuse as tune_reuse
     from ditzoo.pictures.decode import decode as decode
     from ditzoo.pictures.sheets import contact_sheet as contact_sheet
     from ditzoo.plan.make import make_plan as make_plan
@@ -67,6 +68,7 @@ _HOMES = {
     "parity": "ditzoo.model.comparing",
     "pull": "ditzoo.model.pulling",
     "sample": "ditzoo.sampling.loop",
+    "tune_reuse": "ditzoo.model.tuning",
 }
 
 __all__ = list(_HOMES)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from ditzoo import digests
+import msgspec
+
+from ditzoo import choices, digests
 from ditzoo.bundle import open_bundle, read_manifest
 from ditzoo.errors import BundleError, DitzooError, HubError, UsageError
 from ditzoo.files import PARTIAL, abandoned, cache_dir, is_partial, sha256
@@ -29,18 +31,20 @@ _ABANDONED = 600.0
 
 
 class Item(Data, frozen=True, kw_only=True):
-    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes."""
+    """A file or folder in a cache: its model, its cache, what it is, its path, and its size in bytes. `options` are those of
+    the export, as the command line has them, for an exported bundle."""
 
     model: str
     cache: Literal["ditzoo", "hub"]
     what: str
+    options: str = ""
     path: Path
     size: int
 
 
 def contents(cards: Iterable[Card]) -> list[Item]:
-    """Everything that was pulled, imported or exported: in ditzoo's cache, and the files of `cards` in the Hub's cache."""
-    return [*_weights(), *_unreadable(cards), *_bundles(), *_hub_files(cards)]
+    """Everything that was pulled, imported, exported or measured: in ditzoo's cache, and files of `cards` in the Hub's."""
+    return [*_weights(), *_unreadable(cards), *_bundles(), *_choices(), *_hub_files(cards)]
 
 
 def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
@@ -58,7 +62,8 @@ def of_model(name: str, cards: Iterable[Card]) -> list[Item]:
 
 
 def leftovers(cards: Iterable[Card], *, downloads: bool, folders: Iterable[Path] = ()) -> list[Item]:
-    """The items that nothing uses: the leftovers of killed processes, weights of none of the `cards`, and digests of no file.
+    """The items that nothing uses: the leftovers of killed processes, weights of none of the `cards`, digests of no file, and
+    choices of a backend that were made with other versions.
 
     With `downloads`, also the original checkpoints whose canonical form is stored and not damaged. `folders` are folders of the
     user. What a killed process left there is an item too: a hidden picture, or the hidden folder of a bundle.
@@ -67,6 +72,7 @@ def leftovers(cards: Iterable[Card], *, downloads: bool, folders: Iterable[Path]
     items = [item for item in _weights() if item.path not in known]
     items += [_item("", "ditzoo", "leftover", path) for path in _leftovers_in(cache_dir(), *cache_dir().glob("*"), *folders)]
     items += [_item("", "ditzoo", "outdated digest", path) for path in digests.outdated()]
+    items += [_item("", "ditzoo", "outdated choice of a backend", path) for path in choices.outdated()]
     items += [_item("", "hub", "partial download", path) for path in _partial_downloads()]
     if downloads:
         items += [item for item in _hub_files(cards) if item.what == "checkpoint" and _converted(item.model, cards)]
@@ -147,9 +153,19 @@ def _bundles() -> list[Item]:
 def _bundle(what: str, path: Path) -> Item:
     """An exported bundle. If its manifest cannot be read, the name of the model is taken from the folder's: NAME-KEY."""
     try:
-        return _item(read_manifest(path).model, "ditzoo", what, path)
+        manifest = read_manifest(path)
+        _, found, options = manifest.settings["command"].partition(" --")
+        return msgspec.structs.replace(_item(manifest.model, "ditzoo", what, path), options=f"{found}{options}".strip())
     except BundleError:
         return _item(path.name.rpartition("-")[0], "ditzoo", f"damaged {what}", path)
+
+
+def _choices() -> list[Item]:
+    """The choices of backends. If one cannot be read, the name of the model is taken from that of the file: NAME-KEY."""
+    return [
+        _item(path.stem.rpartition("-")[0] if choice is None else choice.situation.model, "ditzoo", "choice of a backend", path)
+        for path, choice in choices.choices()
+    ]
 
 
 def _hub_files(cards: Iterable[Card]) -> list[Item]:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import distributions, packages_distributions
+from importlib.metadata import PackageNotFoundError, distributions, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed, by the name of the package.
+
+    Another distribution may bring a package, as onnxruntime-gpu brings onnxruntime. The name is then that of the distribution.
+    """
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found.update(distributions_of(package.partition(".")[0]))
+    return found
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,14 @@ LARGEST_FILE = 64 * 2**20
 
 _DEEPEST = 50
 """The most levels of nesting in a record."""
+
+_LARGEST_TOML = 2**20
+"""The most characters of a TOML text. People write such texts by hand."""
+
+_LONG_KEY = re.compile(
+    rf"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){{{_DEEPEST}}}""",
+)
+"""A dotted key of TOML with more parts than `_DEEPEST`. Python's parser needs memory for the square of their number."""
 
 _LONGEST = 500
 
@@ -48,7 +57,12 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
 def from_toml(text: bytes | str) -> dict[str, Any]:
     """The tables in the TOML `text`. Raises ValueError, with the place, for the same reasons as `from_json`."""
     try:
-        return checked(tomllib.loads(text if isinstance(text, str) else text.decode()))
+        decoded = text if isinstance(text, str) else text.decode()
+        if len(decoded) > _LARGEST_TOML:
+            raise ValueError(f"it has more than {_LARGEST_TOML:,} characters")
+        if _LONG_KEY.search(decoded):
+            raise ValueError(f"a key has more than {_DEEPEST} parts")
+        return checked(tomllib.loads(decoded))
     except (RecursionError, ValueError) as error:
         raise ValueError(_short(error)) from error
 

@@ -49,13 +49,14 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 
 def split_device(text: str) -> tuple[Device, int]:
-    """The kind of a device and the number of its GPU: ("cuda", 1) for "cuda:1". Without a number it is GPU 0.
+    """The kind of a device and the number of its GPU: ("cuda", 1) for "cuda:1". Without a number it is GPU 0. "tensorrt-rtx" is
+    read as "tensorrt_rtx".
 
     Raises UsageError for an unknown kind, and for a number that is none or that follows the CPU.
     """
     check_type("device", text, str, "a text, such as cpu, cuda or cuda:1")
     name, colon, number = text.partition(":")
-    kind = next((kind for kind in DEVICES if kind == name), None)
+    kind = next((kind for kind in DEVICES if kind == name.replace("-", "_")), None)
     if kind is None:
         raise unknown("device", text, DEVICES)
     if colon and (kind == "cpu" or not number.isdecimal()):

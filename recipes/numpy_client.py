@@ -43,15 +43,15 @@ def network(x, time, labels):  # each graph takes its inputs from `known`, and a
     return known["prediction"]
 
 
-labels, states, predictions = np.array(args.classes), deque(), deque()
+labels, states, predictions, difference = np.array(args.classes), deque(), deque(), 0.0
 states.appendleft(plan["initial"] * np.stack([gaussian(i, 0) for i in range(len(labels))]))
 for i, row in enumerate(plan["rows"]):
     x, s = states[0], row["guidance"]
     output = network(x, row["time"], labels)
     e, variance = output[:, :channels].copy(), output[:, channels:]
-    if s != 1:
-        uncond = network(x, row["time"], np.full_like(labels, card["null_label"]))[:, :guided]
-        e[:, :guided] = uncond + s * (e[:, :guided] - uncond)
+    if s != 1 and "difference" not in row:  # such a row reuses cond - uncond of an earlier row
+        difference = e[:, :guided] - network(x, row["time"], np.full_like(labels, card["null_label"]))[:, :guided]
+    e[:, :guided] += (s - 1) * difference
     predictions.appendleft(e)
     x = sum(w * states[k] for k, w in enumerate(row["states"])) + sum(
         w * predictions[k] for k, w in enumerate(row["predictions"])

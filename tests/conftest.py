@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from packaging.requirements import Requirement
 
 from tests.support.bare import link_distribution
@@ -19,9 +22,14 @@ from tests.support.torchlib import build_registries_once
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-tests-")
+    atexit.register(shutil.rmtree, os.environ["DITZOO_CACHE"], ignore_errors=True)
 else:
     os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile(  # a busy machine takes long to make an example, and to run it
+    "without deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("without deadline")
 
 
 def pytest_collection_finish() -> None:

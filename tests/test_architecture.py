@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "ditzoo.__main__",
     "ditzoo.cli",
+    "ditzoo.ui",
     "ditzoo.evaluation",
     "ditzoo.scale",
     "ditzoo.model",
@@ -38,6 +39,7 @@ ORDER = (
     "ditzoo.zoo",
     "ditzoo.manifests",
     "ditzoo.digests",
+    "ditzoo.choices",
     "ditzoo.locks",
     "ditzoo.arrays",
     "ditzoo.specs",
@@ -47,6 +49,7 @@ ORDER = (
     "ditzoo.progress",
     "ditzoo.tasks",
     "ditzoo.distributions",
+    "ditzoo.ranges",
     "ditzoo.errors",
     "ditzoo",
 )

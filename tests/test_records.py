@@ -36,7 +36,9 @@ TOML = {
     b'"a\\u0000" = 1': "a NUL character",
     b"inner = " + b"[" * 60 + b"]" * 60: "nested more than 50 levels",
     b"inner = " + b"[" * 100_000: "recursion",
-    b".".join([b"a"] * 1000) + b" = 1": "nested more than 50 levels",
+    b".".join([b"a"] * 51) + b" = 1": "more than 50 parts",
+    b"['a' . " + b'"b c" .\t' * 1000 + b"d]": "more than 50 parts",
+    b"x = 1\n" * 200_000: "more than 1,048,576 characters",
     b'name = "\xff"': "can't decode",
 }
 
@@ -57,6 +59,8 @@ def test_toml_that_is_no_record(text: bytes) -> None:
 def test_what_is_unusual_and_valid() -> None:
     assert from_json(b'{"number": 18446744073709551615, "name": "\\u00e9"}', Example) == Example(number=2**64 - 1, name="é")
     assert convert(from_toml(b"number = -1"), Example) == Example(number=-1)
+    name = "a.b c" * 50 + "." * 100
+    assert convert(from_toml(f'name = "{name}"'), Example) == Example(name=name)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,8 @@ def test_the_workflow_runs_every_python_that_the_project_takes() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     assert workflow["jobs"]["newest"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert any(step.get("run") == ".ci/run" for step in workflow["jobs"]["tested-versions"]["steps"])
-    assert any("lowest-direct" in step.get("run", "") for step in workflow["jobs"]["lowest"]["steps"])
+    assert any(step.get("run") == "make lowest" for step in workflow["jobs"]["lowest"]["steps"])
+    assert "--resolution lowest-direct" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ditzoo.backends.table import BACKENDS, BackendRow, row_of
-from ditzoo.errors import BackendError, UsageError, unknown
+from ditzoo.errors import BackendError, UsageError, shortened, unknown
 from ditzoo.records import Data
 from ditzoo.specs import DEVICES, PRECISIONS, Form, Precision, Profile, device_name, split_device
 
@@ -48,20 +48,20 @@ def parse_spec(text: str) -> BackendSpec:
     row = row_of(name)
     given: dict[str, str] = {}
     with_value = [option for option in options if "=" in option]
-    for option in _with_numbers(option for option in options if "=" not in option):
+    for option in _with_numbers(option.replace("-", "_") for option in options if "=" not in option):
         field = next((field for field, words in row.options.items() if option.partition(":")[0] in words), None)
         if field is None:
-            raise UsageError(f"{name} has no option {option!r}; {_valid(row)}")
+            raise UsageError(f"{name} has no option {shortened(option)!r}; {_valid(row)}")
         if field in given:
-            raise UsageError(f"{text.strip()!r} says both {given[field]} and {option}; leave one out")
+            raise UsageError(f"{shortened(text.strip())!r} says both {given[field]} and {option}; leave one out")
         given[field] = option
     if "device" in given:
         given["device"] = device_name(given["device"])
     switches = {field: field in given for field in ("compiled", "tf32")}
     values = {key.strip(): value.strip() for key, _, value in (option.partition("=") for option in with_value)}
     if len(values) != len(with_value):
-        raise UsageError(f"{text.strip()!r} gives an option two values; leave one out")
-    return msgspec.convert({**given, **switches, "name": name, "provider_options": values}, BackendSpec)
+        raise UsageError(f"{shortened(text.strip())!r} gives an option two values; leave one out")
+    return msgspec.convert({**given, **switches, "name": row.name, "provider_options": values}, BackendSpec)
 
 
 def parse_specs(text: str) -> list[BackendSpec]:
@@ -134,7 +134,7 @@ def _check_tf32(row: BackendRow, options: OpenOptions) -> None:
 
 
 def _check_provider_options(row: BackendRow, options: OpenOptions) -> None:
-    named = ", ".join(options.provider_options)
+    named = shortened(", ".join(options.provider_options))
     if not row.provider_options:
         takers = " or ".join(other.name for other in BACKENDS.values() if other.provider_options)
         raise UsageError(f"{row.name} takes no options with a value, such as {named}; they are for {takers}")

@@ -20,7 +20,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
     backend carry scales that were measured at export. `provider_options` says that options of an execution provider of ONNX
     Runtime may follow the name. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can
-    leave out the middle blocks of a network.
+    leave out the middle blocks of a network. `automatic` says that `--backend auto` may choose it.
     """
 
     name: str
@@ -39,6 +39,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     provider_options: bool = False
     readable_modules: bool = True
     reuses: bool = False
+    automatic: bool = True
 
     @property
     def options(self) -> dict[str, tuple[str, ...]]:
@@ -88,6 +89,7 @@ ROWS = (
         compiles=True,
         readable_modules=False,
         tf32=True,
+        automatic=False,
     ),
     BackendRow(
         name="onnxruntime",
@@ -142,7 +144,8 @@ BACKENDS = {row.name: row for row in ROWS}
 
 
 def row_of(name: str) -> BackendRow:
-    """The row of the backend called `name`; raises UsageError if there is none."""
-    if name not in BACKENDS:
+    """The row of the backend called `name`, with "-" or "_"; raises UsageError if there is none."""
+    row = BACKENDS.get(name.replace("-", "_"))
+    if row is None:
         raise unknown("backend", name, BACKENDS)
-    return BACKENDS[name]
+    return row

@@ -8,7 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from ditzoo.cli import bench, cache, demo, doctor, evaluation, export, inspect, output, parity, plan, pull, recipes, sample, zoo
+from ditzoo.cli import (
+    bench,
+    cache,
+    demo,
+    doctor,
+    evaluation,
+    export,
+    inspect,
+    output,
+    parity,
+    plan,
+    pull,
+    recipes,
+    sample,
+    ui,
+    zoo,
+)
 from ditzoo.cli.examples import examples
 
 app = typer.Typer(
@@ -36,6 +52,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "doctor": doctor.doctor,
     "run": recipes.run_recipe,
     "inspect": inspect.inspect,
+    "ui": ui.ui,
 }
 for name, function in _COMMANDS.items():
     app.command(name, epilog=examples(name))(function)

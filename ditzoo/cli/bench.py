@@ -13,8 +13,13 @@ from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolutio
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
+    from ditzoo.backends.options import BackendSpec
+    from ditzoo.bundle import Bundle
     from ditzoo.measure.bench import Bench
     from ditzoo.measure.machine import Ceilings
+    from ditzoo.plan.table import Plan
+    from ditzoo.zoo.card import Card
+    from ditzoo.zoo.sizes import Size
 
 PROMPT = "a photograph"
 """The prompt that text-to-image models draw during the benchmark."""
@@ -38,7 +43,12 @@ _COLUMNS = (
 def bench(
     model: Model,
     backends: Annotated[
-        str, typer.Option(metavar="LIST", help=f"The backends to measure side by side: {BACKEND}.")
+        str,
+        typer.Option(
+            metavar="LIST",
+            help=f"The backends to measure side by side: {BACKEND}. auto stands for all that `sample --backend auto` can"
+            " choose, and chooses anew.",
+        ),
     ] = "torch,onnxruntime",
     batch: Annotated[str, typer.Option(metavar="LIST", help="The batch sizes, in images: 1,8,32.")] = "1",
     solver: Solver = None,
@@ -55,7 +65,8 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
-    from ditzoo.backends.options import parse_specs
+    from ditzoo.choices import choices
+    from ditzoo.cli.automatic import tell
     from ditzoo.measure.bench import count_multiply_adds, parse_batches, rows_per_image, run
     from ditzoo.model.opening import check_openable, open_model
     from ditzoo.model_names import find_model
@@ -73,7 +84,7 @@ def bench(
         _check_plot(plot)
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
-    specs = parse_specs(backends)
+    specs = _specs(found, backends, plan, batches=batches, size=size, device=device, threads=threads)
     check_openable(found, specs, device=device, threads=threads)
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as bar:
@@ -94,7 +105,35 @@ def bench(
         )
     if plot is not None:
         _draw(result, plot)
-    output.json(result) if json else _show(result)
+    if json:
+        output.json(result)
+        return
+    _show(result)
+    for _, choice in choices():
+        if choice is not None and choice.situation.model == card.name:
+            tell(choice)
+
+
+def _specs(
+    model: Card | Bundle, backends: str, plan: Plan, *, batches: list[int], size: Size, device: str, threads: int | None
+) -> list[BackendSpec]:
+    """The backends of the list. In place of "auto" come all that it may choose, and the choice is made anew."""
+    from ditzoo.backends.options import parse_spec
+    from ditzoo.model.opening import is_automatic
+
+    names: list[str] = []
+    for text in backends.split(","):
+        if not is_automatic(text):
+            names.append(text)
+            continue
+        from ditzoo.model.automatic import fastest_backend
+
+        for images in batches:
+            choice = fastest_backend(
+                model, text, device=device, threads=threads, size=size, images=images, plan=plan, again=True, display=output
+            )
+            names += [f"{name}:{choice.situation.precision}" for name in choice.measured]
+    return [parse_spec(name) for name in dict.fromkeys(names)]
 
 
 def _show(result: Bench) -> None:

@@ -43,8 +43,8 @@ def verify() -> None:
 
     with output.status("verifying"):
         results = list(check(cards().values()))
-    rows = [(item.model, item.cache, item.what, problem or "sound") for item, problem in results]
-    output.table(["model", "cache", "what", "~state"], rows)
+    rows = [(item.model, item.cache, item.what, item.options or "-", problem or "sound") for item, problem in results]
+    output.table(["model", "cache", "what", "~options", "~state"], rows)
     if any(problem for _, problem in results):
         raise typer.Exit(1)
 
@@ -99,8 +99,11 @@ def _remove(items: list[Item], *, yes: bool) -> None:
 
 
 def _table(items: list[Item]) -> None:
-    rows = [(item.model or "-", item.cache, item.what, output.size(item.size), str(item.path)) for item in items]
-    output.table(["model", "cache", "~what", ">size", "path"], rows)
+    rows = [
+        (item.model or "-", item.cache, item.what, item.options or "-", output.size(item.size), str(item.path))
+        for item in items
+    ]
+    output.table(["model", "cache", "~what", "~options", ">size", "path"], rows)
 
 
 def _total(items: list[Item]) -> int:

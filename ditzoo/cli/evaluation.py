@@ -35,7 +35,8 @@ def pack(
     check_writable(target.parent)
     with output.counting(f"packing {folder}", total) as count:
         write(folder, target, advance=count.advance)
-    output.talk(f"{total:,} pictures: arr_0 is uint8 [N, H, W, 3], arr_1 has the classes; {target.stat().st_size:,} bytes")
+    size = output.size(target.stat().st_size)
+    output.talk(f"{output.count(total, 'picture')}: arr_0 is uint8 [N, H, W, 3], arr_1 has the classes; {size}")
     output.data(str(target))
 
 
@@ -123,7 +124,8 @@ def _show(scores: Scores) -> None:
         if value is not None
     ]
     output.table(["score", ">value"], rows)
-    images = "statistics" if scores.reference_images is None else f"{scores.reference_images:,} pictures"
+    reference = "statistics" if scores.reference_images is None else output.count(scores.reference_images, "picture")
     output.talk(
-        f"{scores.images:,} pictures of {scores.place} against {scores.reference} ({images}), features: {scores.network}"
+        f"{output.count(scores.images, 'picture')} of {scores.place} against {scores.reference} ({reference}),"
+        f" features: {scores.network}"
     )

@@ -41,6 +41,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": ("ditzoo doctor", "ditzoo doctor --offline --json"),
     "run": ("ditzoo run reproduce dit-xl-2-256", "ditzoo run recipe.toml --only export"),
     "inspect": ("ditzoo inspect digits-bundle", "ditzoo inspect digits-bundle/backbone.onnx --json"),
+    "ui": ("ditzoo ui", "ditzoo ui --port 0 --open"),
     "cache": ("ditzoo cache ls", "ditzoo cache rm dit-digits --yes"),
     "cache ls": ("ditzoo cache ls --json",),
     "cache verify": ("ditzoo cache verify",),
@@ -59,6 +60,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export bundle": ("ditzoo export bundle digits-bundle --tar digits.tar",),
     "plan": ("ditzoo plan show dit-digits --steps 4",),
     "plan show": ("ditzoo plan show dit-digits --solver dpmpp:order=2 --steps 4",),
+    "plan tune": (
+        "ditzoo plan tune dit-digits --target 1.8x",
+        "ditzoo plan tune dit-digits --target 2x --solver dpmpp --steps 20 --json",
+    ),
     "plan save": ("ditzoo plan save dit-digits --solver ddim --steps 20 --out plan.json",),
 }
 """Command lines by the name of their command; "" is `ditzoo` itself."""

@@ -120,7 +120,7 @@ def tensorrt(
     resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. Default: the model's.")] = None,
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
-    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")] = "tensorrt-rtx",
+    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt_rtx.")] = "tensorrt_rtx",
     gpu: Annotated[str, typer.Option(help="A list such as sm89,H100; or current, the GPU of this machine.")] = "current",
     profiles: Annotated[
         str, typer.Option(help="separate: one engine for each profile; merged: one engine for all.")

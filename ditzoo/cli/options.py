@@ -21,7 +21,18 @@ _MOST_PROMPTS = 64_000_000
 
 _WHAT_TO_DRAW = (
     *("classes", "num", "prompt", "prompts"),
-    *("solver", "steps", "guidance", "guidance_interval", "guidance_times", "reuse", "plan", "resolution", "seed"),
+    *(
+        "solver",
+        "steps",
+        "guidance",
+        "guidance_interval",
+        "guidance_times",
+        "guidance_every",
+        "reuse",
+        "plan",
+        "resolution",
+        "seed",
+    ),
 )
 """The parameters that determine the images."""
 
@@ -52,14 +63,23 @@ GuidanceInterval: TypeAlias = Annotated[
 GuidanceTimes: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LOW,HIGH", help="Guide only if LOW <= t <= HIGH. Default: the model's.")
 ]
+GuidanceEvery: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Evaluate the null condition in every N-th guided row only; the others reuse cond - uncond."
+        " [default: in each row]",
+    ),
+]
 GuidedChannels: TypeAlias = Annotated[
     int | None, typer.Option(help="Apply guidance only to the first so many channels. Default: the model's.")
 ]
 Reuse: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="every=N,blocks=K",
-        help="Run all blocks in every N-th evaluation only, else the first K and the last K. [default: run all blocks]",
+        metavar="every=N|full=LIST,blocks=K",
+        help="Run all blocks in every N-th evaluation only, or in those listed (0-2,5,9), else the first K and the last K."
+        " [default: run all blocks]",
     ),
 ]
 Resolution: TypeAlias = Annotated[

@@ -89,7 +89,7 @@ def _show(recipe: Recipe, folder: Path) -> None:
         _show_scores(recipe, folder / SCORES)
     elif recipe.expected is not None:
         expected = recipe.expected
-        output.talk(f"expected: FID {expected.fid} over {expected.images:,} images ({expected.settings})")
+        output.talk(f"expected: FID {expected.fid} over {output.count(expected.images, 'image')} ({expected.settings})")
 
 
 def _show_scores(recipe: Recipe, path: Path) -> None:

@@ -13,6 +13,7 @@ from ditzoo.cli.options import (
     Classes,
     Device,
     Guidance,
+    GuidanceEvery,
     GuidanceInterval,
     GuidanceTimes,
     Json,
@@ -51,8 +52,8 @@ def sample(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1."
-            " Default: torch for a name, for a bundle the one that runs it."
+            help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1;"
+            " or auto, the fastest. Default: torch for a name, for a bundle the one that runs it."
         ),
     ] = None,
     classes: Classes = None,
@@ -66,6 +67,7 @@ def sample(
     guidance: Guidance = None,
     guidance_interval: GuidanceInterval = None,
     guidance_times: GuidanceTimes = None,
+    guidance_every: GuidanceEvery = None,
     reuse: Reuse = None,
     plan: Annotated[
         Path | None,
@@ -105,8 +107,9 @@ def sample(
     json: Json = False,
 ) -> None:
     """Draw images with a model on any backend."""
+    from ditzoo.cli.automatic import settled
     from ditzoo.files import file_name
-    from ditzoo.model.opening import check_openable, choose_backend, open_model, sampling_batch
+    from ditzoo.model.opening import check_openable, open_model, sampling_batch
     from ditzoo.model_names import find_model
     from ditzoo.pictures.decode import open_decoder
     from ditzoo.pictures.draw import condition_of
@@ -136,6 +139,7 @@ def sample(
             guidance=guidance,
             guidance_interval=interval,
             guidance_times=times,
+            guidance_every=guidance_every,
             reuse=reuse,
         )
         texts = read_prompts(prompt, prompts)
@@ -143,7 +147,16 @@ def sample(
             scale.draw_shards(
                 found,
                 chosen,
-                choose_backend(found, backend, precision=precision),
+                settled(
+                    found,
+                    backend,
+                    precision=precision,
+                    device=device,
+                    threads=threads,
+                    size=choose_size(found, resolution),
+                    images=batch or num or 1,
+                    plan=chosen,
+                ),
                 num=num,
                 labels=labels,
                 prompts=texts,
@@ -170,7 +183,16 @@ def sample(
             size=choose_size(found, resolution),
             argument="--classes",
         )
-    spec = choose_backend(found, backend, precision=precision)
+    spec = settled(
+        found,
+        backend,
+        precision=precision,
+        device=device,
+        threads=threads,
+        size=request.latent_size(card_of(found)),
+        images=min(batch or request.count, request.count),
+        plan=request.plan,
+    )
     place = spec.device or device
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)

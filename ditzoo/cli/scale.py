@@ -110,7 +110,7 @@ def draw_shards(
         pictures=check_pictures(shard_format or "png"),
     )
     work = work_on(job, found, listed, place=str(out), device=spec.device or device)
-    with output.counting(f"{card.name}: {num:,} images", num) as count:
+    with output.counting(f"{card.name}: {output.count(num, 'image')}", num) as count:
         summary = run_job(work, execute=_executor(ray, workers), finished=count.start, advance=count.advance)
     _tell(summary, str(out), json=json)
 
@@ -172,8 +172,9 @@ def _tell(summary: Summary, place: str, *, json: bool) -> None:
         output.json(summary)
         return
     rate = "" if summary.images_per_second is None else f", {summary.images_per_second:.3g} images/s of one worker"
+    images, steps = output.count(summary.images, "image"), output.count(summary.steps, "step")
     output.talk(
-        f"{summary.images:,} images of {summary.model} in {summary.shards:,} shards, {summary.solver} in {summary.steps} steps,"
-        f" seed {summary.seed}, labels {summary.labels}: {summary.bytes / 1e6:,.1f} MB{rate}"
+        f"{images} of {summary.model} in {output.count(summary.shards, 'shard')}, {summary.solver} in {steps}, seed"
+        f" {summary.seed}, labels {summary.labels}: {output.size(summary.bytes)}{rate}"
     )
     output.data(f"{place}/summary.json")

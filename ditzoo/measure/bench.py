@@ -21,8 +21,8 @@ from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, se
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
+from ditzoo.ranges import parse_ranges
 from ditzoo.records import Data
-from ditzoo.sampling.classes import parse_ranges
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
@@ -123,8 +123,8 @@ def count_multiply_adds(card: Card, *, size: Size | None = None) -> int | None:
 
 
 def rows_per_image(plan: Plan) -> int:
-    """The number of rows that one image takes in the evaluation that is measured: two if it is guided."""
-    return 1 if plan.rows[len(plan.rows) // 2].guidance == 1 else 2
+    """The number of rows that one image takes in the evaluation that is measured: two if both conditions are evaluated."""
+    return 2 if plan.rows[len(plan.rows) // 2].evaluates_null else 1
 
 
 def parse_batches(text: str) -> list[int]:
@@ -247,7 +247,7 @@ def _inputs(backend: Backend, plan: Plan, batch: int, size: Size, text: Conditio
     shape, row = latent_shape(backend, size), plan.rows[len(plan.rows) // 2]
     x = np.stack([gaussian(0, image, 0, shape) for image in range(batch)])
     condition = _condition(backend.card, batch, text)
-    if condition is not None and row.guidance == 1:
+    if condition is not None and not row.evaluates_null:
         condition = msgspec.structs.replace(condition, null=None)
     return fitted(backend, evaluation_inputs(x, row, condition))
 

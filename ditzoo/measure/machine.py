@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ditzoo.backends.table import ROWS
-from ditzoo.distributions import distributions_of
+from ditzoo.distributions import versions_of
 from ditzoo.measure import gpu
 from ditzoo.records import Data
 from ditzoo.specs import Device, Precision
@@ -30,18 +30,16 @@ class Ceilings(Data, frozen=True, kw_only=True):
     copy: float
 
 
+PACKAGES = tuple(dict.fromkeys(("ditzoo", *(package for row in ROWS for package in row.packages), "numpy")))
+"""The packages whose versions belong to a measurement."""
+
+
 def machine() -> dict[str, str]:
     """This machine: processor, cores, system, versions of packages, and the GPU with its clocks at this moment."""
-    from importlib.metadata import PackageNotFoundError, version
     from os import cpu_count
 
-    found = {"processor": _processor(), "cores": str(cpu_count()), "system": platform.platform()}
-    for package in dict.fromkeys(("ditzoo", *(package for row in ROWS for package in row.packages), "numpy")):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # another distribution may bring the module, as onnxruntime-gpu does
-            found.update(distributions_of(package.partition(".")[0]))
-    return {**found, **gpu.describe()}
+    found = {"processor": processor(), "cores": str(cpu_count()), "system": platform.platform()}
+    return {**found, **versions_of(PACKAGES), **gpu.describe()}
 
 
 def ceilings(*, side: int = 2048, repeats: int = 5) -> Ceilings:
@@ -80,7 +78,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

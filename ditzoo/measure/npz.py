@@ -16,12 +16,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ditzoo.errors import shortened
+
 _SUFFIX, _SINGLE = ".npy", b"\x93NUMPY"
 _ENCRYPTED = 0x1
 """The flag of an encrypted member (ZIP specification, section 4.4.4)."""
 
 _MOST_TIMES, _LEAST_LIMIT = 16, 64 * 2**20
 """The arrays may be so many times as large as their file, or so many bytes if that is more. Latents hardly compress."""
+
+_LONGEST = 500
+"""The most characters of another library's message that a message quotes: it may quote the file."""
 
 _DAMAGE = (
     *(ValueError, EOFError, MemoryError, RuntimeError, TypeError, ArithmeticError, zipfile.BadZipFile, zlib.error),
@@ -87,7 +92,7 @@ def _errors() -> Iterator[None]:
     except OSError as error:
         raise NpzError(f"cannot be read: {error.strerror or error}") from error
     except _DAMAGE as error:
-        raise NpzError(f"is not an .npz file of plain arrays: {' '.join(str(error).split())}") from error
+        raise NpzError(f"is not an .npz file of plain arrays: {' '.join(str(error).split())[:_LONGEST]}") from error
 
 
 def _check_total(total: int, size: int) -> None:
@@ -123,5 +128,7 @@ def _stored(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name:
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded")
     if offset + math.prod(shape) * dtype.itemsize != member.file_size or min(shape, default=0) < 0:
-        raise NpzError(f"its entry {name} has {member.file_size:,} bytes, which do not fit {dtype} of {list(shape)}")
+        raise NpzError(
+            f"its entry {name} has {member.file_size:,} bytes, which do not fit {dtype} of {shortened(str(list(shape)))}"
+        )
     return StoredArray(file=path, member=member.filename, dtype=dtype, shape=shape, fortran=fortran, offset=offset)

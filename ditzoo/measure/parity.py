@@ -266,9 +266,10 @@ def measure(
 def _forward(reference: Backend, candidate: Backend, work: SamplingTask, row: Row, x: Floats) -> ForwardError:
     """The errors at latents `x` [B, C, H, W]: for every label on the first few, and guided for each image's label.
 
-    All blocks of the networks run, even if the row reuses some in a sampling run.
+    All blocks of the networks run, and both conditions are evaluated, even if the row reuses some in a sampling run.
     """
     plan = without_reuse(work.plan)
+    row = msgspec.structs.replace(row, evaluation=msgspec.UNSET, difference=msgspec.UNSET)
     grid = {
         label: [_evaluate(backend, label, x[:LATENTS], row, condition) for backend in (candidate, reference)]
         for label, condition in _labels(work.condition).items()

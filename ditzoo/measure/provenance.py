@@ -8,6 +8,7 @@ from hashlib import sha256
 from ditzoo.bundle import Bundle
 from ditzoo.digests import digest
 from ditzoo.measure.machine import machine
+from ditzoo.ranges import ranges_text
 from ditzoo.sampling.request import SampleRequest
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
@@ -25,7 +26,7 @@ def provenance(model: Card | Bundle, request: SampleRequest, *, command: str) ->
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,
         **_origin(model),
-        "plan": f"{plan.solver}, {len(plan.rows)} steps, guidance {_guidance(request)}",
+        "plan": f"{plan.solver}, {len(plan.rows)} steps, guidance {_guidance(request)}{_reuse(request)}",
         "SHA-256 of the plan": sha256(plan.to_json()).hexdigest(),
         "seed": f"{request.seed}, images {request.first} to {request.first + request.count - 1}",
         **drawn,
@@ -38,6 +39,15 @@ def _origin(model: Card | Bundle) -> dict[str, str]:
         return {"model": model.name, "SHA-256 of the weights": digest(weights_file(model))}
     origin = {"model": model.card.name, "bundle": str(model.path), "key of the bundle": model.manifest.key}
     return {**origin, **({"SHA-256 of the weights": model.manifest.weights} if model.manifest.weights else {})}
+
+
+def _reuse(request: SampleRequest) -> str:
+    """What rows of the plan take from earlier rows. It is empty if they take nothing."""
+    rows = request.plan.rows
+    full = ranges_text(i for i, row in enumerate(rows) if not row.reuses)
+    guided = ranges_text(i for i, row in enumerate(rows) if row.evaluates_null)
+    blocks = f", reuse full={full},blocks={request.plan.outer_blocks}" if any(row.reuses for row in rows) else ""
+    return blocks + (f", both conditions in rows {guided}" if any(row.difference == "reuse" for row in rows) else "")
 
 
 def _guidance(request: SampleRequest) -> str:

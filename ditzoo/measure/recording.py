@@ -211,7 +211,7 @@ def _shown(entries: _Entries, card: Card, count: int) -> dict[str, Any]:
         if name in entries:
             raise _EntryError(f"{card.name} does not take {name}; leave out this entry")
     if wanted is not None and wanted not in entries:
-        raise _EntryError(f"it has no {wanted}; add one for each of its {count} images")
+        raise _EntryError(f"it has no {wanted}; add an entry of length {count}, the number of images")
     if wanted == "classes":
         return {"classes": tuple(entries.integers("classes", (count,)))}
     return {"prompts": _prompts(entries, count)} if wanted == "prompts" else {}
@@ -223,7 +223,7 @@ def _prompts(entries: _Entries, count: int) -> tuple[str, ...]:
     except ValueError as error:
         raise _EntryError(f"prompts must be a JSON list of texts: {error}") from error
     if len(prompts) != count:
-        raise _EntryError(f"it has {len(prompts)} prompts for {count} images")
+        raise _EntryError(f"prompts has length {len(prompts)}; it must be {count}, the number of images")
     return prompts
 
 

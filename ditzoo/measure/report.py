@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -14,9 +13,10 @@ from PIL import Image
 
 from ditzoo.errors import MissingPackageError
 from ditzoo.measure.bisection import Bisection
+from ditzoo.measure.differences import picture_difference
 from ditzoo.measure.parity import Comparison, ForwardError, Report
 from ditzoo.measure.plots import Points, block_chart, check_matplotlib, heat_map, histogram, line_chart, svg
-from ditzoo.pictures.sheets import contact_sheet
+from ditzoo.pictures.sheets import contact_sheet, png_bytes
 from ditzoo.zoo.card import Card
 
 if TYPE_CHECKING:
@@ -91,20 +91,19 @@ def _section(comparison: Comparison) -> _Section:
     """The section of one comparison: an explanation of its numbers, the pictures, and their differences."""
     report = comparison.report
     first, second = comparison.reference_pixels, comparison.candidate_pixels
-    difference = np.abs(second - first)
-    largest = float(difference.max())
-    gain = 255 / largest if largest else 1.0
-    amplified = np.clip(gain * difference, 0, 255).astype(np.uint8)
+    difference = picture_difference(second, first)
     return _Section(
         title=report.candidate,
-        text=_meaning(report, largest),
+        text=_meaning(report, difference.largest),
         pictures=(
             _picture(first.astype(np.uint8), f"{report.reference} (the reference)"),
             _picture(second.astype(np.uint8), report.candidate),
-            _picture(amplified, f"the difference of both, amplified {gain:.3g} times"),
+            _picture(difference.pictures, f"the difference of both, amplified {difference.gain:.3g} times"),
         ),
         plots=_plots(
-            histogram(difference.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)"),
+            histogram(
+                difference.values.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)"
+            ),
             _grid(report.forward) if any(error.labels for error in report.forward) else None,
         ),
     )
@@ -191,6 +190,4 @@ def _picture(pictures: np.ndarray, caption: str) -> _Picture:
 
 
 def _data_url(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"

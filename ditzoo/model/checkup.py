@@ -55,6 +55,7 @@ _PARTS = {
     "prompts": ("text", ("tokenizers", "transformers")),
     "LPIPS": ("lpips", ("torch", "lpips")),
     "the client for Triton": ("triton", ("tritonclient", "grpc", "google.protobuf")),
+    "the local web page": ("ui", ("starlette", "uvicorn")),
     "latents on the GPU (CuPy)": ("device", ("cupy",)),
 }
 """The parts that need packages of their own: the extra that installs them, and their modules."""

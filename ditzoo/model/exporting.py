@@ -71,7 +71,7 @@ def export_tensorrt(
     out: str | os.PathLike[str],
     *,
     precision: str = "fp16",
-    flavour: str = "tensorrt-rtx",
+    flavour: str = "tensorrt_rtx",
     gpu: str = "current",
     resolution: str | int | None = None,
     batch: str | int = "1-4",
@@ -84,7 +84,7 @@ def export_tensorrt(
 ) -> Bundle:
     """Builds TensorRT engines of a model into a bundle in the folder `out`, from a verified ONNX export.
 
-    `flavour` is tensorrt or tensorrt-rtx. `gpu` is "current", which means the GPU of this machine, or a list of architectures
+    `flavour` is tensorrt or tensorrt_rtx. `gpu` is "current", which means the GPU of this machine, or a list of architectures
     and cards such as "sm89,H100". `resolution` is in pixels. `batch` counts rows of the network's input; a guided image takes
     two rows. Both may be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine
     if `merged` is set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible", "tf32" and

@@ -8,10 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import BackendSpec, parse_spec
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, check_type
-from ditzoo.model.opening import default_backend, open_model
+from ditzoo.model.opening import choose_backend, is_automatic, open_model
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.decode import Decoder, open_decoder
 from ditzoo.pictures.draw import condition_of, draw
@@ -72,6 +71,7 @@ class Model:
         guidance: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         guidance_times: tuple[float, float] | None = None,
+        guidance_every: int | None = None,
         reuse: str | None = None,
         plan: Plan | str | os.PathLike[str] | None = None,
         resolution: str | int | None = None,
@@ -83,13 +83,13 @@ class Model:
         The noise of an image depends on the seed and on its position in the list, not on the batch. `classes` are numbers and
         names, as in [3, "seven"]; the default is the first ten. Text-to-image models take `prompts` instead. `num` is the
         number of images: the classes or prompts are repeated in order until there are enough. The default is one image for
-        each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times` and `reuse` are the same as those of
-        `make_plan`. A `plan`, or the path of a saved one, replaces these six. A bundle has its own plan. `resolution` is in
-        pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept one that differs
-        from training. `batch` is the number of images that are sampled together; the default is all. `callback` is called
-        after each step of each batch with a `Step`, which has the range of the `images`, the number of steps `done`, and the
-        latents `x`. Raises UsageError if the model does not take the arguments. Raises BackendError if there is not enough
-        memory; the message names a batch that fits.
+        each. `solver`, `steps`, `guidance`, `guidance_interval`, `guidance_times`, `guidance_every` and `reuse` are the same as
+        those of `make_plan`. A `plan`, or the path of a saved one, replaces these seven. A bundle has its own plan.
+        `resolution` is in pixels: 256, or "256x384" (height x width). Only networks and bundles that take several sizes accept
+        one that differs from training. `batch` is the number of images that are sampled together; the default is all.
+        `callback` is called after each step of each batch with a `Step`, which has the range of the `images`, the number of
+        steps `done`, and the latents `x`. Raises UsageError if the model does not take the arguments. Raises BackendError if
+        there is not enough memory; the message names a batch that fits.
         """
         self._check_open()
         chosen = choose_plan(
@@ -100,6 +100,7 @@ class Model:
             guidance=guidance,
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
+            guidance_every=guidance_every,
             reuse=reuse,
         )
         size = choose_size(self.source, resolution)
@@ -151,7 +152,8 @@ def load(
 
     `model` is a name such as "dit-digits", `hf:OWNER/REPO`, a bundle's folder, a card or an opened bundle. If the weights are
     on the Hub and not stored yet, they are pulled. `backend` is "NAME[:OPTION...]", such as "torch:bf16" or "onnxruntime:int8".
-    The default is torch for a card; for a bundle it is onnxruntime, or the TensorRT flavour of its engines. onnxruntime and
+    The default is torch for a card; for a bundle it is onnxruntime, or the TensorRT flavour of its engines. "auto" is the
+    fastest backend, measured once (see `ditzoo.model.automatic.fastest_backend`). onnxruntime and
     TensorRT run an export of a card. It is made on first use and kept in ditzoo's cache. `device` is cpu or cuda, or cuda:1 for
     the second GPU. `threads` is the number of CPU threads of the network. Raises UsageError if an argument is wrong. Raises
     MissingPackageError if a package is missing; the message has the pip command. Raises BackendError if the backend cannot run
@@ -160,7 +162,12 @@ def load(
     if backend is not None:
         check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
     found = _with_weights(model)
-    spec = BackendSpec(name=default_backend(found)) if backend is None else parse_spec(backend)
+    if backend is not None and is_automatic(backend):
+        from ditzoo.model.automatic import fastest_backend  # it brings what measures
+
+        plan = choose_plan(found, None)
+        backend = fastest_backend(found, backend, device=device, threads=threads, plan=plan, display=display).backend
+    spec = choose_backend(found, backend)
     opened = open_model(found, spec, device=device, threads=threads, display=display)
     return Model(found, opened, device=spec.device or device)
 

@@ -23,6 +23,9 @@ from ditzoo.weights.local import check_present
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, in_pixels
 
+AUTO = "auto"
+"""The name that stands for the fastest backend. A precision may follow it: auto:bf16."""
+
 TEN_IMAGES = "1-32"
 """The batch sizes of engines for the ten images that are drawn by default, with or without guidance."""
 
@@ -35,6 +38,11 @@ def default_backend(model: Card | Bundle) -> str:
     if isinstance(model, Card):
         return "torch"
     return next((engine.flavour for engine in model.manifest.engines.values()), "onnxruntime")
+
+
+def is_automatic(text: str | None) -> bool:
+    """Whether the name of a backend stands for the fastest one (see `ditzoo.model.automatic`)."""
+    return text is not None and text.strip().partition(":")[0] == AUTO
 
 
 def choose_backend(model: Card | Bundle, text: str | None, *, precision: str | None = None) -> BackendSpec:

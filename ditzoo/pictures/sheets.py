@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,3 +74,10 @@ def save_picture(image: Image.Image, path: Path, *, info: PngInfo | None = None)
             image.save(scratch, pnginfo=info)
         else:
             image.save(scratch)
+
+
+def png_bytes(image: Image.Image, *, info: PngInfo | None = None) -> bytes:
+    """A picture as the bytes of a PNG file with the texts of `info`."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()

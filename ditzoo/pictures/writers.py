@@ -49,7 +49,7 @@ class PictureWriter:
     def finish(self) -> None:
         """Writes the sheet, if `target` is a file."""
         if self._sheet:
-            save_picture(_sheet(self._sheet, self._captions), self._target, info=png_info(self.request))
+            save_picture(sheet_of(self._sheet, self._captions), self._target, info=png_info(self.request))
             self.written.append(self._target)
 
     def _name(self, i: int) -> str:
@@ -71,7 +71,7 @@ class TrajectoryWriter:
 
     def take(self, done: int, pictures: Pictures) -> None:
         """Takes the pictures [N, H, W, channels] of the state after `done` steps."""
-        image = _sheet(list(pictures))
+        image = sheet_of(list(pictures))
         if self._previewed(done):
             stem = "preview" if is_folder(self._target) else self._target.stem
             folder = self._target if is_folder(self._target) else self._target.parent
@@ -112,6 +112,6 @@ def is_folder(target: Path) -> bool:
     return target.is_dir() or not target.suffix
 
 
-def _sheet(pictures: Sequence[Pictures], names: Sequence[str] = ()) -> Image.Image:
-    """Pictures side by side, ten in a row."""
+def sheet_of(pictures: Pictures | Sequence[Pictures], names: Sequence[str] = ()) -> Image.Image:
+    """Pictures side by side, ten in a row. `names` stand above them, if there are any."""
     return contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS), captions=names)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from ditzoo.errors import UsageError, check_type, unknown, wrong_type
+from ditzoo.plan.guidance import with_guidance_every
 from ditzoo.plan.reuse import parse_reuse, with_reuse
 from ditzoo.plan.table import Plan, Row
 from ditzoo.plan.tracing import Move, Tracer, trace
@@ -42,6 +43,7 @@ def make_plan(
     guidance: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
     guidance_times: tuple[float, float] | None = None,
+    guidance_every: int | None = None,
     guided_channels: int | None = None,
     reuse: str | None = None,
 ) -> Plan:
@@ -54,10 +56,16 @@ def make_plan(
     "diffusers:CLASS" compiles a scheduler of that library, and `steps` is then its number of inference steps. `guidance` is s
     in uncond + s · (cond − uncond), on the first `guided_channels` channels, and, with `guidance_interval` (low, high), only
     where low < sigma / alpha ≤ high (arXiv 2404.07724, eq. 6). With `guidance_times` (low, high), guidance acts only where
-    low ≤ t ≤ high, with t as the card counts it. Either one replaces the card's own times. With `reuse` "every=N,blocks=K",
-    only every N-th evaluation runs all blocks of the network. The others run the first K and the last K blocks, and take from
-    it what the blocks between them contributed (see `ditzoo.plan.reuse`). Raises UsageError for a model, solver, option or
-    number that does not exist, and PlanError for a scheduler that cannot be written as a table.
+    low ≤ t ≤ high, with t as the card counts it. Either one replaces the card's own times. With `guidance_every` N, only every
+    N-th row with guidance evaluates both conditions. The others evaluate cond, and take cond − uncond from it (see
+    `ditzoo.plan.guidance`).
+
+    With `reuse` "every=N,blocks=K", only every N-th evaluation runs all blocks of the network. The others run the first K and
+    the last K blocks, and take from it what the blocks between them contributed (see `ditzoo.plan.reuse`). With
+    "full=LIST,blocks=K", the rows of a list such as 0-2,5,9 run all blocks; `ditzoo.tune_reuse` finds such a list.
+
+    Raises UsageError for a model, solver, option or number that does not exist, and PlanError for a scheduler that cannot be
+    written as a table.
     """
     card = card_of(model)
     _check_types(solver=solver, steps=steps, guidance=guidance, guided_channels=guided_channels)
@@ -83,6 +91,8 @@ def make_plan(
         for point, move in zip(tracer.points, moves, strict=True)
     )
     plan = Plan(solver=text, channels=channels, guided_channels=guided, initial=float(tracer.inputs[0][0]), rows=rows)
+    if guidance_every is not None:
+        plan = with_guidance_every(plan, guidance_every)
     return plan if reuse is None else with_reuse(card, plan, parse_reuse(reuse))
 
 
@@ -102,6 +112,7 @@ def choose_plan(
     guidance: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
     guidance_times: tuple[float, float] | None = None,
+    guidance_every: int | None = None,
     reuse: str | None = None,
 ) -> Plan:
     """`plan` itself, or that in the file at this path; without it, the plan that `make_plan` makes of the other arguments.
@@ -109,7 +120,7 @@ def choose_plan(
     Where no argument is given, the plan is the model's own: a bundle has one in its plan.json, and a card says how to make it.
     Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
     """
-    given = (solver, steps, guidance, guidance_interval, guidance_times, reuse) != (None,) * 6
+    given = (solver, steps, guidance, guidance_interval, guidance_times, guidance_every, reuse) != (None,) * 7
     if plan is None and not given and isinstance(model, HasPlan):
         return model.plan
     if plan is None:
@@ -120,11 +131,13 @@ def choose_plan(
             guidance=guidance,
             guidance_interval=guidance_interval,
             guidance_times=guidance_times,
+            guidance_every=guidance_every,
             reuse=reuse,
         )
     if given:
         raise UsageError(
-            "--plan says it all: leave out --solver, --steps, --guidance, --guidance-interval, --guidance-times and --reuse"
+            "--plan says it all: leave out --solver, --steps, --guidance, --guidance-interval, --guidance-times,"
+            " --guidance-every and --reuse"
         )
     check_type("plan", plan, (Plan, str, os.PathLike), "a Plan, or the path of one that was saved")
     return plan if isinstance(plan, Plan) else Plan.load(plan)

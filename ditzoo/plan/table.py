@@ -31,7 +31,9 @@ class Row(Data, frozen=True, kw_only=True):
     `log_variance` is the pair (low, high) of a learned variance, or None. If it is given, it replaces `noise` by
     exp(½ (f · high + (1 − f) · low)) with f = (v + 1) / 2, where v is the network's second half of channels (arXiv 2102.09672,
     eq. 15). `states` and `predictions` begin with the newest. `evaluation` is "reuse" if the row takes the contribution of the
-    middle blocks from the last full row (see `ditzoo.plan.reuse`). A full row has no such field.
+    middle blocks from the last full row (see `ditzoo.plan.reuse`). A full row has no such field. `difference` is "reuse" if a
+    row with guidance evaluates only cond, and takes cond − uncond from the last row that evaluated both (see
+    `ditzoo.plan.guidance`). Other rows have no such field.
     """
 
     time: float
@@ -41,6 +43,7 @@ class Row(Data, frozen=True, kw_only=True):
     noise: float = 0.0
     log_variance: tuple[float, float] | None = None
     evaluation: Literal["reuse"] | msgspec.UnsetType = msgspec.UNSET
+    difference: Literal["reuse"] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def reuses(self) -> bool:
@@ -49,8 +52,13 @@ class Row(Data, frozen=True, kw_only=True):
 
     @property
     def guided(self) -> bool:
-        """Whether the network is also evaluated under the null condition, if there is one."""
+        """Whether guidance acts on the prediction, if there is a null condition."""
         return self.guidance != 1
+
+    @property
+    def evaluates_null(self) -> bool:
+        """Whether the network is also evaluated under the null condition, if there is one."""
+        return self.guided and self.difference != "reuse"
 
     @property
     def draws(self) -> bool:
@@ -63,6 +71,7 @@ class Plan(Data, frozen=True, kw_only=True):
 
     The first `channels` channels of the network's output are the prediction. Guidance acts on the first `guided_channels` of
     them; the others are those of the conditional prediction. Draw 0 is the initial noise, and draw i + 1 is the noise of row i.
+    The longest list of weights in any row is the number of newest states and predictions that a program has to keep.
     If rows reuse the middle blocks, they run the first `outer_blocks` and the last `outer_blocks` blocks of the network. A plan
     without such rows does not have this field.
     `sha256` is the checksum of all other fields; it is empty except in files.
@@ -89,11 +98,17 @@ class Plan(Data, frozen=True, kw_only=True):
             if max(len(row.states), len(row.predictions)) > i + 1:
                 raise PlanError(f"row {i} of the plan looks back further than there are states")
         self._check_reuse()
+        self._check_differences()
 
     @property
     def window(self) -> int:
         """How many of the newest states and predictions have to be kept."""
         return max(max(len(row.states), len(row.predictions)) for row in self.rows)
+
+    @property
+    def evaluations(self) -> int:
+        """How many rows of the network one image takes, if there is a null condition: two for a row that evaluates it."""
+        return sum(2 if row.evaluates_null else 1 for row in self.rows)
 
     def to_json(self) -> bytes:
         """The plan as JSON, exact to the last bit, with a checksum that shows any later change."""
@@ -137,8 +152,17 @@ class Plan(Data, frozen=True, kw_only=True):
                 continue
             if self.outer_blocks is msgspec.UNSET:
                 raise PlanError(f"row {i} of the plan reuses the middle blocks, but the plan has no outer_blocks")
-            if full is None or (row.guided and not full.guided):
+            if full is None or (row.evaluates_null and not full.evaluates_null):
                 raise PlanError(f"row {i} of the plan reuses the middle blocks, but no full row before it evaluated as much")
+
+    def _check_differences(self) -> None:
+        """Raises PlanError if a row reuses a difference that no row before it computed, or that it has no use for."""
+        known = False
+        for i, row in enumerate(self.rows):
+            known = known or row.evaluates_null
+            if row.difference == "reuse" and not (row.guided and known):
+                why = "no row before it evaluated both conditions" if row.guided else "its guidance is 1"
+                raise PlanError(f"row {i} of the plan reuses the difference of the two conditions, but {why}")
 
     def _checksum(self) -> str:
         return hashlib.sha256(to_json(msgspec.structs.replace(self, sha256=""))).hexdigest()

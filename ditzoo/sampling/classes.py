@@ -6,7 +6,8 @@ import operator
 from collections.abc import Iterable
 from typing import SupportsIndex, TypeAlias
 
-from ditzoo.errors import UsageError, is_whole_number, shortened, wrong_type
+from ditzoo.errors import wrong_type
+from ditzoo.ranges import parse_ranges
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.class_names import class_number
 
@@ -28,23 +29,6 @@ def choose_classes(card: Card, classes: Classes, *, argument: str = "classes") -
     for part in parts:
         numbers.extend(_numbers_of(card, part, argument))
     return [card.check_class(number) for number in numbers]
-
-
-def parse_ranges(text: str, *, argument: str) -> list[range]:
-    """The ranges in a list like "0-9" or "1,3,5-7". A number is a range of its own.
-
-    Raises UsageError if a part is neither a number nor a range. The ranges may be huge, so check their ends before use.
-    """
-    ranges: list[range] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not is_whole_number(first) or (dash and not is_whole_number(last)):
-            shown = shortened(part.strip())
-            raise UsageError(f"{shown!r} in {argument} is neither a number nor a range; write 3, 0-9 or 1,3,5-7")
-        if dash and int(last) < int(first):
-            raise UsageError(f"the range {part.strip()!r} in {argument} runs backwards; write {last}-{first}")
-        ranges.append(range(int(first), int(last or first) + 1))
-    return ranges
 
 
 def _numbers_of(card: Card, part: SupportsIndex | str, argument: str) -> list[int]:

@@ -56,10 +56,12 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     """The function `predict` for `trajectory`: a network with classifier-free guidance (arXiv 2207.12598).
 
     The network is that of `backend`, under `condition`. The guided channels are uncond + s · (cond − uncond). All other
-    channels are cond. If the guidance scale s is 1, only cond is evaluated.
+    channels are cond. If the guidance scale s is 1, only cond is evaluated. A row may also take cond − uncond from an earlier
+    row (see `ditzoo.plan.guidance`).
 
-    The function keeps the residual of the last full row for rows with reuse, so it is for the rows of one trajectory of one
-    batch, in their order. Raises BackendError if the plan has reuse and the backend cannot run it.
+    The function keeps the residual of the last full row and the last difference of the conditions for rows with reuse, so it
+    is for the rows of one trajectory of one batch, in their order. Raises BackendError if the plan has reuse and the backend
+    cannot run it.
     """
     evaluate = _evaluator(backend, plan)
     halves = has_null(condition)
@@ -68,14 +70,22 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     if condition is not None and condition.name == "y" and isinstance(backend, PreparesConditioning):
         backend.prepare([row.time for row in plan.rows], condition_inputs(condition, halves=halves)["y"].tolist())
 
+    difference: Array = None
+
     def predict(x: Array, row: Row) -> Array:
-        size, xp = len(x), library_of(x)
-        if not (row.guided and halves):
-            return evaluate({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond}, row)
-        output = evaluate({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both}, row)
-        kept, uncond = output[:size], output[size:, : plan.guided_channels]
-        mixed = uncond + row.guidance * (kept[:, : plan.guided_channels] - uncond)
-        return xp.concat([mixed, kept[:, plan.guided_channels :]], axis=1)
+        nonlocal difference
+        size, xp, guided = len(x), library_of(x), plan.guided_channels
+        if not (row.evaluates_null and halves):
+            kept = evaluate({"x": x, **fitted(backend, {"t": _times(row, size)}), **cond}, row)
+            if not (row.guided and halves):
+                return kept
+            mixed = kept[:, :guided] + (row.guidance - 1) * difference
+        else:
+            output = evaluate({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both}, row)
+            kept, uncond = output[:size], output[size:, :guided]
+            difference = kept[:, :guided] - uncond
+            mixed = uncond + row.guidance * difference
+        return xp.concat([mixed, kept[:, guided:]], axis=1)
 
     return predict
 

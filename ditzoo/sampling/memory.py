@@ -38,7 +38,7 @@ def explaining_memory(
             raise
         fits = batch_that_fits(backend, plan, batch=batch, condition=condition, size=size)
         remedy = f"a batch of {fits} fits" if fits else "not even one image fits; use another device or precision"
-        raise BackendError(f"out of memory with {batch} images at a time on {backend.name}: {remedy}") from error
+        raise BackendError(f"out of memory with a batch of {batch} on {backend.name}: {remedy}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ditzoo.errors import CheckpointError, HubError, UsageError
-from ditzoo.files import cache_dir, disk_errors, file_name
+from ditzoo.files import PARTIAL, cache_dir, disk_errors, file_name
+from ditzoo.folders import recover, target_of, vanish
 from ditzoo.locks import lock_named
 from ditzoo.manifests import record_file
 from ditzoo.progress import SILENT, Display
@@ -87,10 +88,20 @@ def import_own(
     imported = import_file(card, file, overwrite=overwrite, pick=pick, display=display)
     for remark in derived.remarks:
         log.warning("%s", remark)
-    for stored in older:
-        with lock_named(stored.path.name):
-            shutil.rmtree(stored.path)
+    _delete_older(name, imported.path)
     return imported
+
+
+def _delete_older(name: str, kept: Path) -> None:
+    """Deletes all weights of the model `name` except those in `kept`, and what an interrupted deletion of such weights left."""
+    older = {stored.path for stored in store.everything() if stored.card.name == name and stored.path != kept}
+    folders = re.compile(rf"{re.escape(file_name(name))}-[0-9a-f]{{12}}")
+    leftovers = {target for path in kept.parent.glob(f".*{PARTIAL}") if (target := target_of(path)) and target != kept}
+    for path in sorted(older | {target for target in leftovers if folders.fullmatch(target.name)}):
+        with lock_named(path.name):
+            recover(path)
+            if path in older:
+                vanish(path)
 
 
 def _record(file: Path) -> File:

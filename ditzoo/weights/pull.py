@@ -55,6 +55,7 @@ def pull(
     if isinstance(card.weights, Embedded):
         return Pulled(card=card, path=weights_file(card))
     with disk_errors(cache_dir(), raises=HubError):
+        store.clean_up(card)
         here = None if update else store.find_sound(card)
         if here is not None:
             return Pulled(card=card, path=here.path / store.MODEL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,6 +149,14 @@ def locked(card: Card) -> Iterator[None]:
     with lock_named(folder(card).name, what=card.name):
         folders.recover(folder(card))
         yield
+
+
+def clean_up(card: Card) -> None:
+    """Deletes what a killed process left of the weights of `card`, if the cache can be written. Waits for a running process."""
+    target = folder(card)
+    if folders.partial_folders(target) and os.access(target.parent, os.W_OK):
+        with locked(card):
+            pass
 
 
 @contextmanager

@@ -284,6 +284,10 @@ class Published(Data, frozen=True, kw_only=True):
 class Card(Data, frozen=True, kw_only=True):
     """One model: its network, its weights, and the conventions of its training.
 
+    `null_label` is the label of the null condition, which guidance needs. It is the last row of the network's label table, and
+    the classes are the labels below it. If it is None, a model with labels has no null condition. The null condition of a model
+    with `text` is the empty prompt, and its `null_label` is None.
+
     Its `name` becomes part of file names. So `is_name` must accept it, or it must be a reference to the Hub. Raises ValueError
     if it is neither, or if fields contradict each other.
     """

@@ -22,12 +22,16 @@ from typing import Any
 
 import msgspec
 
-from ditzoo.errors import UsageError
-from ditzoo.records import from_toml, read_limited
+from ditzoo.errors import UsageError, shortened
+from ditzoo.records import convert, from_toml, read_limited
 from ditzoo.zoo.card import NAMES, Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
 
 VARIABLE = "DITZOO_ZOO"
+
+_PART = r"""(?:[\w-]++|"[^"]*+"|'[^']*+')"""
+_KEY = re.compile(rf"\s*+({_PART}(?:\s*+\.\s*+{_PART})*+)\s*+=")
+"""A dotted key at the start of a line of TOML. No part of it can match in two ways, so a long line takes no long time."""
 
 
 def cards_of_environment(known: Mapping[str, Card]) -> dict[str, Card]:
@@ -52,8 +56,9 @@ def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
     for name, table in tables.items():
         try:
             found[name] = _card(name, table, {**known, **found})
-        except (msgspec.ValidationError, _BadCardError) as error:
-            raise UsageError(f"{path}, line {_line(text, name, str(error))}: {name}: {error}") from error
+        except (ValueError, _BadCardError) as error:
+            shown = shortened(name) if name.isprintable() else repr(shortened(name))
+            raise UsageError(f"{path}, line {_line(text, name, str(error))}: {shown}: {error}") from error
     return found
 
 
@@ -70,9 +75,9 @@ def _card(name: str, table: Any, known: Mapping[str, Card]) -> Card:
     if "base" in table:
         base = known.get(table["base"]) if isinstance(table["base"], str) else None
         if base is None:
-            raise _BadCardError(f"there is no card {table['base']!r} to inherit from - at `$.base`")
+            raise _BadCardError(f"there is no card {shortened(repr(table['base']))} to inherit from - at `$.base`")
         return _upon(base, name, _without_word_for_none(fields))
-    return msgspec.convert({**_without_word_for_none(fields), "name": name}, Card)
+    return convert({**_without_word_for_none(fields), "name": name}, Card)
 
 
 def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
@@ -94,7 +99,7 @@ def _upon(base: Card, name: str, fields: dict[str, Any]) -> Card:
         sampling = {"guidance": 1.0, **sampling}
     if sampling and isinstance(merged["sampling"], dict):
         merged["sampling"] = _merged(inherited["sampling"], sampling)
-    return msgspec.convert({**merged, "name": name}, Card)
+    return convert({**merged, "name": name}, Card)
 
 
 def _of_another_repository(weights: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), start=1):
         header = re.match(r"\s*\[\[?([^\]]+)\]", line)
-        key = re.match(r"\s*((?:[\w.-]+|\"[^\"]*\"|'[^']*'|\s*\.\s*)+?)\s*=", line)
+        key = _KEY.match(line)
         if header:
             table = _parts(header[1])
         path = table if header else (*table, *_parts(key[1])) if key else ()

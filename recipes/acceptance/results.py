@@ -1,4 +1,4 @@
-"""The stages of the GPU acceptance about results: the tests, parity, the placement of nodes, and engines."""
+"""The stages of the GPU acceptance about results: the tests, parity, and the placement of nodes."""
 
 from __future__ import annotations
 
@@ -132,41 +132,3 @@ def _refused(model: str, device: str) -> Measured:
     except BackendError as error:
         return {"said": str(error)}
     raise CheckError("a graph that runs on CPUs alone was opened on a GPU")
-
-
-def engines(device: str) -> Iterator[Check]:
-    """Engines with several profiles, batch sizes in turn, without weights, and opened again."""
-    kinds: dict[str, dict[str, object]] = {
-        "one profile": {"batch": "2-20"},
-        "merged profiles": {"batch": "2,8,20", "merged": True},
-        "a padded batch": {"batch": "32"},
-        "stripped": {"batch": "2-20", "options": ("stripped",)},
-        "refittable": {"batch": "2-20", "options": ("refittable",)},
-        "tf32": {"batch": "2-20", "options": ("tf32",)},
-    }
-    for flavour in FLAVOURS:
-        for model in MODELS:
-            for kind, given in kinds.items():
-                name = f"{model} on {flavour}: {kind}"
-                yield check(name, lambda flavour=flavour, model=model, given=given: _engines(model, flavour, given, device))
-
-
-def _engines(model: str, flavour: str, given: dict[str, object], device: str) -> Measured:
-    """Draws two batch sizes in turn, twice, the second time with what the first left in the caches."""
-    needs_gpu(device)
-    needs_flavour(flavour)
-    import ditzoo
-    from ditzoo.measure.metrics import relative_l2
-    from ditzoo_export import cached_engines, make_engine_settings
-
-    card, plan = ditzoo.card(model), ditzoo.make_plan(model, steps=10)
-    limit = 2e-2 if given.get("options") == ("tf32",) else 1e-4
-    settings = make_engine_settings(card, flavour=flavour, precision="fp32", **given)  # type: ignore[arg-type]
-    bundle, errors = cached_engines(card, settings=settings), []
-    for _ in range(2):
-        with ditzoo.open_backend(flavour, bundle) as ours, ditzoo.open_backend("torch", card) as theirs:
-            for count in (10, 3, 10):
-                drawn = [ditzoo.sample(backend, plan, classes=range(count)) for backend in (ours, theirs)]
-                errors.append(float(relative_l2(*drawn)))
-    demand(max(errors) <= limit, f"errors {errors}, limit {limit:.0e}")
-    return {"sample": f"{max(errors):.2e} (limit {limit:.0e})"}

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 from acceptance.checks import Check
+from acceptance.engines import engines
 from acceptance.machine import facts, raw
 from acceptance.memory import memory
-from acceptance.results import engines, parity, placement, tests
+from acceptance.results import parity, placement, tests
 from acceptance.speed import bench_base, bench_large, bench_large_graph
 
 

@@ -41,6 +41,9 @@ def test_a_name_may_carry_the_number_of_a_gpu() -> None:
     assert parse_spec("torch:cuda:1").device == "cuda:1"
     assert parse_spec("onnxruntime:fp16:tensorrt:2:split") == parse_spec("onnxruntime:split:tensorrt:2:fp16")
     assert parse_spec("torch:cuda:0") == parse_spec("torch:cuda")
+    assert parse_spec("tensorrt-rtx:fp16") == parse_spec("tensorrt_rtx:fp16")
+    assert parse_spec("onnxruntime:tensorrt-rtx:1") == parse_spec("onnxruntime:tensorrt_rtx:1")
+    assert device_name("tensorrt-rtx:1") == "tensorrt_rtx:1"
     for text, message in (
         ("torch:1", "torch has no option '1'"),
         ("torch:cuda:1:2", "torch has no option '2'"),

@@ -22,6 +22,7 @@ from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.specs import Device
 from ditzoo_export import cached_bundle, make_settings
+from tests.support import onnxruntime_stand_in as stand_in
 
 DIT, UVIT = ditzoo.card("dit-digits"), ditzoo.card("uvit-digits")
 
@@ -35,33 +36,13 @@ def halves() -> Bundle:
 def opened(halves: Bundle, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     """The options of every provider for which a session is asked; sessions are opened on the CPU in its place."""
     given: list[dict[str, str]] = []
-    session = ort.InferenceSession
-
-    class Options(ort.SessionOptions):
-        """Options that take a plugin's GPU, which a machine without one cannot have."""
-
-        plugin: tuple[str, dict[str, str]] | None = None
-
-        def add_provider_for_devices(self, devices: list[object], options: dict[str, str]) -> None:
-            assert devices == ["a GPU"]
-            self.plugin = (sessions.PROVIDER, options)
-
-    class OnCpu:
-        def __new__(
-            cls, model: Path, options: Options, providers: list[tuple[str, dict[str, str]]] | None, enable_fallback: int
-        ) -> object:
-            made = session(model, options)
-            provider, chosen = providers[0] if providers else options.plugin or ("CPUExecutionProvider", {})
-            given.append(chosen)
-            made.get_providers = lambda: [provider]
-            return made
-
     cached_bundle(UVIT)  # is verified on the CPU, before sessions are replaced
     monkeypatch.setattr(sessions.ort, "get_available_providers", lambda: list(sessions.PROVIDERS.values()))
-    monkeypatch.setattr(sessions.ort, "InferenceSession", OnCpu)
-    monkeypatch.setattr(sessions.ort, "SessionOptions", Options)
+    monkeypatch.setattr(sessions.ort, "InferenceSession", stand_in.InferenceSession)
+    monkeypatch.setattr(sessions.ort, "SessionOptions", stand_in.SessionOptions)
+    monkeypatch.setattr(stand_in.InferenceSession, "given", given, raising=False)
     monkeypatch.setattr(sessions, "probe_cuda", lambda index: None)
-    monkeypatch.setattr(sessions, "plugin_device", lambda index: ["a GPU", "another GPU"][index])
+    monkeypatch.setattr(sessions, "plugin_device", stand_in.DEVICES.__getitem__)
     monkeypatch.setattr(sessions, "check_placement", lambda session, path, provider: None)
     monkeypatch.setattr(sessions, "_is_loaded", lambda library: False)
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+import onnxruntime
 import pytest
 import tensorrt_rtx
 from cuda.bindings import runtime
 from cuda.bindings.runtime import cudaError_t, cudaMemcpyKind
 
-from tests.support import tensorrt_stand_in
+from ditzoo.backends.probing import CONVOLUTION
+from tests.support import onnxruntime_stand_in, tensorrt_stand_in
 from tests.support.cuda_stand_in import OK, Cuda
 
 CLASSES = {
@@ -66,6 +68,30 @@ def test_the_members_of_tensorrt_take_the_same_arguments(stand_in: str, real: st
         if isinstance(value, FunctionType):
             forms = overloads(getattr(theirs, name))
             assert names(value) in forms, f"{real}.{name} takes {forms}"
+
+
+def test_the_sessions_of_onnx_runtime_take_the_same_arguments() -> None:
+    assert names(onnxruntime_stand_in.InferenceSession.__new__)[1:] == names(onnxruntime.InferenceSession.__init__)
+    real = onnxruntime.SessionOptions.add_provider_for_devices
+    assert names(onnxruntime_stand_in.SessionOptions.add_provider_for_devices) in overloads(real)
+
+
+def test_the_sessions_of_onnx_runtime_refuse_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime_stand_in.InferenceSession, "given", [], raising=False)
+    options, path = onnxruntime_stand_in.SessionOptions(), CONVOLUTION
+    provider = "CUDAExecutionProvider"
+    for wrong in ({"device_id": 1}, {1: "device_id"}):
+        with pytest.raises(AssertionError, match="options of a provider are text"):
+            onnxruntime_stand_in.InferenceSession(path, options, providers=[(provider, wrong)])
+        with pytest.raises(TypeError, match="incompatible function arguments"):
+            options.add_provider_for_devices([onnxruntime_stand_in.DEVICES[0]], wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'providers' should be a sequence"):
+        onnxruntime_stand_in.InferenceSession(path, options, providers={provider})  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="not in available provider names"):
+        onnxruntime_stand_in.InferenceSession(path, options, providers=[("NoExecutionProvider", {})])
+    with pytest.raises(AssertionError):
+        options.add_provider_for_devices([object()], {})
+    assert onnxruntime_stand_in.InferenceSession.given == [{}]  # of the provider that is only warned of
 
 
 def test_a_stream_that_was_not_waited_for_has_not_copied() -> None:

@@ -111,6 +111,7 @@ class Interrupting:
             os.kill(os.getpid(), signal.SIGINT)
 
 WANTED = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Interrupting())
 main()
 """

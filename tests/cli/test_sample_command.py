@@ -210,7 +210,7 @@ sys.exit(run("sample dit-digits --steps 1 --num 20000 --out x.png".split()))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: out of memory with 20000 images at a time on torch fp32 cpu: a batch of ")
+    assert done.stderr.startswith("error: out of memory with a batch of 20000 on torch fp32 cpu: a batch of ")
     fits = int(done.stderr.rstrip().removesuffix(" fits").rpartition(" ")[2])
     assert 1 <= fits < 20000
 

@@ -40,7 +40,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(cuts=st.lists(st.integers(1, 99), max_size=6), mean=st.sampled_from([0.0, 1e6]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_statistics_of_batches_are_those_of_the_whole(cuts: list[int], mean: float) -> None:
     x = np.random.default_rng(0).standard_normal((100, 4)) + mean
     moments = Moments()

@@ -16,15 +16,17 @@ from ditzoo.backends.torch import TorchBackend
 from ditzoo.bundle import REUSE_GRAPH, Bundle
 from ditzoo.errors import BackendError, BundleError, UsageError
 from ditzoo.measure.metrics import relative_l2
+from ditzoo.measure.tuning import tune
 from ditzoo.model.opening import open_model
 from ditzoo.nets.network import Network
+from ditzoo.sampling.condition import class_condition
 from ditzoo.specs import PRECISION_TRAITS
 from ditzoo.zoo.card import Card
 from ditzoo_export import cached_bundle, make_settings
 from ditzoo_export.triton import export_triton
 from tests.support.export_models import TINY_DIT, TINY_UVIT, random_model
 
-DEPTHS = {"dit": msgspec.structs.replace(TINY_DIT, depth=4), "uvit": msgspec.structs.replace(TINY_UVIT, depth=4)}
+DEPTHS = {"dit": msgspec.structs.replace(TINY_DIT, depth=3), "uvit": msgspec.structs.replace(TINY_UVIT, depth=4)}
 REUSE = "every=3,blocks=1"
 
 EXPORTS = [("dit", "fp32", "onnxruntime"), ("uvit", "fp32", "onnxruntime"), ("dit", "int8", "tensorrt")]
@@ -51,6 +53,21 @@ def test_an_exported_network_reuses_what_torch_reuses(config: str, precision: st
             assert drawn[0].tobytes() == drawn[1].tobytes()
     if precision == "fp32":
         assert relative_l2(expected, without) > 3 * limit.sample  # the limit is below what reuse changes
+
+
+def test_an_exported_network_is_tuned_as_torch_is() -> None:
+    card, net, bundle = exported("dit")
+    plan = ditzoo.make_plan(card, solver="ddim", steps=6)
+    work = {"outer": 1, "target": 1.2, "condition": class_condition(card, [1, 2]), "count": 2}
+    with TorchBackend(card, net=net) as torch, ditzoo.open_backend("onnxruntime", bundle) as backend:
+        expected, tuned = tune(torch, plan, **work), tune(backend, plan, **work)  # type: ignore[arg-type]
+        drawn, without = (
+            ditzoo.sample(backend, ditzoo.make_plan(card, solver="ddim", steps=6, reuse=reuse), classes=[1, 2])
+            for reuse in (tuned.reuse, None)
+        )
+    assert tuned.best.full == expected.best.full
+    assert tuned.best.error == pytest.approx(expected.best.error, rel=1e-2)
+    assert relative_l2(drawn, without) == tuned.best.error
 
 
 @pytest.mark.parametrize(("config", "precision", "target"), EXPORTS)

@@ -1,11 +1,12 @@
-"""Tries inputs on every parser for some time: python -m tests.fuzz SECONDS [NAME ...].
+"""Tries inputs on every parser for some time: python -m tests.fuzz SECONDS [--jobs N] [NAME ...].
 
-Each parser runs in a process of its own, whose memory is limited. An input that fails is written to `tests/data/fuzz`, where
-the tests find it. The exit status is 1 if there is one.
+Each parser runs in a process of its own, whose memory is limited. N of them run at once; the default is the number of cores.
+An input that fails is written to `tests/data/fuzz`, where the tests find it. The exit status is 1 if there is one.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import logging
 import multiprocessing
@@ -16,6 +17,8 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _MORE_MEMORY = 2 * 2**30
@@ -27,27 +30,45 @@ _GROWTH = 700 * 2**20
 _BATCH = 100
 
 
-def main(seconds: float, names: list[str]) -> int:
-    """Runs the parsers one after the other. Returns the exit status."""
-    os.environ["DITZOO_CACHE"] = tempfile.mkdtemp(prefix="ditzoo-fuzz-")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    from tests.fuzz.parsers import PARSERS
+def main(arguments: Sequence[str]) -> int:
+    """Runs the parsers. Returns the exit status."""
+    asked = _asked(arguments)
+    with tempfile.TemporaryDirectory(prefix="ditzoo-fuzz-") as folder:
+        os.environ |= {"DITZOO_CACHE": folder, "HF_HUB_OFFLINE": "1"}
+        tempfile.tempdir = folder
+        from tests.fuzz.parsers import PARSERS
+
+        if unknown := sorted({*asked.parsers} - {*PARSERS}):
+            raise SystemExit(f"no parser is called {', '.join(unknown)}; the parsers are {', '.join(PARSERS)}")
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            sound = list(pool.map(lambda name: _run(name, asked.seconds, Path(folder)), asked.parsers or PARSERS))
+    return int(not all(sound))
+
+
+def _asked(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("parsers", nargs="*")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    return parser.parse_args(arguments)
+
+
+def _run(name: str, seconds: float, folder: Path) -> bool:
+    """Runs one parser in a process of its own. Returns whether all went well; otherwise records the input that failed."""
     from tests.fuzz.trying import CORPUS
 
-    failed = False
-    for name in names or PARSERS:
-        current = Path(os.environ["DITZOO_CACHE"]) / f"{name}.input"
-        process = multiprocessing.get_context("fork").Process(target=_campaign, args=(name, seconds, current))
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            failed = True
-            data = current.read_bytes()
-            path = CORPUS / name / hashlib.sha256(data).hexdigest()[:12]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            _say(f"{name}: failed with status {process.exitcode}; the input is {path}")
-    return int(failed)
+    current = folder / f"{name}.input"
+    process = multiprocessing.get_context("fork").Process(target=_campaign, args=(name, seconds, current))
+    process.start()
+    process.join()
+    if process.exitcode == 0:
+        return True
+    data = current.read_bytes()
+    path = CORPUS / name / hashlib.sha256(data).hexdigest()[:12]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    _say(f"{name}: failed with status {process.exitcode}; the input is {path}")
+    return False
 
 
 def _campaign(name: str, seconds: float, current: Path) -> None:
@@ -65,7 +86,7 @@ def _campaign(name: str, seconds: float, current: Path) -> None:
         trying.try_many(name, examples=_BATCH, start=0, keep=current)
         _limit_memory()
         begun, before, rounds = time.monotonic(), _resident(), 1
-        while time.monotonic() - begun < seconds:
+        while (taken := time.monotonic() - begun) < seconds:
             trying.try_many(name, examples=_BATCH, start=int.from_bytes(os.urandom(4)), keep=current)
             rounds += 1
         grown = _resident() - before
@@ -74,7 +95,7 @@ def _campaign(name: str, seconds: float, current: Path) -> None:
         for line in traceback.format_exc(limit=-5, chain=False).splitlines():
             _say(line[:300])
         os._exit(1)
-    _say(f"{name}: {rounds * _BATCH:,} inputs, memory grew by {grown / 2**20:.0f} MiB")
+    _say(f"{name}: {rounds * _BATCH:,} inputs in {taken:.0f} s, memory grew by {grown / 2**20:.0f} MiB")
     os._exit(0)
 
 
@@ -93,4 +114,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(sys.argv[1:]))

@@ -76,9 +76,10 @@ def _checkpoint(data: bytes, folder: Path) -> None:
 
 def _every_use(path: Path, folder: Path) -> None:
     """Derives a card from a checkpoint, and converts the checkpoint as two networks."""
+    shapes = shapes_of(path)[1]
     uses: tuple[Callable[[], object], ...] = (
-        lambda: derive("x", shapes_of(path)[1], Like(card=seeds.DIT, heads=1)),
-        lambda: derive("x", shapes_of(path)[1], Like(card=seeds.UVIT, heads=1)),
+        lambda: derive("x", shapes, Like(card=seeds.DIT, heads=1)),
+        lambda: derive("x", shapes, Like(card=seeds.UVIT, heads=1)),
         lambda: convert(path, seeds.SMALL_DIT, folder / "out", decoder=folder / "vae", architecture="AutoencoderKL"),
         lambda: convert(path, seeds.SMALL_UVIT, folder / "out", decoder=folder / "vae", architecture="AutoencoderDC"),
     )
@@ -220,7 +221,10 @@ def _etag(data: bytes, folder: Path) -> None:
     assert name == "" or (folder / name).parent == folder
 
 
-_TOML = (b"[[", b"]]", b"\n", b" = ", b'"\\u0000"', b"0x" + b"f" * 5000, b"[" * 3000, b"a." * 3000, b"nan", b"inf", b"{", b"'")
+_TOML = (
+    *(b"[[", b"]]", b"\n", b"\\n", b"x" * 5000, b" = ", b'"\\u0000"', b"0x" + b"f" * 5000, b"[" * 3000, b"a." * 3000),
+    *(b"nan", b"inf", b"{", b"'", b'"""\n' + b"y" * 60 + b'!\n"""'),
+)
 
 _SMALL = (seeds.SMALL_DIT, seeds.SMALL_UVIT)
 _SHAPES = {key: list(value.shape) for config in _SMALL for key, value in seeds.weights(config).items()}

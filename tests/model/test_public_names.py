@@ -52,6 +52,8 @@ def main(folder: Path) -> None:
     assert path.is_file() and card in cards
     plan: ditzoo.Plan = ditzoo.make_plan("uvit-digits", steps=2)
     plan.save(folder / "plan.json")
+    reuse: str = ditzoo.tune_reuse("uvit-digits", target=1.2, steps=2).reuse
+    assert ditzoo.make_plan("uvit-digits", steps=2, reuse=reuse).outer_blocks == 1
     done: list[int] = []
     with ditzoo.load("uvit-digits", backend="torch", threads=1) as model:
         loaded: ditzoo.Model = model

@@ -37,7 +37,7 @@ FOUR = msgspec.structs.replace(DISCRETE, backbone=msgspec.structs.replace(DISCRE
 
 @pytest.mark.parametrize("card", [DISCRETE, LEARNED, FLOW], ids=lambda card: card.name)
 @given(low=st.floats(0, 3), width=st.floats(0.1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_interval_guides_between_two_noise_levels(card: Card, low: float, width: float) -> None:
     solver = "flow-euler" if card is FLOW else "dpmpp-fast"
     plan = make_plan(card, solver=solver, steps=24, guidance=3.0, guidance_interval=(low, low + width))

@@ -4,10 +4,12 @@ import json
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import ditzoo
 from ditzoo.errors import PlanError, UsageError
-from ditzoo.plan.reuse import without_reuse
+from ditzoo.plan.reuse import parse_reuse, reuse_text, without_reuse
 from ditzoo.plan.table import Plan
 from ditzoo.weights.catalogue import cards
 
@@ -45,10 +47,51 @@ def test_a_row_that_starts_guidance_is_full() -> None:
     assert kinds(ends) == "frrrfrrrfr"
 
 
-@pytest.mark.parametrize("text", ["", "every=2", "blocks=1", "every=2,blocks=1,a=2", "every=0,blocks=1", "every=2,blocks=x"])
+@pytest.mark.parametrize("text", ["full=0-1,4,blocks=1", "blocks=1, full=4,0-1", "full=1,4,blocks=1"])
+def test_full_rows_can_be_listed(text: str) -> None:
+    plan = ditzoo.make_plan(CARD, steps=7, reuse=text)
+    assert kinds(plan) == "ffrrfrr"
+    assert plan.outer_blocks == 1
+    assert Plan.from_json(plan.to_json()) == plan
+    assert ditzoo.make_plan(CARD, steps=7, reuse="full=0-6,blocks=1").to_json() == ditzoo.make_plan(CARD, steps=7).to_json()
+
+
+def test_a_listed_plan_has_the_rows_that_cannot_reuse_too() -> None:
+    plan = ditzoo.make_plan(CARD, solver="ddim", steps=10, guidance_times=(0, 0.5), reuse="full=3,blocks=1")
+    assert kinds(plan) == "frrfrfrrrr"
+
+
+WRONG = [
+    *("", "every=2", "blocks=1", "every=2,blocks=1,a=2", "every=0,blocks=1", "every=2,blocks=x"),
+    *("full=0", "full=0,every=2,blocks=1", "full=0,blocks=0"),
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_wrong_texts_are_refused_with_an_example(text: str) -> None:
-    with pytest.raises(UsageError, match=r"reuse takes every=N,blocks=K .* such as every=2,blocks=4"):
+    with pytest.raises(UsageError, match=r"reuse takes every=N,blocks=K .* such as every=2,blocks=4, or full=LIST,blocks=K"):
         ditzoo.make_plan(CARD, reuse=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("full=0,7,blocks=1", "reuse names row 7, but the plan has the rows 0 to 6"),
+        ("full=0-99999999999999999,blocks=1", "reuse names row 99999999999999999"),
+        ("full=,blocks=1", "'' in full of reuse is neither a number nor a range"),
+        ("full=3-1,blocks=1", "runs backwards"),
+    ],
+)
+def test_wrong_lists_of_rows_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ditzoo.make_plan(CARD, steps=7, reuse=text)
+
+
+@given(st.sets(st.integers(0, 300), min_size=1))
+def test_a_list_of_rows_is_read_as_it_was_written(rows: set[int]) -> None:
+    read = parse_reuse(reuse_text(sorted(rows), 2))
+    assert [number for numbers in read.full for number in numbers] == sorted(rows)
+    assert (read.every, read.blocks) == (None, 2)
 
 
 @pytest.mark.parametrize("every", [1, 2])

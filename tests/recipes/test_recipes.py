@@ -184,7 +184,9 @@ def test_the_numpy_client_draws_what_ditzoo_draws(tmp_path: Path) -> None:
     assert len(client.read_text().splitlines()) <= 62
     card = ditzoo.card("dit-digits")
     bundle = shutil.copytree(cached_bundle(card).path, tmp_path / "bundle")
-    plan = ditzoo.make_plan(card, solver="ddpm", steps=6, guidance_interval=(0.5, 3.0))
+    plan = ditzoo.make_plan(card, solver="ddpm", steps=8, guidance_interval=(0.2, 4.0), guidance_every=2)
+    assert {row.difference == "reuse" for row in plan.rows if row.guided} == {True, False}
+    assert not all(row.guided for row in plan.rows)
     (bundle / "plan.json").write_bytes(plan.to_json())
     code = f"import sys, runpy; sys.modules['ditzoo'] = None; runpy.run_path({str(client)!r}, run_name='__main__')"
     arguments = [str(bundle), "3", "1", "4", "--seed", "7", "--out", str(tmp_path / "latents.npy")]

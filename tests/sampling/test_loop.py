@@ -45,7 +45,7 @@ def draw(classes: list[int], *, seed: int, batch: int | None) -> np.ndarray:
 
 
 @given(classes=st.lists(st.integers(0, 9), min_size=1, max_size=9), batch=st.integers(1, 12), seed=st.integers(0, MAX_SEED))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_batch_size_changes_no_bit(classes: list[int], batch: int, seed: int) -> None:
     whole, parts = draw(classes, seed=seed, batch=None), draw(classes, seed=seed, batch=batch)
     assert whole.dtype == np.float32
@@ -53,7 +53,7 @@ def test_batch_size_changes_no_bit(classes: list[int], batch: int, seed: int) ->
 
 
 @given(classes=st.lists(st.integers(0, 9), min_size=2, max_size=6), seed=st.integers(0, MAX_SEED))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_image_depends_on_its_own_place_alone(classes: list[int], seed: int) -> None:
     """More images behind it, or others around it, leave image i as it is."""
     whole = draw(classes, seed=seed, batch=None)

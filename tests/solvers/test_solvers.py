@@ -7,7 +7,7 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import ditzoo
@@ -198,7 +198,6 @@ def test_beta_is_the_slope_of_alpha(card: Card, t: float) -> None:
     card=st.sampled_from([DISCRETE, VP, FLOW]),
     order=st.integers(1, 3),
 )
-@settings(deadline=None)
 def test_grids_go_down_from_noise(spacing: str, steps: int, stops: bool, card: Card, order: int) -> None:
     if card is FLOW and spacing in ("logsnr", "karras"):
         with pytest.raises(UsageError, match="starts from pure noise"):

@@ -27,6 +27,7 @@ from ditzoo.locks import lock_file, lock_name
 from ditzoo_export import export_engines, make_engine_settings
 from tests.support.export_models import TINY_UVIT, random_model
 from tests.support.kills import count_operations, keep_states
+from tests.support.traced import trace_once
 
 MODEL, NET = random_model(TINY_UVIT)
 SETTINGS = make_engine_settings(MODEL, gpu="sm89", precision="fp16", batch="2")
@@ -96,6 +97,7 @@ def kill(folder: Path) -> Counter[str]:
     not finished, the next attempt takes them from the first one, which saves their export. One attempt is really killed, as the
     system then releases its locks, and the attempt after it exports everything.
     """
+    trace_once(MODEL, NET, SETTINGS.onnx)
     operations = forked(folder, states=folder.parent / "states")
     assert operations is not None
     expected, (graphs,) = result(folder), bundles()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ditzoo.bundle import provide, read_manifest
 from ditzoo.cli import run
 from ditzoo.files import PARTIAL, sha256
-from tests.support.kills import KILL, inject
+from tests.support.kills import FAULTS, TORN, inject
 
 HIDDEN = ("digests", "locks", ".locks")
 """The folders of the caches that hold no result."""
@@ -22,47 +22,80 @@ HIDDEN = ("digests", "locks", ".locks")
 CRASHED = 70
 """The exit status of a child with an exception that the command line does not turn into a message."""
 
+ENDS = dict.fromkeys(FAULTS, (0, 1, 2)) | {
+    "kill": (-signal.SIGKILL,),
+    "kill in a write": (-signal.SIGXFSZ, 0),
+    "kill before a write": (-signal.SIGXFSZ, 0),
+}
+"""The exit statuses of a command with a fault. A write that is not made kills nothing."""
 
-def survives(home: Path, prepare: Sequence[Sequence[str]], command: Sequence[str], faults: Sequence[int], points: int) -> int:
-    """Runs `command` with each fault at `points` of its file operations, and again without. Returns the number of operations.
+View = dict[str, str]
+
+
+def survives(home: Path, prepare: Sequence[Sequence[str]], command: Sequence[str], points: int) -> int:
+    """Runs `command` with a fault at `points` of its file operations, and again without. Returns the number of operations.
+
+    If there are at least as many points as operations, each fault happens at each operation. Otherwise the faults take turns.
 
     Each attempt starts from what the commands `prepare` leave in `home`. Asserts that after a fault, everything there is as it
     was before or as the command makes it, that nothing is missing that was there before and is there afterwards, and that the
     same command again gives the same result as without a fault.
     """
+    run(["cache", "ls"])  # loads modules once that each child would load
     for each in prepare:
-        assert child(lambda each=each: call(each))[0] == 0, each  # type: ignore[misc]
+        status, _, said = child(lambda each=each: run(list(each)))  # type: ignore[misc]
+        assert status == 0, (each, said)
     kept = Path(shutil.copytree(home, home.with_name("kept"), symlinks=True))
     before = view(home)
-    status, operations = child(lambda: call(command), home=home)
-    assert status == 0
+    status, operations, said = child(lambda: run(list(command)), home=home)
+    assert status == 0, said
     after = view(home)
-    for fault in faults:
-        for at in sorted({i * operations // points for i in range(points)}):
-            shutil.rmtree(home)
-            shutil.copytree(kept, home, symlinks=True)
-            status, _ = child(lambda: call(command), home=home, at=at, fault=fault)
-            assert status in ((-signal.SIGKILL,) if fault == KILL else (0, 1, 2)), (fault, at, status)
-            check(before, view(home), after, f"fault {fault} at {at}")
-            status, _ = child(lambda: call(command))
-            assert status == 0 or (tuple(command[:2]) == ("cache", "rm") and view(home) == after), (fault, at, status)
-            assert view(home) == after, (fault, at, differences(view(home), after))
-            assert fault != KILL or tuple(command[:2]) == ("cache", "rm") or not litter(home), (fault, at, litter(home))
+    proved: list[View] = []
+    for at, fault in chosen(operations, points):
+        shutil.rmtree(home)
+        shutil.copytree(kept, home, symlinks=True)
+        where = f"{fault} at operation {at} of {operations}"
+        status, _, said = child(lambda: run(list(command)), home=home, at=at, fault=fault)
+        assert status in ENDS[fault], (where, status, said)
+        check(before, view(home), after, where)
+        state = everything(home)
+        if state not in proved:
+            check_again(home, command, after, where)
+            proved.append(state)
     return operations
 
 
-def check(before: dict[str, str], now: dict[str, str], after: dict[str, str], where: str) -> None:
+def chosen(operations: int, points: int) -> Iterator[tuple[int, str]]:
+    """The operations that fail, each with its fault."""
+    faults = list(FAULTS)
+    if points >= operations:
+        yield from ((at, fault) for at in range(operations) for fault in faults)
+    else:
+        yield from ((i * operations // points, faults[i % len(faults)]) for i in range(points))
+
+
+def check_again(home: Path, command: Sequence[str], after: View, where: str) -> None:
+    """Runs the command without a fault. Asserts that everything is as it must be afterwards, and that no leftovers remain."""
+    removes = tuple(command[:2]) == ("cache", "rm")
+    status, _, said = child(lambda: run(list(command)))
+    assert status == 0 or (removes and view(home) == after), (where, status, said)
+    assert view(home) == after, (where, differences(view(home), after))
+    litter = [path for path in home.rglob("*") if PARTIAL in path.name or path.suffix == ".incomplete"]
+    assert removes or not litter, (where, litter)
+
+
+def check(before: View, now: View, after: View, where: str) -> None:
     """Asserts that each folder and file is the one of before or the one of after."""
     for path in {*before, *now, *after}:
         allowed = {before.get(path), after.get(path)}
         assert now.get(path) in allowed, (where, path, now.get(path), allowed)
 
 
-def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
+def differences(one: View, other: View) -> list[str]:
     return sorted(path for path in {*one, *other} if one.get(path) != other.get(path))
 
 
-def view(home: Path) -> dict[str, str]:
+def view(home: Path) -> View:
     """The results in `home`: a folder of weights or a bundle as a whole, and every other file, as hashes by their paths."""
     units: dict[str, list[str]] = {}
     for path in sorted(home.rglob("*")):
@@ -75,34 +108,40 @@ def view(home: Path) -> dict[str, str]:
     return {unit: "\n".join(files) for unit, files in units.items()}
 
 
-def litter(home: Path) -> list[Path]:
-    return [path for path in home.rglob("*") if PARTIAL in path.name or path.suffix == ".incomplete"]
+def everything(home: Path) -> View:
+    """All files, folders and links in `home`, hidden ones too, in a form that is equal for equal states.
+
+    The folders in `HIDDEN` are left out, and the random parts of names.
+    """
+    found = {}
+    for path in sorted(home.rglob("*")):
+        place = path.relative_to(home)
+        if not {*place.parts} & {*HIDDEN}:
+            name = re.sub(r"\.[a-z0-9_]{8}(?=\.partial)", "", str(place))
+            content = sha256(path) if path.is_file() else ""
+            found[name] = f"{path.lstat().st_mode} {content}"
+    return found
 
 
-def call(command: Sequence[str]) -> int:
-    """Runs a command of ditzoo. "export" copies the finished bundle TARGET from SOURCE, in the way of an export."""
-    if command[0] != "copy":
-        return run(list(command))
-    source, target = Path(command[1]), Path(command[2])
-    try:
-        provide(target, read_manifest(source).key, lambda fresh: fill(source, fresh), overwrite=True)
-    except OSError:
-        return 1
-    return 0
+def child(
+    work: Callable[[], int], *, home: Path | None = None, at: int | None = None, fault: str = "kill"
+) -> tuple[int, int, str]:
+    """Runs `work` in a child. Returns its exit status, the number of its operations in `home`, and its output.
 
-
-def fill(source: Path, fresh: Path) -> None:
-    shutil.copytree(source, fresh, dirs_exist_ok=True)
-
-
-def child(work: Callable[[], int], *, home: Path | None = None, at: int | None = None, fault: int = KILL) -> tuple[int, int]:
-    """Runs `work` in a child. Returns its exit status, negative for a signal, and the number of file operations in `home`."""
-    reading, writing = os.pipe()
+    The status is negative for a signal. The output goes into a pipe, so that a full disk does not matter for it.
+    """
+    (reading, writing), (listening, talking) = os.pipe(), os.pipe()
+    sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         status = CRASHED
+        os.dup2(talking, 1)
+        os.dup2(talking, 2)
+        os.closerange(talking, talking + 1)
+        if fault.startswith(TORN):
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         try:
-            count = inject(home, at=at, fault=fault) if home else lambda: 0
+            count = inject(home, at=at, act=FAULTS[fault]) if home else lambda: 0
             status = work()
             os.write(writing, json.dumps(count()).encode())
         except BaseException:
@@ -110,6 +149,7 @@ def child(work: Callable[[], int], *, home: Path | None = None, at: int | None =
         sys.stdout.flush()
         os._exit(status)
     os.close(writing)
-    with os.fdopen(reading) as said:
-        answer = said.read()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), int(answer or 0)
+    os.close(talking)
+    with os.fdopen(listening) as said, os.fdopen(reading) as counted:
+        output, answer = said.read(), counted.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), int(answer or 0), output

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import warnings
+import weakref
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch import Tensor
 from ditzoo.cli import run
 from ditzoo.families import build
 from ditzoo.families.dit import to_diffusers
+from ditzoo.zoo import CARDS
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from recipes.checkpoints import hub_server
 from tests.support.golden import Golden
@@ -72,6 +75,7 @@ class Command:
 
     def __init__(self, arguments: tuple[str, ...], env: dict[str, str]) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ditzoo-command-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._process = _SERVER.Process(target=_command, args=(arguments, env, self._folder))
         self._process.start()
 
@@ -127,8 +131,8 @@ def _survives(
     home: Path,
     prepare: Sequence[Sequence[str]],
     command: Sequence[str],
-    faults: Sequence[int],
     points: int,
+    traced: Sequence[str],
 ) -> None:
     """The main function of the separate process of `Desk.survives`."""
     _settle(env, folder)
@@ -136,7 +140,14 @@ def _survives(
 
     from tests.support.faults import survives
 
-    operations = survives(home, prepare, command, faults, points)
+    if traced:
+        from ditzoo.weights.load import load_network
+        from ditzoo_export import make_settings
+        from tests.support.traced import trace_once
+
+        card = CARDS[traced[0]]
+        trace_once(card, load_network(card), *(make_settings(card, precision=precision) for precision in traced[1:]))
+    operations = survives(home, prepare, command, points)
     folder.joinpath("operations").write_text(str(operations))
 
 
@@ -181,11 +192,14 @@ class Desk:
         return lines[-1]
 
     def survives(
-        self, *command: str, prepare: Sequence[Sequence[str]] = (), faults: Sequence[int], points: int, folder: Path
+        self, *command: str, prepare: Sequence[Sequence[str]] = (), points: int, folder: Path, traced: Sequence[str] = ()
     ) -> int:
-        """See `tests.support.faults.survives`. `folder` is for what the commands print."""
+        """See `tests.support.faults.survives`. `folder` is for its output.
+
+        `traced` is a model that the commands export, and its precisions. It is traced once for all of them.
+        """
         folder.mkdir()
-        given = (self.env(), folder, self.home, prepare, command, faults, points)
+        given = (self.env(), folder, self.home, prepare, command, points, traced)
         process = _SERVER.Process(target=_survives, args=given)
         process.start()
         process.join()

@@ -1,12 +1,15 @@
-"""Killing a process at a chosen file operation. It is the same point each time, however busy the machine is."""
+"""Faults at a chosen file operation of a process. It is the same point each time, however busy the machine is."""
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 _OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
@@ -81,28 +84,57 @@ KILL = 0
 """Stands for a kill where an error's number could stand."""
 
 
-def inject(*folders: Path, at: int | None, fault: int) -> Callable[[], int]:
-    """Counts the file operations of this process in `folders`, fsync included, from now on. One of them, `at`, fails.
+TORN = "kill"
+"""What the names of faults begin with that kill."""
 
-    `fault` is the number of its error, or `KILL`. Returns a function that returns the number of operations so far.
+
+def inject(*folders: Path, at: int | None, act: Callable[[], None]) -> Callable[[], int]:
+    """Counts the file operations of this process in `folders`, fsync included, from now on. Before operation `at`, calls `act`.
+
+    Returns a function that returns the number of operations so far.
     """
     done, sync = 0, os.fsync
 
-    def act() -> None:
+    def count() -> None:
         nonlocal done
         done += 1
         if done - 1 == at:
-            if fault == KILL:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(fault, os.strerror(fault))
+            act()
 
     def counted_sync(handle: int) -> None:
-        act()
+        count()
         sync(handle)
 
     os.fsync = counted_sync
-    _watch(folders, act)
+    _watch(folders, count)
     return lambda: done
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _fill_disk(size: int) -> None:
+    """From now on, no file of this process can have more bytes than `size`. A write of more is cut there, or is an error."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "kill": _kill,
+    "error": _fail,
+    "full disk": partial(_fill_disk, 0),
+    f"{TORN} in a write": partial(_fill_disk, 1000),
+    "disk full in a write": partial(_fill_disk, 1000),
+    f"{TORN} before a write": partial(_fill_disk, 0),
+}
+"""What can happen at a file operation: see `inject`. An error happens once, a full disk stays full.
+
+Where a process is to die at the write that does not fit, the caller lets the signal SIGXFSZ kill it, which Python ignores.
+"""
 
 
 def fail_renames(*folders: Path, faults: Mapping[int, int], then: int | None = None) -> Callable[[], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,13 +11,12 @@ import pytest
 from safetensors.torch import save, save_file
 
 import ditzoo
-from ditzoo_export import cached_bundle, make_settings
+from ditzoo_export import cached_bundle
 from recipes.checkpoints import hub_server
 from tests.support.hub_models import FILE, TINY, Desk, diffusers, state
-from tests.support.kills import KILL
 
-POINTS = int(os.environ.get("DITZOO_TEST_POINTS", "5"))
-"""The number of file operations of each command that fail. Set it to a large number to let each of them fail."""
+POINTS = int(os.environ.get("DITZOO_TEST_POINTS", "8"))
+"""The number of file operations of each command that fail. Set it to 1000 to let each of them fail in every way."""
 
 OLD, NEW = (diffusers(state(TINY, seed=seed), TINY) for seed in (0, 1))
 
@@ -32,13 +30,22 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield desk
 
 
-def survives(desk: Desk, *command: str, prepare: list[list[str]]) -> None:
+def survives(desk: Desk, *command: str, prepare: list[list[str]], traced: tuple[str, ...] = ()) -> None:
     folder = desk.home.parent / "said"
-    assert desk.survives(*command, prepare=prepare, faults=(KILL, errno.EIO), points=POINTS, folder=folder) >= 5
+    assert desk.survives(*command, prepare=prepare, points=POINTS, folder=folder, traced=traced) >= 5
 
 
 def test_pull(desk: Desk) -> None:
     survives(desk, "pull", "tiny", prepare=[])
+
+
+def test_a_pull_deletes_what_a_kill_after_the_last_step_left(desk: Desk) -> None:
+    assert desk.run("pull", "tiny").returncode == 0
+    (weights,) = (desk.home / "ditzoo" / "weights").iterdir()
+    left = weights.with_name(f".{weights.name}.abcdefgh.partial")
+    (left / "old").mkdir(parents=True)
+    assert desk.run("pull", "tiny").returncode == 0
+    assert list(weights.parent.iterdir()) == [weights]
 
 
 def test_pull_update(desk: Desk) -> None:
@@ -69,11 +76,9 @@ def test_sample(desk: Desk) -> None:
 
 
 def test_export(desk: Desk) -> None:
-    card = ditzoo.card("uvit-digits")
-    for name, precision in (("old", "fp32"), ("new", "fp16")):
-        shutil.copytree(cached_bundle(card, settings=make_settings(card, precision=precision)).path, desk.home.parent / name)
-    old, new, target = (str(path) for path in (desk.home.parent / "old", desk.home.parent / "new", desk.home / "bundle"))
-    survives(desk, "copy", new, target, prepare=[["copy", old, target]])
+    """The exporter itself, which replaces a bundle of another precision."""
+    export = ["export", "onnx", "uvit-digits", "--out", str(desk.home / "bundle"), "--overwrite", "--precision"]
+    survives(desk, *export, "fp16", prepare=[[*export, "fp32"]], traced=("uvit-digits", "fp32", "fp16"))
 
 
 def test_export_bundle(desk: Desk) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ditzoo.errors import UsageError
+from ditzoo.weights import store
 from ditzoo.weights.catalogue import card
 from ditzoo.weights.importing import import_own
 from ditzoo.weights.likeness import Like
@@ -21,6 +22,7 @@ from ditzoo.zoo import CARDS
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
 from recipes.checkpoints import hub_server
+from tests.support.faults import child
 from tests.support.hub_models import Desk, diffusers, state
 
 SMALL = DiTConfig(input_size=8, patch_size=2, in_channels=4, hidden_size=384, depth=2, num_heads=6, num_classes=12)
@@ -157,6 +159,22 @@ def test_another_import_replaces_the_first(tmp_path: Path) -> None:
         load_file(stored.path / "model.safetensors")["final_layer.linear.bias"], state(SMALL, seed=1)["final_layer.linear.bias"]
     )
     assert len(list((tmp_path / "cache" / "weights").glob("moths-*"))) == 1
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_an_error_while_the_older_weights_are_deleted_leaves_no_half_of_them(at: int, tmp_path: Path) -> None:
+    imported(SMALL, tmp_path, card=DIT)
+    torch.save(state(SMALL, seed=1), tmp_path / "second.pt")
+    (older,) = store.everything()
+
+    def replace() -> int:
+        import_own("moths", tmp_path / "second.pt", like=Like(card=DIT), overwrite=True)
+        return 0
+
+    child(replace, home=older.path, at=at, fault="error")
+    assert store.unreadable() == []
+    replace()
+    assert len(list((tmp_path / "cache" / "weights").iterdir())) == 1
 
 
 @pytest.fixture

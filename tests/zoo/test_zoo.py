@@ -362,6 +362,8 @@ def test_what_was_pulled_by_reference_samples_compares_and_exports(
     assert any(path.name.startswith(plain) for path in (desk.home / "ditzoo" / "bundles").iterdir())
     listed = json.loads(desk.run("cache", "ls", "--json").stdout)
     assert {item["what"] for item in listed if item["model"] == name} == {"weights", "checkpoint", "ONNX bundle"}
+    (bundle,) = (item for item in listed if item["model"] == name and item["what"] == "ONNX bundle")
+    assert bundle["options"].startswith("--precision fp32 --target onnxruntime")
 
 
 @pytest.mark.slow
