@@ -25,7 +25,7 @@ CARDS = (
         ),
         weights=Embedded(
             file="dit-icons.safetensors",
-            sha256="2f7f2e2bc99416fb02eafed8d108f8b7567b3db6a5b566923b6f65d7fbc32b26",
+            sha256="3f4849713edff0d94a21e903581dff64577e6280636b49ea8cbd834a5d9b06b1",
             decoder=File(
                 path="dit-icons-decoder.safetensors", sha256="22cc9eecd22fb21d98bfd7141f46c503163f25caeafaea4bd56f6863cbc3f40e"
             ),
