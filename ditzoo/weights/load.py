@@ -24,11 +24,14 @@ def load_network(card: Card) -> Network:
 
 
 def network_from(path: Path, card: Card) -> Network:
-    """The network of a card with the canonical weights in the safetensors file at `path`. See `load_network`."""
+    """The network of a card with the canonical weights in the safetensors file at `path`, which may be in half precision.
+
+    See `load_network`.
+    """
     with torch.device("meta"):
         net = build(card.backbone)
     try:
         net.load_state_dict(load_file(path), strict=True, assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the weights in {path} do not fit {card.name}: {error}") from error
-    return net.eval()
+    return net.float().eval()

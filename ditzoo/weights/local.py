@@ -25,16 +25,19 @@ def weights_file(card: Card) -> Path:
     Raises CheckpointError, naming the next command, if it is missing or damaged.
     """
     if isinstance(card.weights, Embedded):
-        return _embedded(card.name, card.weights)
+        return _embedded(card.name, card.weights.file, card.weights.sha256)
     return _stored(card).path / store.MODEL
 
 
 def decoder_file(card: Card) -> Path:
-    """The safetensors file of the decoder that came inside the card's own checkpoint.
+    """The safetensors file of the decoder that came with the card's own weights: inside the checkpoint, or in the package.
 
     Its keys are those of diffusers' class of the decoder. Raises the errors of `weights_file`, and CheckpointError if the
     checkpoint held no decoder.
     """
+    source = card.weights
+    if isinstance(source, Embedded) and source.decoder is not None:
+        return _embedded(card.name, source.decoder.path, source.decoder.sha256)
     path = _stored(card).path / store.DECODER
     if not has_decoder(card):
         raise CheckpointError(f"the checkpoint of {card.name} held no decoder")
@@ -42,7 +45,9 @@ def decoder_file(card: Card) -> Path:
 
 
 def has_decoder(card: Card) -> bool:
-    """Whether the weights of the card are stored here together with a decoder."""
+    """Whether the weights of the card are here together with a decoder."""
+    if isinstance(card.weights, Embedded):
+        return card.weights.decoder is not None
     stored = store.find(card)
     return stored is not None and (stored.path / store.DECODER).is_file()
 
@@ -92,10 +97,11 @@ def _stored(card: Card) -> store.Stored:
     return stored
 
 
-def _embedded(name: str, source: Embedded) -> Path:
-    path = ASSETS / source.file
+def _embedded(name: str, file: str, checksum: str | None) -> Path:
+    """The file of the package that has the weights of the model called `name`. Raises CheckpointError if it is damaged."""
+    path = ASSETS / file
     if not path.is_file():
         raise CheckpointError(f"the weights of {name} are missing: there is no {path}; reinstall ditzoo")
-    if sha256(path) != source.sha256:
+    if sha256(path) != checksum:
         raise CheckpointError(f"the weights of {name} are damaged: {path} has the wrong sha256; reinstall ditzoo")
     return path

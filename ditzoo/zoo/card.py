@@ -165,11 +165,15 @@ Layout: TypeAlias = Literal["dit", "lightningdit", "diffusers", "uvit", "dcae"]
 """The names of the layouts of checkpoints: see `ditzoo.checkpoint.layouts`."""
 
 
-class Embedded(Data, frozen=True, kw_only=True, tag_field="kind", tag="embedded"):
-    """Weights inside the package: the name of a safetensors file in `ditzoo/assets`, and its SHA-256."""
+class Embedded(Data, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="embedded"):
+    """Weights inside the package: the name of a safetensors file in `ditzoo/assets`, and its SHA-256.
+
+    `decoder` is the file of the decoder in the same folder, for a latent model whose decoder has no source of its own.
+    """
 
     file: str
     sha256: str
+    decoder: File | None = None
 
     def __post_init__(self) -> None:
         check_path(self.file)
@@ -297,7 +301,7 @@ class Card(Data, frozen=True, kw_only=True):
     prediction: Literal["noise", "velocity"]
     sampling: Sampling
     null_label: int | None = None
-    classes: Literal["digits", "imagenet"] | None = None
+    classes: Literal["digits", "icons", "imagenet"] | None = None
     decoder: Pixels | Autoencoder
     text: TextEncoder | None = None
     licence: str

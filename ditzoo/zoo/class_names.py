@@ -6,11 +6,13 @@ BSD-3-Clause). Its licence is in the same folder as the list, `ditzoo/assets`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from ditzoo.errors import UsageError, unknown
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.icons import ICONS
 
 _IMAGENET = Path(__file__).parent.parent / "assets" / "imagenet-classes.txt"
 
@@ -23,13 +25,24 @@ def class_names(card: Card) -> tuple[str, ...]:
 
     If no names are known, for example because a user's card changed the number of classes, the names are the numbers.
     """
-    if card.classes == "imagenet" and card.number_of_classes == len(_imagenet()):
-        return _imagenet()
-    return tuple(map(str, range(card.number_of_classes)))
+    names = _imagenet() if card.classes == "imagenet" else ICONS if card.classes == "icons" else ()
+    return names if len(names) == card.number_of_classes else tuple(map(str, range(card.number_of_classes)))
+
+
+def labels_of(card: Card, numbers: Iterable[int]) -> list[str]:
+    """What to call the classes `numbers` for a reader: "star (9)", or the number alone if the class has no name."""
+    names = class_names(card)
+    return [str(number) if names[number] == str(number) else f"{names[number]} ({number})" for number in numbers]
+
+
+def captions(card: Card, numbers: Iterable[int]) -> list[str]:
+    """The names of the classes `numbers`, for pictures of them. The list is empty if the classes have numbers only."""
+    names = class_names(card)
+    return [] if names == tuple(map(str, range(len(names)))) else [names[number] for number in numbers]
 
 
 def class_number(card: Card, name: str, *, argument: str = "classes") -> int:
-    """The number of the class called `name`, in upper or lower case: an ImageNet name, or the English word for a digit.
+    """The number of the class called `name`, in upper or lower case: a name in `class_names`, or the English word for a digit.
 
     Raises UsageError, with near matches, if no class has that name, and if several classes have it. `argument` is what the
     error message calls the argument.

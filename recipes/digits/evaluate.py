@@ -1,6 +1,6 @@
 """Measures whether the digits that the embedded models draw can be read, and how far they are from real digits.
 
-    python recipes/digits/evaluate.py dit-digits uvit-digits
+    python -m recipes.digits.evaluate dit-digits uvit-digits
 
 Each model draws 1,000 guided samples with the defaults of its card, 100 of each digit. A classifier that was fitted on the
 real training half reads them. The Fréchet distance to the real held-out half is measured on pixels and on the classifier's
@@ -13,10 +13,10 @@ import argparse
 import json
 
 import numpy as np
-from data import Digits, features, fit_classifier, frechet_distance, load
-from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
+from recipes.judging import judge
 
 CLASSES = np.arange(1000) % 10
 
@@ -28,15 +28,6 @@ def generate(name: str, *, solver: str | None = None, steps: int | None = None, 
     with ditzoo.open_backend("torch", card) as backend:
         latents = ditzoo.sample(backend, plan, classes=CLASSES.tolist(), batch=250)
     return Digits(images=np.clip(latents, -1, 1), labels=CLASSES)
-
-
-def judge(drawn: Digits, classifier: MLPClassifier, held_out: Digits) -> dict[str, float]:
-    """The share of the `drawn` digits that the classifier reads as their label, and their distances to the `held_out` ones."""
-    return {
-        "read": float(classifier.score(drawn.pixels, drawn.labels)),
-        "frechet_pixels": frechet_distance(drawn.pixels, held_out.pixels),
-        "frechet_features": frechet_distance(features(classifier, drawn.pixels), features(classifier, held_out.pixels)),
-    }
 
 
 def main() -> None:

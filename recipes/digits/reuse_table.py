@@ -1,8 +1,8 @@
 """Measures what reuse saves and costs on the embedded models, and writes two tables of docs/samplers.md between their marks:
 reuse of the middle blocks, and guidance at less cost.
 
-    python recipes/digits/reuse_table.py
-    python recipes/digits/reuse_table.py --random dit-xl-2 --backend onnxruntime:int8
+    python -m recipes.digits.reuse_table
+    python -m recipes.digits.reuse_table --random dit-xl-2 --backend onnxruntime:int8
 
 Each plan draws 300 guided digits. A table has the rows of the network and the blocks that run, as shares of those of the plan
 without reuse, the speed of one whole sampling run of ten digits relative to that plan (the medians of runs in turns), the share
@@ -18,20 +18,18 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from data import Digits, fit_classifier, load
-from evaluate import CLASSES, judge
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import parse_spec
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
 from ditzoo.measure.machine import machine
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.tuning import tune
@@ -40,9 +38,9 @@ from ditzoo.model.tuning import default_blocks
 from ditzoo.plan.table import Plan
 from ditzoo.plan.tuning import block_runs
 from ditzoo.sampling.condition import class_condition
-
-sys.path.append(str(Path(__file__).parents[1]))
-from random_models import MODELS, random_model
+from recipes.digits.evaluate import CLASSES
+from recipes.judging import judge
+from recipes.random_models import MODELS, random_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 MARKS = {

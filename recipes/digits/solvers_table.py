@@ -1,6 +1,6 @@
 """Measures every solver on an embedded model, and writes the table of docs/samplers.md between its two marks.
 
-    python recipes/digits/solvers_table.py
+    python -m recipes.digits.solvers_table
 
 For each solver and number of steps, dit-digits draws 300 guided digits. The table has the share that the classifier reads as
 the digit that was asked for, and the Fréchet distance to the real held-out half, on the classifier's features.
@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from data import Digits, fit_classifier, load
-from evaluate import judge
 
 import ditzoo
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
+from recipes.judging import judge
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 BEGIN, END = "<!-- solvers_table.py writes from here -->\n", "<!-- to here -->\n"

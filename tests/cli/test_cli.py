@@ -233,11 +233,15 @@ def test_version_and_help(capfd: pytest.CaptureFixture[str]) -> None:
     assert "Usage" in capfd.readouterr().out
 
 
-def test_demo_draws_every_model_on_every_backend(capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(["demo"]) == 0
-    out = capfd.readouterr().out
-    assert out.count("pass") == 2
-    rows, columns = 4, 10
-    height, width = picture("demo.png").shape
+@pytest.mark.parametrize(("typed", "model", "columns"), [("demo", "dit-icons", 12), ("demo uvit-digits", "uvit-digits", 10)])
+def test_demo_draws_every_class_on_two_backends(
+    typed: str, model: str, columns: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(typed.split()) == 0
+    out, err = capfd.readouterr()
+    assert out.count("pass") == 1
+    assert out.count(model) == 1
+    assert ("star" in err) == (model == "dit-icons")
+    height, width = picture("demo.png").shape[:2]
     assert width > columns * 64
-    assert height > rows * 64
+    assert height > 2 * 64

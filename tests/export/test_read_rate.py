@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data import Digits, fit_classifier, load
-from evaluate import judge
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
 from ditzoo.backends.base import Backend
+from ditzoo.evaluation.digits import Digits, fit_classifier, load
 from ditzoo.specs import Precision
 from ditzoo_export import cached_bundle, make_settings
+from recipes.judging import judge
 
 CLASSES = [i % 10 for i in range(400)]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data import Digits, features, fit_classifier, frechet_distance, load
-from evaluate import generate, judge
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from ditzoo.evaluation.digits import Digits, features, fit_classifier, load
 from ditzoo.zoo import digits
+from recipes.digits.evaluate import generate
+from recipes.judging import frechet_distance, judge
 
 
 @pytest.fixture(scope="module")

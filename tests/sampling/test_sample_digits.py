@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data import fit_classifier, load
 from sklearn.neural_network import MLPClassifier
 
 import ditzoo
+from ditzoo.evaluation.digits import fit_classifier, load
 from ditzoo.solvers import SOLVERS
 from ditzoo.zoo.card import DiscreteBetas
 
