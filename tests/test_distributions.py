@@ -39,8 +39,7 @@ def test_distributions_in_one_folder_are_told_from_those_that_hide_each_other(
 def test_a_machine_states_the_version_of_any_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "runtime_of_tests", "runtime-of-tests-gpu", "1.31.1")
     monkeypatch.syspath_prepend(tmp_path)
-    rows = [type("Row", (), {"packages": ("runtime_of_tests", "absent_of_tests.bindings")})]
-    monkeypatch.setattr(described, "ROWS", rows)
+    monkeypatch.setattr(described, "PACKAGES", ("runtime_of_tests", "absent_of_tests.bindings"))
     found = described.machine()
     assert found["runtime-of-tests-gpu"] == "1.31.1"
     assert not [name for name in found if "absent" in name]

@@ -109,7 +109,7 @@ def test_the_cache_knows_choices_and_prunes_the_outdated_ones(cache: Path) -> No
     damaged.write_text('{"format": "ditzoo-choice/1", "situation": 3}')
     kept = [item for item in contents([CARD]) if item.what == "choice of a backend"]
     assert sorted(item.model for item in kept) == ["dit-digits"] * 3 + ["uvit-digits"]
-    assert {item.path for item in kept} >= {item.path for item in of_model("uvit-digits", [CARD])}
+    assert damaged in {item.path for item in of_model("uvit-digits", [CARD])}
     lost = {path for path, choice in choices() if choice is None or choice.situation != SITUATION}
     assert set(outdated()) == lost
     assert {item.path for item in leftovers([CARD], downloads=False) if item.what == "outdated choice of a backend"} == lost

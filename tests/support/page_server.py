@@ -76,7 +76,8 @@ class PageServer:
 def serving() -> Iterator[PageServer]:
     """The page on a free port."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "export")])
-    command = [sys.executable, "-m", "ditzoo", "ui", "--port", "0"]
+    heard = ["env", "--default-signal=INT"]  # a shell's background jobs ignore Ctrl-C
+    command = [*heard, sys.executable, "-m", "ditzoo", "ui", "--port", "0"]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
     )
