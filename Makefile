@@ -20,8 +20,8 @@ check: $(READY)  ## check style, format and types
 lowest: .venv-lowest/.ready  ## run all tests on the lowest versions that pyproject.toml allows (torch brings 3 GB of CUDA)
 	.venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal
 
-fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some by name, JOBS run at once
-	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS) $(if $(JOBS),--jobs $(JOBS))
+fuzz: $(READY)  ## try hostile inputs on every parser, for SECONDS each (default 60); PARSERS chooses some, JOBS run at once, SEED repeats
+	PYTHONPATH=. $(BIN)/python -m tests.fuzz $(SECONDS) $(PARSERS) $(if $(JOBS),--jobs $(JOBS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(READY)  ## measure DiT-XL/2 beside diffusers, as in docs/performance.md (needs 24 GB of memory and 15 GB of disk)
 	$(BIN)/python recipes/bench_peers.py --model dit-xl-2

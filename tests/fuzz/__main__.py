@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         if unknown := sorted({*asked.parsers} - {*PARSERS}):
             raise SystemExit(f"no parser is called {', '.join(unknown)}; the parsers are {', '.join(PARSERS)}")
         with ThreadPoolExecutor(asked.jobs) as pool:
-            sound = list(pool.map(lambda name: _run(name, asked.seconds, Path(folder)), asked.parsers or PARSERS))
+            sound = list(pool.map(lambda name: _run(name, asked.seconds, asked.seed, Path(folder)), asked.parsers or PARSERS))
     return int(not all(sound))
 
 
@@ -49,16 +49,17 @@ def _asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("seconds", type=float)
     parser.add_argument("parsers", nargs="*")
+    parser.add_argument("--seed", type=int, help="the same inputs in each run; without it, they are others each time")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     return parser.parse_args(arguments)
 
 
-def _run(name: str, seconds: float, folder: Path) -> bool:
+def _run(name: str, seconds: float, seed: int | None, folder: Path) -> bool:
     """Runs one parser in a process of its own. Returns whether all went well; otherwise records the input that failed."""
     from tests.fuzz.trying import CORPUS
 
     current = folder / f"{name}.input"
-    process = multiprocessing.get_context("fork").Process(target=_campaign, args=(name, seconds, current))
+    process = multiprocessing.get_context("fork").Process(target=_campaign, args=(name, seconds, seed, current))
     process.start()
     process.join()
     if process.exitcode == 0:
@@ -71,7 +72,7 @@ def _run(name: str, seconds: float, folder: Path) -> bool:
     return False
 
 
-def _campaign(name: str, seconds: float, current: Path) -> None:
+def _campaign(name: str, seconds: float, seed: int | None, current: Path) -> None:
     """Tries the recorded inputs and then new ones until the time is over. Exits with status 1 after the first failure."""
     from tests.fuzz import trying
     from tests.fuzz.parsers import PARSERS
@@ -87,7 +88,8 @@ def _campaign(name: str, seconds: float, current: Path) -> None:
         _limit_memory()
         begun, before, rounds = time.monotonic(), _resident(), 1
         while (taken := time.monotonic() - begun) < seconds:
-            trying.try_many(name, examples=_BATCH, start=int.from_bytes(os.urandom(4)), keep=current)
+            start = int.from_bytes(os.urandom(4)) if seed is None else seed + rounds
+            trying.try_many(name, examples=_BATCH, start=start, keep=current)
             rounds += 1
         grown = _resident() - before
         assert grown < _GROWTH, f"memory grew by {grown:,} bytes"
