@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, UsageError, unknown
+from ditzoo.errors import BackendError, UsageError, shortened, unknown
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import (
     TOLERANCES,
@@ -131,7 +131,7 @@ def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tole
         try:
             given[name] = float(value)
         except (TypeError, ValueError):
-            raise UsageError(f"--tolerance {name} takes a number, not {value!r}") from None
+            raise UsageError(f"--tolerance {name} takes a number, not {shortened(value)!r}") from None
     return {precision: msgspec.structs.replace(known, **given) for precision, known in TOLERANCES.items()}
 
 
