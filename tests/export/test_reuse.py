@@ -56,7 +56,7 @@ def test_an_exported_network_reuses_what_torch_reuses(config: str, precision: st
 
 
 def test_an_exported_network_is_tuned_as_torch_is() -> None:
-    card, net, bundle = exported("dit")
+    card, net, bundle = exported("uvit")
     plan = ditzoo.make_plan(card, solver="ddim", steps=6)
     work = {"outer": 1, "target": 1.2, "condition": class_condition(card, [1, 2]), "count": 2}
     with TorchBackend(card, net=net) as torch, ditzoo.open_backend("onnxruntime", bundle) as backend:
@@ -66,7 +66,8 @@ def test_an_exported_network_is_tuned_as_torch_is() -> None:
             for reuse in (tuned.reuse, None)
         )
     assert tuned.best.full == expected.best.full
-    assert tuned.best.error == pytest.approx(expected.best.error, rel=1e-2, abs=1e-8)  # one rounding is 6e-8
+    assert tuned.best.error == pytest.approx(expected.best.error, rel=1e-2)
+    assert tuned.best.error > 1e-4  # far above rounding
     assert relative_l2(drawn, without) == tuned.best.error
 
 
