@@ -131,7 +131,7 @@ def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tole
         try:
             given[name] = float(value)
         except (TypeError, ValueError):
-            raise UsageError(f"--tolerance {name} takes a number, not {shortened(value)!r}") from None
+            raise UsageError(f"--tolerance {name} takes a number, not {shortened(repr(value))}") from None
     return {precision: msgspec.structs.replace(known, **given) for precision, known in TOLERANCES.items()}
 
 
