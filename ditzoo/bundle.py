@@ -63,7 +63,7 @@ class Engine(Data, frozen=True, kw_only=True):
     """A TensorRT engine of a bundle.
 
     `graph` is the graph that it was built from, `version` the version of TensorRT, `gpus` the GPUs that it runs on, `profiles`
-    the shapes that it takes, and `seconds` the time of its build.
+    the shapes that it takes, and `seconds` the time of its build. `outer_blocks` is that of its graph.
     """
 
     file: str
@@ -77,6 +77,7 @@ class Engine(Data, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     seconds: float
+    outer_blocks: int | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         check_tensors(self.file, self.inputs, self.outputs)
@@ -126,11 +127,16 @@ class Manifest(Data, frozen=True, kw_only=True):
         command = self.settings.get("command", "")
         if not command.startswith("ditzoo export ") or not command.isprintable():
             raise ValueError(f"the settings have no command of an export, but {command[:200]!r}")
-        for name, graph in self.graphs.items():
-            if (name == REUSE_GRAPH) != (graph.outer_blocks is not msgspec.UNSET):
-                raise ValueError(f"the graph {name[:200]} must have outer_blocks if and only if it is {REUSE_GRAPH}")
-        if not any(part == "backbone" for part in (*self.graphs, *(engine.graph for engine in self.engines.values()))):
+        for name, part in self.parts:
+            if (name == REUSE_GRAPH) != (part.outer_blocks is not msgspec.UNSET):
+                raise ValueError(f"{name[:200]} must have outer_blocks if and only if it is {REUSE_GRAPH}")
+        if not any(name == "backbone" for name, _ in self.parts):
             raise ValueError("it has neither a graph nor an engine called backbone")
+
+    @property
+    def parts(self) -> list[tuple[str, Graph | Engine]]:
+        """Every graph and every engine, with the name of its graph."""
+        return [*self.graphs.items(), *((engine.graph, engine) for engine in self.engines.values())]
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +150,11 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     card: Card
     plan: Plan
     identity: Identity | None = None
+
+
+def owner_of_weights(file: str) -> str:
+    """The file of the graph whose weights the graph in `file` reads: the backbone's for "backbone-reuse", else its own."""
+    return "backbone.onnx" if file == f"{REUSE_GRAPH}.onnx" else file
 
 
 def is_bundle(path: Path) -> bool:
@@ -222,8 +233,7 @@ def _open(path: Path, found: Identity | None, *, again: bool) -> Bundle:
     try:
         plan = Plan.load(path / PLAN)
         check_plan(card, plan)
-        engines = ((engine.graph, engine) for engine in manifest.engines.values())
-        check_network(card, manifest.model, [*manifest.graphs.items(), *engines])
+        check_network(card, manifest.model, manifest.parts)
     except (PlanError, UsageError, ValueError) as error:
         raise BundleError(f"the bundle {path} contradicts itself: {error}; do not use this bundle") from error
     return Bundle(path=path, manifest=manifest, card=card, plan=plan, identity=found)

@@ -25,17 +25,17 @@ from ditzoo.zoo.card import OnHub
 SIZES = (128, 256, 512, 512)
 
 
-def random_autoencoder(folder: Path) -> None:
-    """Saves the autoencoder into `folder`, as diffusers does."""
+def random_autoencoder() -> AutoencoderKL:
+    """Stable Diffusion's autoencoder with random weights."""
     blocks = len(SIZES)
-    AutoencoderKL(
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
         up_block_types=("UpDecoderBlock2D",) * blocks,
         block_out_channels=SIZES,
         layers_per_block=2,
         latent_channels=4,
         sample_size=512,
-    ).save_pretrained(folder)
+    )
 
 
 def peak() -> int:
@@ -48,7 +48,7 @@ def main() -> None:
     card = ditzoo.card("dit-xl-2-512")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        random_autoencoder(folder)
+        random_autoencoder().save_pretrained(folder)
 
         def local(source: OnHub, **_: object) -> Path:
             return folder

@@ -9,8 +9,8 @@ from typing import ClassVar, Self
 
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
+from ditzoo.backends.reusing import no_such_part
 from ditzoo.bundle import REUSE_GRAPH, Bundle, Graph
-from ditzoo.errors import BackendError
 from ditzoo.specs import RESIDUAL, Array, TensorSpec, check_inputs
 from ditzoo.zoo.card import Card
 
@@ -81,11 +81,8 @@ class GraphBackend(OpenedBackend):
         """The graph that runs the first `outer` and the last `outer` blocks. Raises BackendError if there is none."""
         if self._reuse is not None and self._reuse.outer_blocks == outer:
             return self._reuse
-        there = "no graph with reuse" if self._reuse is None else f"one with reuse of blocks={self._reuse.outer_blocks}"
-        raise BackendError(
-            f"the bundle {self.folder} has {there}, and the plan needs blocks={outer};"
-            f" `ditzoo export onnx {self.card.name} --reuse blocks={outer} --out DIR` makes one"
-        )
+        there = None if self._reuse is None else self._reuse.outer_blocks
+        raise no_such_part(self.folder, there, outer, command=f"ditzoo export onnx {self.card.name}")
 
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `ditzoo.backends.base.MultiOutputBackend`."""

@@ -126,6 +126,7 @@ ROWS = (
         packages=("tensorrt", "cuda.bindings"),
         precisions=GRAPH_PRECISIONS,
         tf32=True,
+        reuses=True,
     ),
     BackendRow(
         name="tensorrt_rtx",
@@ -136,6 +137,7 @@ ROWS = (
         packages=("tensorrt_rtx", "cuda.bindings"),
         precisions=GRAPH_PRECISIONS,
         tf32=True,
+        reuses=True,
     ),
 )
 

@@ -25,10 +25,11 @@ from ditzoo.backends.engine_slots import Slot
 from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.loading_engines import EngineLoader, check_architecture
 from ditzoo.backends.options import OpenOptions
+from ditzoo.backends.reusing import no_such_part
 from ditzoo.backends.table import BackendRow
-from ditzoo.bundle import Bundle, Engine
+from ditzoo.bundle import REUSE_GRAPH, Bundle, Engine
 from ditzoo.errors import BackendError
-from ditzoo.specs import Array, Precision, TensorSpec, axes_of, check_inputs, device_name, split_device
+from ditzoo.specs import RESIDUAL, Array, Precision, TensorSpec, axes_of, check_inputs, device_name, split_device
 from ditzoo.zoo.card import Card
 
 
@@ -88,18 +89,18 @@ class TensorRTBackend(OpenedBackend):
     """
 
     def __init__(self, folder: Path, engines: Sequence[Engine], card: Card, *, trt: Any, index: int = 0) -> None:
-        graphs = {name: [engine for engine in engines if engine.graph == name] for name in ("backbone", "conditioning")}
-        backbone = graphs["backbone"][0]
+        graphs = {engine.graph: engine for engine in reversed(engines)}
+        backbone, conditioning = graphs["backbone"], graphs.get("conditioning")
         self.card, self.precision, self.folder, self.index = card, backbone.precision, folder, index
-        single = card.splits and not graphs["conditioning"]
+        single = card.splits and conditioning is None
         self.tf32 = "tf32" in backbone.options
         words = {device_name(f"cuda:{index}"): True, "tf32": self.tf32, "single": single}
         self.name = " ".join([backbone.flavour, backbone.precision, *(word for word, said in words.items() if said)])
-        self.outputs: tuple[TensorSpec, ...] = backbone.outputs
-        conditioning = graphs["conditioning"][0] if graphs["conditioning"] else None
+        self.outputs: tuple[TensorSpec, ...] = backbone.outputs[:1]
         self.inputs: tuple[TensorSpec, ...] = (
             backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
         )
+        self._command = f"ditzoo export tensorrt {card.name} --flavour {backbone.flavour}"
         self._library, self._open = np if index else cuda.arrays(), True  # CuPy computes on the first GPU
         self._modulations: dict[str, cuda.Buffer] = {}
         with ExitStack() as held:  # gives all back if an engine cannot be loaded
@@ -122,18 +123,26 @@ class TensorRTBackend(OpenedBackend):
         """The network's output."""
         return self.values(inputs)[self.outputs[0].name]
 
-    @cuda.on_its_gpu
     def values(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """See `ditzoo.backends.base.MultiOutputBackend`; modulations that the backbone takes are not among them."""
-        check_inputs(self.inputs, inputs)
-        if not self._open:
-            raise self.closed_error()
-        cuda.settle(self._library)  # the inputs are the work of the caller's stream
-        with self._stream.arrays():
-            try:
-                return self._evaluate(inputs)
-            finally:
-                self._stream.wait()  # after an error too: what is queued reads these inputs
+        return self._values("backbone", inputs)
+
+    def check_reuse(self, outer: int) -> None:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        there = self._slots[REUSE_GRAPH][0].spec.outer_blocks if REUSE_GRAPH in self._slots else None
+        if there != outer:
+            raise no_such_part(self.folder, there, outer, command=self._command)
+
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        self.check_reuse(outer)
+        values = self._values("backbone", inputs)
+        return values[self.outputs[0].name], values[RESIDUAL]
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        """See `ditzoo.backends.base.ReusesBlocks`."""
+        self.check_reuse(outer)
+        return self._values(REUSE_GRAPH, inputs, residual)[self.outputs[0].name]
 
     @cuda.on_its_gpu
     def close(self) -> None:
@@ -151,9 +160,21 @@ class TensorRTBackend(OpenedBackend):
         while self._modulations:
             self._modulations.popitem()[1].free()
 
-    def _evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    @cuda.on_its_gpu
+    def _values(self, graph: str, inputs: Mapping[str, Array], residual: Array = None) -> dict[str, Array]:
+        """The outputs of the engines of a graph, and the modulations that they do not take."""
+        check_inputs(self.inputs, inputs)
+        if not self._open:
+            raise self.closed_error()
+        cuda.settle(self._library)  # the inputs are the work of the caller's stream
+        with self._stream.arrays():
+            try:
+                return self._evaluate(self._slots[graph], inputs if residual is None else {**inputs, RESIDUAL: residual})
+            finally:
+                self._stream.wait()  # after an error too: what is queued reads these inputs
+
+    def _evaluate(self, slots: Sequence[Slot], inputs: Mapping[str, Array]) -> dict[str, Array]:
         batch, _, height, width = inputs["x"].shape
-        slots = self._slots["backbone"]
         places = self._modulation_cache(inputs["t"], inputs["y"])[1] if self._modulation_cache else []
         parts = []
         for chunk in chunks([slot.profile for slot in slots], {"batch": batch, "height": height, "width": width}):

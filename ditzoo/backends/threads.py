@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median_low
 
+from ditzoo.bundle import owner_of_weights
 from ditzoo.records import Data
 
 _OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -144,8 +145,9 @@ def _limit(group: Path) -> str:
 
 
 def _bytes_of(graph: Path) -> int:
-    """The size of a graph with its weights, which may lie in a file of their own beside it."""
-    return sum(file.stat().st_size for file in graph.parent.glob(f"{graph.name}*"))
+    """The size of a graph with its weights, which may lie in a file of their own beside it, or in that of another graph."""
+    names = {graph.name, owner_of_weights(graph.name)}
+    return sum(file.stat().st_size for name in names for file in graph.parent.glob(f"{name}*"))
 
 
 def _text(path: Path) -> str | None:

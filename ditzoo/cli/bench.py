@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Solver, Steps, Threads
+from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Reuse, Solver, Steps, Threads
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 PROMPT = "a photograph"
 """The prompt that text-to-image models draw during the benchmark."""
 
+_REUSE = ">reuse ms"
+"""The column for evaluations with reuse. It is there if the plan has reuse."""
+
 _COLUMNS = (
     "backend",
     ">batch",
     ">ms",
     ">quartiles",
+    _REUSE,
     ">ratio",
     ">images/s",
     ">of limit",
@@ -54,6 +58,7 @@ def bench(
     solver: Solver = None,
     steps: Steps = None,
     guidance: Guidance = None,
+    reuse: Reuse = None,
     resolution: Resolution = None,
     repeats: Annotated[int, typer.Option(help="Timed evaluations of each backend at each batch size.")] = 10,
     warmup: Annotated[int, typer.Option(help="Evaluations before the timed ones.")] = 2,
@@ -77,7 +82,7 @@ def bench(
 
     found = find_model(model)
     card = card_of(found)
-    plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance)
+    plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance, reuse=reuse)
     size = choose_size(found, resolution)
     batches = parse_batches(batch)
     if plot is not None:
@@ -89,7 +94,7 @@ def bench(
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as bar:
         openers = [
-            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, display=bar)
+            partial(open_model, found, spec, device=device, threads=threads, size=size, batch=profiles, plan=plan, display=bar)
             for spec in specs
         ]
         result = run(
@@ -145,6 +150,7 @@ def _show(result: Bench) -> None:
             str(entry.batch),
             f"{1e3 * entry.evaluation.median:.2f}",
             f"{1e3 * entry.evaluation.low:.2f}-{1e3 * entry.evaluation.high:.2f}",
+            *([] if entry.reuse is None else [f"{1e3 * entry.reuse.median:.2f}"]),
             f"{base[entry.batch] / entry.evaluation.median:.2f}x",
             f"{entry.images_per_second:.3g}",
             "" if (share := result.share(entry)) is None else f"{share:.0%}",
@@ -156,10 +162,11 @@ def _show(result: Bench) -> None:
         )
         for entry in result.measurements
     ]
-    output.table(_COLUMNS, rows)
+    output.table([column for column in _COLUMNS if column != _REUSE or first.reuse is not None], rows)
     work = "" if result.multiply_adds is None else f"; {result.multiply_adds / 1e9:.4g} GMAC per image and evaluation"
     output.talk(
-        f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation; ratio: speed relative"
+        f"{result.model}, {result.steps} evaluations per image{work}; ms: time of one guided evaluation"
+        f"{'; reuse ms: the same with reuse of the middle blocks' if first.reuse else ''}; ratio: speed relative"
         f" to {first.backend}; error: relative L2 difference from {first.backend}; outside: share of the first image's time"
         " that was spent outside the network; MB: memory for loading and drawing one image, host + GPU;"
         f" {result.warmup} rounds of warm-up"

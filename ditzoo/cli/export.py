@@ -23,6 +23,12 @@ Split: TypeAlias = Annotated[
     bool | None,
     typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. Default: split if possible."),
 ]
+Reuse: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="blocks=K", help="Also write a graph that runs the first K and the last K blocks only, for plans with reuse."
+    ),
+]
 
 
 @app.callback()
@@ -73,13 +79,7 @@ def onnx(
     guided: Annotated[
         bool, typer.Option("--guided", help="Also write a graph that contains guidance and takes one label per image.")
     ] = False,
-    reuse: Annotated[
-        str | None,
-        typer.Option(
-            metavar="blocks=K",
-            help="Also write a graph that runs the first K and the last K blocks only, for --reuse.",
-        ),
-    ] = None,
+    reuse: Reuse = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -140,6 +140,7 @@ def tensorrt(
     weight_streaming: Annotated[
         bool, typer.Option("--weight-streaming", help="Keep weights on the host that do not fit into the GPU's memory.")
     ] = False,
+    reuse: Reuse = None,
     workspace: Annotated[
         int | None, typer.Option(metavar="MB", help="The most GPU memory for one layer's intermediate results. Default: all.")
     ] = None,
@@ -184,6 +185,7 @@ def tensorrt(
         split=split,
         options=[option for option, on in given.items() if on],
         workspace=workspace,
+        reuse=reuse,
         overwrite=overwrite,
         display=output,
     )

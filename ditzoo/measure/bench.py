@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.reusing import reusing
 from ditzoo.backends.timing import TimedBackend
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure import gpu
@@ -34,6 +36,8 @@ from ditzoo.zoo.sizes import Size
 
 _MOST_REPEATS = 1_000_000
 
+_Call: TypeAlias = Callable[[], Floats]
+
 _STATUS, _RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -50,8 +54,9 @@ class Measurement(Data, frozen=True, kw_only=True):
     """The time and memory that one backend takes at one batch size.
 
     `evaluation` is the time of one guided evaluation of `batch` images; one call takes both halves of the batch, with the
-    labels and with the null label. `images_per_second` is derived from it for all steps of the plan. `error` is the relative L2
-    error of the evaluation; the first backend is the reference. `load` is the time to open the backend. `first_image` is the
+    labels and with the null label. `reuse` is the time of one that reuses the middle blocks, or None if the plan has no reuse.
+    `images_per_second` is derived from them for all steps of the plan. `error` is the relative L2 error of the evaluation, the
+    larger one with reuse; the first backend is the reference. `load` is the time to open the backend. `first_image` is the
     time from then to the latents of one image in numpy. Both are in seconds. `overhead` is the share of `first_image` that was
     not spent in calls of the network. It is only meaningful on a CPU: on a GPU, a call may return before its work is done.
     `host_memory` and `device_memory` are in bytes. The first is the peak while the backend loads and draws one image, less the
@@ -65,6 +70,7 @@ class Measurement(Data, frozen=True, kw_only=True):
     precision: Precision
     batch: int
     evaluation: Spread
+    reuse: Spread | None = None
     images_per_second: float
     error: float
     load: float
@@ -155,7 +161,7 @@ def run(
     one prompt, for text-to-image models. `multiply_adds` is the number of multiply-adds for one evaluation of one image; see
     `count_multiply_adds`. Raises UsageError if there is no backend, if a batch size or the number of repeats is below 1, if the
     number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size. Raises
-    BackendError if an output has NaN or infinity.
+    BackendError if an output has NaN or infinity, or if the plan has reuse and a backend has none.
     """
     _check(openers, batches=batches, repeats=repeats, warmup=warmup)
     with ExitStack() as stack:
@@ -168,13 +174,14 @@ def run(
         height, width = (latent_shape(backends[0], size) if size else common_shape(*backends))[1:]
         for batch in batches:
             inputs = [_inputs(backend, plan, batch, (height, width), text) for backend in backends]
-            spreads, outputs = _take_turns(backends, inputs, repeats=repeats, warmup=warmup, advance=advance)
+            calls = [_calls(backend, given, plan) for backend, given in zip(backends, inputs, strict=True)]
+            spreads, outputs = _take_turns(calls, repeats=repeats, warmup=warmup, advance=advance)
             work = None if multiply_adds is None else multiply_adds * batch * halves
-            for (backend, costs), spread, output in zip(loaded, spreads, outputs, strict=True):
-                if not np.isfinite(output).all():
+            for (backend, costs), taken, given in zip(loaded, spreads, outputs, strict=True):
+                if not all(np.isfinite(output).all() for output in given):
                     raise BackendError(f"{backend.name} gave NaN or infinity with a batch of {batch}; try another precision")
-                error = relative_l2(output, outputs[0])
-                measurements.append(_measurement(backend, costs, plan, batch=batch, spread=spread, error=error, work=work))
+                error = max(relative_l2(output, expected) for output, expected in zip(given, outputs[0], strict=True))
+                measurements.append(_measurement(backend, costs, plan, batch=batch, spreads=taken, error=error, work=work))
     return Bench(
         model=backends[0].card.name,
         steps=len(plan.rows),
@@ -220,26 +227,36 @@ def _load(stack: ExitStack, opener: Opener, plan: Plan, size: Size | None, text:
     )
 
 
+def _calls(backend: Backend, inputs: Mapping[str, Array], plan: Plan) -> list[_Call]:
+    """What is measured: an evaluation of the network, and one that reuses its middle blocks if the plan has reuse."""
+    outer = plan.outer_blocks
+    if outer is msgspec.UNSET:
+        return [lambda: backend.numpy(backend(inputs))]
+    network = reusing(backend)
+    network.check_reuse(outer)
+    residual = network.with_residual(inputs, outer)[1]
+    return [
+        lambda: backend.numpy(network.with_residual(inputs, outer)[0]),
+        lambda: backend.numpy(network.with_reuse(inputs, outer, residual)),
+    ]
+
+
 def _take_turns(
-    backends: Sequence[Backend],
-    inputs: Sequence[Mapping[str, Array]],
-    *,
-    repeats: int,
-    warmup: int,
-    advance: Callable[[], object],
-) -> tuple[list[Spread], list[Floats]]:
-    """Evaluates the backends in turn (A, B, A, B). Returns the times in seconds and the last output of each backend."""
-    outputs: list[Floats] = [np.empty(0)] * len(backends)
-    timings: list[list[float]] = [[] for _ in backends]
+    calls: Sequence[Sequence[_Call]], *, repeats: int, warmup: int, advance: Callable[[], object]
+) -> tuple[list[list[Spread]], list[list[Floats]]]:
+    """Makes the calls of the backends in turn (A, B, A, B). Returns for each call its times in seconds and its last output."""
+    outputs: list[list[Floats]] = [[np.empty(0)] * len(each) for each in calls]
+    timings: list[list[list[float]]] = [[[] for _ in each] for each in calls]
     for turn in range(warmup + repeats):
-        for i, backend in enumerate(backends):
-            started = time.perf_counter()
-            outputs[i] = backend.numpy(backend(inputs[i]))
-            took = time.perf_counter() - started
-            if turn >= warmup:
-                timings[i].append(took)
+        for i, each in enumerate(calls):
+            for kind, call in enumerate(each):
+                started = time.perf_counter()
+                outputs[i][kind] = call()
+                took = time.perf_counter() - started
+                if turn >= warmup:
+                    timings[i][kind].append(took)
         advance()
-    return [_spread(values) for values in timings], outputs
+    return [[_spread(values) for values in each] for each in timings], outputs
 
 
 def _inputs(backend: Backend, plan: Plan, batch: int, size: Size, text: Condition | None) -> Mapping[str, Array]:
@@ -261,14 +278,18 @@ def _condition(card: Card, batch: int, text: Condition | None) -> Condition | No
 
 
 def _measurement(
-    backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spread: Spread, error: float, work: int | None
+    backend: Backend, costs: _Costs, plan: Plan, *, batch: int, spreads: Sequence[Spread], error: float, work: int | None
 ) -> Measurement:
+    """`spreads` are the times of an evaluation, and of one with reuse if the plan has reuse."""
+    spread, reuse = spreads[0], spreads[1] if len(spreads) > 1 else None
+    run = sum((reuse if reuse and row.reuses else spread).median for row in plan.rows)
     return Measurement(
         backend=backend.name,
         precision=backend.precision,
         batch=batch,
         evaluation=spread,
-        images_per_second=batch / (spread.median * len(plan.rows)),
+        reuse=reuse,
+        images_per_second=batch / run,
         error=error,
         load=costs.load,
         first_image=costs.first_image,

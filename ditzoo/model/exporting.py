@@ -79,6 +79,7 @@ def export_tensorrt(
     split: bool | None = None,
     options: Sequence[str] = (),
     workspace: int | None = None,
+    reuse: str | None = None,
     overwrite: bool = False,
     display: Display = SILENT,
 ) -> Bundle:
@@ -88,8 +89,9 @@ def export_tensorrt(
     and cards such as "sm89,H100". `resolution` is in pixels. `batch` counts rows of the network's input; a guided image takes
     two rows. Both may be lists, such as "256,512" and "1,4,8-16". Each combination gets its own engine, or all share one engine
     if `merged` is set. `options` may contain "stripped", "refittable", "hardware_compatible", "version_compatible", "tf32" and
-    "weight_streaming". `workspace` is the most device memory for the intermediate results of one layer, in MB. Raises the same
-    errors as `export_onnx`. The stages of the work appear on `display`.
+    "weight_streaming". `workspace` is the most device memory for the intermediate results of one layer, in MB. `reuse`
+    "blocks=K" adds engines that run the first K and the last K blocks only, for plans with reuse of the same K; `resolution` is
+    then one. Raises the same errors as `export_onnx`. The stages of the work appear on `display`.
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
@@ -107,6 +109,7 @@ def export_tensorrt(
         split=split,
         options=options,
         workspace=workspace,
+        reuse=reuse,
     )
     return export_engines(card, Path(out), settings=settings, overwrite=overwrite, display=display)
 

@@ -160,9 +160,9 @@ def _prepared(
 
     precision, split = spec.precision or "fp32", None if spec.form is None else spec.form == "split"
     resolution = None if size is None else in_pixels(model, size)
+    reuse = None if outer is None else f"blocks={outer}"
     if row.runs == "graphs":
         target = row.target(precision=precision, device=spec.device or device)
-        reuse = None if outer is None else f"blocks={outer}"
         settings = make_settings(model, precision=precision, target=target, resolution=resolution, split=split, reuse=reuse)
         return cached_bundle(model, settings=settings, display=display)
     engines = make_engine_settings(
@@ -174,6 +174,7 @@ def _prepared(
         merged="," in batch,
         split=split,
         options=("tf32",) if spec.tf32 else (),
+        reuse=reuse,
     )
     index = split_device(spec.device or device)[1]
     with _building_on(index):

@@ -25,6 +25,7 @@ from ditzoo.ui.choices import choices
 from ditzoo.ui.jobs import Job, Jobs, QueueFullError
 from ditzoo.ui.orders import Form, Order, read_form
 from ditzoo.ui.states import Drawn
+from ditzoo.zoo.class_names import captions
 
 LARGEST_BODY = 64 * 1024
 """The largest body of a request in bytes."""
@@ -156,8 +157,9 @@ def _preview(request: Request) -> Response:
 def _sheet(request: Request) -> Response:
     """All pictures of a backend on a sheet, with the request inside the file."""
     job = _job(request)
-    pictures = _at(_drawn(job).pictures, request.path_params["side"])
-    return _png(png_bytes(sheet_of(pictures), info=png_info(job.order.request)))
+    pictures, drawn = _at(_drawn(job).pictures, request.path_params["side"]), job.order.request
+    names = captions(job.order.card, drawn.classes or ())
+    return _png(png_bytes(sheet_of(pictures, names), info=png_info(drawn)))
 
 
 def _picture(request: Request) -> Response:

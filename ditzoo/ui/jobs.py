@@ -110,6 +110,7 @@ class Jobs:
         self._work = work
         self._changed = threading.Condition()
         self._waiting, self._known = deque[Job](), dict[str, Job]()
+        self._ended = deque[str]()  # ids, in the order in which the jobs ended
         self.stopping = False
         self._thread = threading.Thread(target=self._run, name="ditzoo-ui", daemon=True)
         self._thread.start()
@@ -143,7 +144,7 @@ class Jobs:
             if job in self._waiting:
                 self._waiting.remove(job)
                 job.enter("cancelled")
-                self._forget_old()
+                self._keep(job)
 
     def stop(self) -> None:
         """Cancels all jobs, and refuses new ones."""
@@ -161,7 +162,7 @@ class Jobs:
         while (job := self._next()) is not None:
             self._draw(job)
             with self._changed:
-                self._forget_old()
+                self._keep(job)
 
     def _next(self) -> Job | None:
         """The next job as soon as there is one, or None at the end."""
@@ -188,8 +189,8 @@ class Jobs:
             job.drawn = drawn
             job.enter("finished", summary=drawn.summary)
 
-    def _forget_old(self) -> None:
-        """Forgets all ended jobs but the last ones."""
-        ended = [name for name, job in self._known.items() if job.state.final]
-        for name in ended[:-KEPT]:
-            del self._known[name]
+    def _keep(self, job: Job) -> None:
+        """Keeps a job that has just ended, and forgets those that ended long before it."""
+        self._ended.append(job.id)
+        while len(self._ended) > KEPT:
+            del self._known[self._ended.popleft()]

@@ -16,7 +16,7 @@ from typing import Any
 
 from ditzoo.backends import cuda
 from ditzoo.backends.loading_engines import check_architecture
-from ditzoo.bundle import ENGINE, Bundle, Engine, Graph
+from ditzoo.bundle import ENGINE, REUSE_GRAPH, Bundle, Engine, Graph
 from ditzoo.errors import ExportError, MissingPackageError, UsageError
 from ditzoo.files import cache_dir, remember
 from ditzoo.progress import SILENT, Display, Report, silent
@@ -56,10 +56,11 @@ def fill_engines(
     """
     trt = load(settings.flavour)
     gpus = targets(settings)
-    graphs = {name: graph for name, graph in source.manifest.graphs.items() if name in ("backbone", "conditioning")}
+    built = ("backbone", "conditioning", REUSE_GRAPH)
+    graphs = {name: graph for name, graph in source.manifest.graphs.items() if name in built}
     engines = {}
     for name, graph in graphs.items():
-        profiles = settings.profiles if name == "backbone" else (conditioning_profile(),)
+        profiles = (conditioning_profile(),) if name == "conditioning" else settings.profiles
         for group in (profiles,) if settings.merged else [(profile,) for profile in profiles]:
             with display.stage(f"building the engine of {name} for {', '.join(gpus)}: {'; '.join(map(str, group))}") as report:
                 engine = _engine(folder, source.path, name, graph, group, settings, trt=trt, gpus=gpus, report=report)
@@ -184,6 +185,7 @@ def _engine(
         options=settings.options,
         inputs=graph.inputs,
         outputs=graph.outputs,
+        outer_blocks=graph.outer_blocks,
         seconds=round(time.perf_counter() - started, 1),
     )
 

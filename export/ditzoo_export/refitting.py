@@ -13,7 +13,7 @@ from ditzoo.backends import cuda
 from ditzoo.backends.engine_slots import present
 from ditzoo.backends.refitting import put_weights
 from ditzoo.backends.tensorrt import check_engines
-from ditzoo.bundle import Bundle, Engine, provide
+from ditzoo.bundle import REUSE_GRAPH, Bundle, Engine, provide
 from ditzoo.errors import BundleError, UsageError
 from ditzoo.files import sha256
 from ditzoo.nets.network import Network
@@ -22,6 +22,7 @@ from ditzoo.records import Data
 from ditzoo.specs import PRECISION_TRAITS
 from ditzoo.weights import store
 from ditzoo.zoo.card import ByHand, Card
+from ditzoo.zoo.sizes import in_pixels
 from ditzoo_export.artifacts import cached_bundle, made_by, refit_key
 from ditzoo_export.engine_bundle import finish_engines
 from ditzoo_export.engines import load
@@ -116,13 +117,15 @@ def graph_settings(bundle: Bundle) -> Settings:
     """The settings of the ONNX export that a bundle of engines was built from."""
     engines = bundle.manifest.engines.values()
     backbone = next(engine for engine in engines if engine.graph == "backbone")
-    any_size = "height" in backbone.inputs[0].shape
+    outer = next((engine.outer_blocks for engine in engines if engine.graph == REUSE_GRAPH), None)
+    size = [length for length in backbone.inputs[0].shape[2:] if isinstance(length, int)]
     return make_settings(
         bundle.card,
         precision=backbone.precision,
         target="tensorrt",
-        resolution="dynamic" if any_size else None,
+        resolution=in_pixels(bundle.card, (size[0], size[1])) if size else "dynamic",
         split=any(engine.graph == "conditioning" for engine in engines),
+        reuse=None if outer is None else f"blocks={outer}",
     )
 
 

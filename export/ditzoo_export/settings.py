@@ -131,6 +131,7 @@ class EngineSettings(Data, frozen=True, kw_only=True):
             f"--profiles {'merged' if self.merged else 'separate'} {'--split' if self.onnx.split else '--single'}",
         ]
         words += [] if self.workspace is None else [f"--workspace {self.workspace}"]
+        words += [] if self.onnx.outer_blocks is None else [f"--reuse blocks={self.onnx.outer_blocks}"]
         return " ".join([*words, *(f"--{option.replace('_', '-')}" for option in self.options)])
 
 
@@ -149,19 +150,23 @@ def make_engine_settings(
     split: bool | None = None,
     options: Sequence[str] = (),
     workspace: int | None = None,
+    reuse: str | None = None,
 ) -> EngineSettings:
     """The settings of a build of engines for `card`, with a profile for every pair of a resolution and a batch range.
 
     `parse_resolutions` and `parse_batches` describe the texts of `resolution` and `batch`. `gpu` is "current", or a list of
-    architectures and cards (see `architecture`). Raises UsageError if the settings
+    architectures and cards (see `architecture`). `reuse` is "blocks=K", for one resolution. Raises UsageError if the settings
     are invalid, or not possible for this card.
     """
     flavour = flavour.replace("-", "_")
     if flavour not in FLAVOURS:
         raise unknown("flavour", flavour, FLAVOURS)
     sizes = parse_resolutions(card, resolution)
-    any_size = None if sizes == [own_size(card)] else "dynamic"
-    onnx = make_settings(card, precision=precision, target="tensorrt", resolution=any_size, split=split)
+    if reuse is not None and len(sizes) == 1:
+        size: str | None = in_pixels(card, sizes[0])
+    else:
+        size = None if sizes == [own_size(card)] else "dynamic"
+    onnx = make_settings(card, precision=precision, target="tensorrt", resolution=size, split=split, reuse=reuse)
     for option in options:
         if option not in OPTIONS:
             raise unknown("option", option, OPTIONS)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from ditzoo.bundle import PLAN, REUSE_GRAPH, Bundle, Engine, Graph, consistently, provide_folder
+from ditzoo.bundle import PLAN, Bundle, Engine, Graph, consistently, owner_of_weights, provide_folder
 from ditzoo.errors import UsageError
 from ditzoo.files import file_name
 from ditzoo.pictures.decode import SLICE
@@ -184,9 +184,7 @@ def _place(bundle: Bundle, model: Model, folder: Path) -> None:
     External weights are copied too. They keep their name, because the ONNX file refers to it. A graph with reuse reads those of
     the backbone.
     """
-    graphs = bundle.manifest.graphs
-    reuses = REUSE_GRAPH in graphs and model.file == graphs[REUSE_GRAPH].file
-    owner = graphs["backbone"].file if reuses else model.file
+    owner = owner_of_weights(model.file)
     suffix = ".plan" if model.backend == _BACKEND else ".onnx"
     shutil.copyfile(bundle.path / model.file, folder / f"model{suffix}")
     for name in bundle.manifest.files:

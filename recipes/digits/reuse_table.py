@@ -4,13 +4,14 @@ reuse of the middle blocks, and guidance at less cost.
     python -m recipes.digits.reuse_table
     python -m recipes.digits.reuse_table --random dit-xl-2 --backend onnxruntime:int8
 
-Each plan draws 300 guided digits. A table has the rows of the network and the blocks that run, as shares of those of the plan
+Each plan draws 1,000 guided digits. A table has the rows of the network and the blocks that run, as shares of those of the plan
 without reuse, the speed of one whole sampling run of ten digits relative to that plan (the medians of runs in turns), the share
 of digits that the classifier reads as the one that was asked for, the Fréchet distance to the real held-out half on the
 classifier's features, and the relative L2 error of the latents against the plan without reuse.
 
 The rows of a tuned plan were found with other noise than that of the table. With --random, both tables are printed for one
-image of a model with random weights. They have the speed and the error alone, and say nothing about the quality.
+image of a model with random weights. They have the speed and the error alone, say nothing about the quality, and have no tuned
+plans.
 """
 
 from __future__ import annotations
@@ -49,12 +50,15 @@ MARKS = {
 }
 PLANS = (
     ("dit-digits", "ddim", 50),
+    ("dit-digits", "dpmpp", 50),
     ("dit-digits", "dpmpp", 20),
     ("uvit-digits", "dpmpp-fast", 20),
 )
 RANDOM = ("dpmpp", 50)
 EVERY = (2, 3, 4)
 INTERVAL = (0.3, 3.0)
+BOTH = 1.7, 3
+"""The factor of a tuned plan, and `--guidance-every`, which the last table has together."""
 HEAD = (
     "| model, solver, steps | plan | rows | blocks | speed | read as asked | Fréchet distance | error of latents |\n"
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
@@ -69,25 +73,28 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     turns: int
 
 
-def reuse_plans(backend: Backend, plan: Plan, **options: object) -> Iterator[tuple[str, Plan]]:
-    """The plans of the first table, with their names: evenly spaced full rows, and tuned ones of the same cost."""
+def reuse_plans(backend: Backend, plan: Plan, *, tuned: bool, **options: object) -> Iterator[tuple[str, Plan]]:
+    """The plans of the first table, with their names: evenly spaced full rows, and, if `tuned`, tuned ones of the same cost."""
     blocks, outer = backend.card.backbone.blocks, default_blocks(backend.card)
     yield "none", plan
     for every in EVERY:
         reuse = f"every={every},blocks={outer}"
         even = ditzoo.make_plan(backend.card, **options, reuse=reuse)  # type: ignore[arg-type]
         yield f"`--reuse {reuse}`", even
-        factor = math.floor(100 * block_runs(plan, blocks) / block_runs(even, blocks)) / 100
-        condition = class_condition(backend.card, range(4))
-        tuned = tune(backend, plan, outer=outer, target=factor, condition=condition, count=4, seed=1)
-        yield (
-            f"`plan tune --target {factor:g}x`",
-            ditzoo.make_plan(backend.card, **options, reuse=tuned.reuse),  # type: ignore[arg-type]
-        )
+        if tuned:
+            factor = math.floor(100 * block_runs(plan, blocks) / block_runs(even, blocks)) / 100
+            reuse = tuned_reuse(backend, plan, factor)
+            yield f"`plan tune --target {factor:g}x`", ditzoo.make_plan(backend.card, **options, reuse=reuse)  # type: ignore[arg-type]
 
 
-def guidance_plans(backend: Backend, plan: Plan, **options: object) -> Iterator[tuple[str, Plan]]:
-    """The plans of the second table, with their names."""
+def tuned_reuse(backend: Backend, plan: Plan, factor: float) -> str:
+    """The option that `ditzoo plan tune` finds with four images of other noise than that of the tables."""
+    condition, outer = class_condition(backend.card, range(4)), default_blocks(backend.card)
+    return tune(backend, plan, outer=outer, target=factor, condition=condition, count=4, seed=1).reuse
+
+
+def guidance_plans(backend: Backend, plan: Plan, *, tuned: bool, **options: object) -> Iterator[tuple[str, Plan]]:
+    """The plans of the second table, with their names. If `tuned`, one has a tuned list of full rows too."""
     interval, reuse = "--guidance-interval {:g},{:g}".format(*INTERVAL), f"every=2,blocks={default_blocks(backend.card)}"
     variants: list[tuple[str, dict[str, object]]] = [
         *((f"`--guidance-every {every}`", {"guidance_every": every}) for every in EVERY),
@@ -96,6 +103,10 @@ def guidance_plans(backend: Backend, plan: Plan, **options: object) -> Iterator[
         (f"`--guidance-every 2 --reuse {reuse}`", {"guidance_every": 2, "reuse": reuse}),
         ("`--guidance 1`", {"guidance": 1.0}),
     ]
+    if tuned:
+        factor, every = BOTH
+        given = {"guidance_every": every, "reuse": tuned_reuse(backend, plan, factor)}
+        variants.insert(-1, (f"`--guidance-every {every}`, `plan tune --target {factor:g}x`", given))
     yield "none", plan
     for label, given in variants:
         yield label, ditzoo.make_plan(backend.card, **{**options, **given})  # type: ignore[arg-type]
@@ -106,11 +117,12 @@ def speeds(backend: Backend, plans: list[Plan], work: Work) -> list[str]:
     if work.turns == 0:
         return ["not measured"] * len(plans)
     seconds: list[list[float]] = [[] for _ in plans]
-    for turn in range(1 + work.turns):
+    warm = 0 if work.timed == work.count else 1  # if so many images were drawn just before, no turn is for warming up
+    for turn in range(warm + work.turns):
         for times, plan in zip(seconds, plans, strict=True):
             started = time.perf_counter()
             ditzoo.sample(backend, plan, classes=CLASSES[: work.timed].tolist())
-            if turn:  # the first turn is for warming up
+            if turn >= warm:
                 times.append(time.perf_counter() - started)
     medians = [float(np.median(times)) for times in seconds]
     return [f"{medians[0] / median:.2f} ×" for median in medians]
@@ -161,7 +173,7 @@ def write_tables(backend: str, work: Work) -> None:
         probed = msgspec.structs.replace(plan, outer_blocks=1)
         with open_model(name, parse_spec(backend), plan=probed) as opened:
             for table, make in (("reuse", reuse_plans), ("guidance", guidance_plans)):
-                named = list(make(opened, plan, solver=solver, steps=steps))
+                named = list(make(opened, plan, tuned=True, solver=solver, steps=steps))
                 for line in lines(opened, f"{name}, `{solver}`, {steps}", named, work, judges):
                     tables[table] += f"\n{line}"
                     print(line, flush=True)
@@ -180,9 +192,8 @@ def print_random(model: str, backend: str, work: Work) -> None:
     with open_model(card, parse_spec(backend), plan=msgspec.structs.replace(plan, outer_blocks=default_blocks(card))) as opened:
         for make in (reuse_plans, guidance_plans):
             print(f"\n{HEAD}")
-            for line in lines(
-                opened, f"{model}, `{solver}`, {steps}", list(make(opened, plan, solver=solver, steps=steps)), work, None
-            ):
+            named = list(make(opened, plan, tuned=False, solver=solver, steps=steps))
+            for line in lines(opened, f"{model}, `{solver}`, {steps}", named, work, None):
                 print(line, flush=True)
     print(about(load_before, work))
 
@@ -196,7 +207,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.random is None:
-        write_tables(options.backend, Work(count=300, timed=10, turns=5 if options.turns is None else options.turns))
+        write_tables(options.backend, Work(count=1000, timed=10, turns=5 if options.turns is None else options.turns))
     else:
         print_random(
             options.random, options.backend, Work(count=1, timed=1, turns=1 if options.turns is None else options.turns)

@@ -103,6 +103,17 @@ def test_engines_of_this_gpu_hold_the_limits(name: str, options: tuple[str, ...]
         assert report.passed
 
 
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_engines_reuse_what_torch_reuses(name: str, flavour: str) -> None:
+    card = ditzoo.card(name)
+    plan = ditzoo.make_plan(card, solver="dpmpp", steps=10, reuse="every=2,blocks=1")
+    settings = make_engine_settings(card, flavour=flavour, precision="fp32", batch="2-20", reuse="blocks=1")
+    bundle = cached_engines(card, settings=settings)
+    with ditzoo.open_backend("torch", card) as reference, ditzoo.open_backend(flavour, bundle) as candidate:
+        drawn, expected = (ditzoo.sample(backend, plan, classes=range(10)) for backend in (candidate, reference))
+    assert relative_l2(drawn, expected) <= LIMITS.sample
+
+
 @pytest.mark.parametrize("option", ["version_compatible", "hardware_compatible"])
 def test_compatible_engines_run(option: str, flavour: str) -> None:
     if flavour != "tensorrt":

@@ -22,11 +22,11 @@ from ditzoo.backends.batching import chunks
 from ditzoo.backends.conditioning import ModulationCache
 from ditzoo.backends.engine_slots import CAPTURED_SHAPES, accept, present
 from ditzoo.backends.tensorrt import TensorRTBackend, check_engines
-from ditzoo.bundle import Bundle, Engine
+from ditzoo.bundle import REUSE_GRAPH, Bundle, Engine
 from ditzoo.errors import BackendError
 from ditzoo.sampling.memory import is_out_of_memory
 from ditzoo.specs import Profile, Range
-from ditzoo_export import cached_bundle, cached_engines, make_engine_settings
+from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 from tests.support.cuda_stand_in import Cuda
 from tests.support.cupy_stand_in import Library
 from tests.support.tensorrt_stand_in import tensorrt as stand_in
@@ -239,6 +239,44 @@ def test_sampling_moves_the_right_rows_to_and_from_the_device(
     assert (device.launches == 0) == rtx
 
 
+@pytest.mark.parametrize("cupy", [False, True], ids=["numpy", "cupy"])
+@pytest.mark.parametrize("rtx", [True, False], ids=["tensorrt_rtx", "tensorrt"])
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+def test_engines_reuse_what_the_graphs_reuse(
+    name: str, rtx: bool, cupy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the stand-ins: the residual stays on the device, and batches are split and padded in both kinds of rows."""
+    card, device = ditzoo.card(name), Cuda()
+    library = Library(device) if cupy else None
+    graphs = cached_bundle(card, settings=make_settings(card, reuse="blocks=1"))
+    specs = {graph: stand_in_engine(graphs, graph, [(2, 2), (4, 5)]) for graph in ("backbone", REUSE_GRAPH)}
+    if "conditioning" in graphs.manifest.graphs:
+        specs["conditioning"] = stand_in_engine(graphs, "conditioning", [(1, 7)])
+    monkeypatch.setattr(cuda, "runtime", lambda: device)
+    monkeypatch.setattr(cuda, "gpu", lambda: "sm89")
+    monkeypatch.setattr(cuda, "arrays", lambda: library or np)
+    plans = [
+        ditzoo.make_plan(card, solver="ddim", steps=5, **options)  # type: ignore[arg-type]
+        for options in ({}, {"reuse": "every=2,blocks=1"}, {"reuse": "every=3,blocks=1", "guidance_every": 2})
+    ]
+    with ditzoo.open_backend("onnxruntime", graphs) as reference:
+        expected = [ditzoo.sample(reference, plan, classes=[3, 1, 4], seed=2) for plan in plans]
+    module = stand_in(device, specs, graphs.path, rtx=rtx)
+    with TensorRTBackend(tmp_path, write_engines(tmp_path, specs), card, trt=module) as backend:
+        for plan, wanted in zip(plans, expected, strict=True):
+            np.testing.assert_allclose(ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=2), wanted, atol=1e-5)
+        full = msgspec.structs.replace(plans[0], outer_blocks=1)
+        drawn = [ditzoo.sample(backend, plan, classes=[3, 1, 4], seed=2) for plan in (full, plans[0])]
+        assert drawn[0].tobytes() == drawn[1].tobytes()
+        with pytest.raises(
+            BackendError, match=r"graphs with reuse of blocks=1, and the plan needs blocks=2; `ditzoo export tens"
+        ):
+            ditzoo.sample(backend, ditzoo.make_plan(card, steps=3, reuse="every=2,blocks=2"), classes=[3])
+    assert float(np.abs(expected[1] - expected[0]).max()) > 1e-3  # far above the limit
+    assert (device.memory, device.streams, device.graphs) == ({}, {}, {})
+    assert library is None or library.moved.count("to the host") == len(plans) + 2
+
+
 class Machine:
     """A backend of dit-digits on the stand-ins, with engines of these `options`, in a folder beside their graphs."""
 
@@ -409,5 +447,6 @@ def stand_in_engine(bundle: Bundle, graph: str, batches: Sequence[tuple[int, int
         options=(),
         inputs=source.inputs,
         outputs=source.outputs,
+        outer_blocks=source.outer_blocks,
         seconds=0,
     )

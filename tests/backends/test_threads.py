@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 import ditzoo
-from ditzoo.backends.threads import SMALL, Cores, Threads, choose_threads, quota_of, running_of
+from ditzoo.backends import threads
+from ditzoo.backends.threads import SMALL, Cores, Threads, choose_threads, quota_of, running_of, threads_here
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.backends.torch_threads import SHORT, Tried, fastest, free_threads
 
@@ -58,6 +60,16 @@ def test_a_small_graph_gets_one_thread(running: int) -> None:
 def test_a_number_that_was_asked_for_wins(asked: int, running: int, can_sleep: bool) -> None:
     cores = Cores(online=4, usable=4, quota=1.0, running=running)
     assert choose_threads(cores, asked=asked, can_sleep=can_sleep).number == asked
+
+
+def test_a_graph_that_reads_the_weights_of_another_is_as_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "cores_here", lambda: Cores(online=4, usable=4, quota=None, running=0))
+    for name in ("backbone.onnx", "backbone-reuse.onnx", "conditioning.onnx"):
+        (tmp_path / name).write_bytes(b"graph")
+    with (tmp_path / "backbone.onnx.data").open("wb") as file:
+        file.truncate(SMALL)
+    numbers = [threads_here(graph=tmp_path / f"{name}.onnx").number for name in ("backbone", "backbone-reuse", "conditioning")]
+    assert numbers == [4, 4, 1]
 
 
 def test_the_smallest_quota_of_nested_groups_counts() -> None:

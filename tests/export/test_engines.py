@@ -11,19 +11,21 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 import ditzoo
 from ditzoo.backends import cuda
-from ditzoo.bundle import MANIFEST, open_bundle
+from ditzoo.bundle import MANIFEST, REUSE_GRAPH, open_bundle
 from ditzoo.cli import run
 from ditzoo.errors import BackendError, ExportError, UsageError
-from ditzoo.specs import Profile, Range
+from ditzoo.specs import RESIDUAL, Profile, Range
 from ditzoo.zoo.configs import BackboneConfig
 from ditzoo_export import cached_bundle, cached_engines, export_engines, make_engine_settings, make_settings
 from ditzoo_export.builder_phases import Phases
 from ditzoo_export.engines import _configure, _flags, _labels, build, load
 from ditzoo_export.gpus import CARDS
+from ditzoo_export.refitting import graph_settings
 from ditzoo_export.settings import check_precision
 from ditzoo_export.sizes import exactly
 from ditzoo_export.triton import models
@@ -54,6 +56,40 @@ def test_merged_profiles_and_resolutions(config: BackboneConfig) -> None:
         "batch=1 height=16 width=12",
         "batch=2-4 height=16 width=12",
     ]
+
+
+@pytest.mark.parametrize("name", ["dit-digits", "uvit-digits"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_engines_with_reuse(name: str, precision: str) -> None:
+    card = ditzoo.card(name)
+    settings = make_engine_settings(card, gpu="sm89", precision=precision, batch="1,2-4", reuse="blocks=1")
+    assert " --reuse blocks=1" in settings.command(card)
+    bundle = cached_engines(card, settings=settings)
+    assert graph_settings(bundle) == settings.onnx
+    engines = {engine.file: engine for engine in bundle.manifest.engines.values()}
+    for batch in ("b1", "b2-4"):
+        backbone, reuse = (engines[f"{graph}-8x8-{batch}.engine"] for graph in ("backbone", REUSE_GRAPH))
+        assert [spec.name for spec in backbone.outputs] == ["prediction", RESIDUAL]
+        assert reuse.inputs == (*backbone.inputs, backbone.outputs[1])
+        assert (backbone.outer_blocks, reuse.outer_blocks) == (msgspec.UNSET, 1)
+        assert reuse.profiles == backbone.profiles
+    whole, outer = (
+        sum((bundle.path / file).stat().st_size for file in engines if file.startswith(f"{graph}-8"))
+        for graph in ("backbone", REUSE_GRAPH)
+    )
+    assert outer < 0.8 * whole  # the weights of two blocks, not of all
+
+
+def test_engines_with_reuse_have_one_resolution() -> None:
+    card, net = random_model(msgspec.structs.replace(TINY_DIT, depth=3))
+    settings = make_engine_settings(card, gpu="sm89", resolution="16x12", reuse="blocks=1")
+    bundle = cached_engines(card, settings=settings, net=net)
+    assert graph_settings(bundle) == settings.onnx
+    assert {engine.inputs[0].shape[2:] for engine in bundle.manifest.engines.values() if engine.graph != "conditioning"} == {
+        (16, 12)
+    }
+    with pytest.raises(UsageError, match="graphs with reuse take one resolution"):
+        make_engine_settings(card, gpu="sm89", resolution="8,16", reuse="blocks=1")
 
 
 def test_many_profiles_have_a_short_name() -> None:

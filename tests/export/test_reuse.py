@@ -89,7 +89,7 @@ def test_a_bundle_for_other_blocks_or_without_reuse_names_the_export() -> None:
     card, _, bundle = exported("uvit")
     plan = ditzoo.make_plan(card, steps=3, reuse="every=2,blocks=2")
     with ditzoo.open_backend("onnxruntime", bundle) as backend:
-        message = r"has one with reuse of blocks=1, and the plan needs blocks=2; `ditzoo export onnx \S+ --reuse blocks=2"
+        message = r"has graphs with reuse of blocks=1, and the plan needs blocks=2; `ditzoo export onnx \S+ --reuse blocks=2"
         with pytest.raises(BackendError, match=message):
             ditzoo.sample(backend, plan, classes=[1])
     plain = cached_bundle(ditzoo.card("uvit-digits"))
@@ -113,10 +113,10 @@ def test_settings_that_cannot_be_are_refused(options: dict[str, str], message: s
         make_settings(ditzoo.card("dit-digits"), **options)  # type: ignore[arg-type]
 
 
-def test_engines_of_a_name_are_refused_before_anything_is_built() -> None:
+def test_a_backend_without_reuse_is_refused_before_it_is_loaded() -> None:
     plan = ditzoo.make_plan("dit-digits", steps=3, reuse=REUSE)
-    with pytest.raises(BackendError, match="tensorrt cannot reuse the middle blocks; use --backend torch or onnxruntime"):
-        open_model("dit-digits", parse_spec("tensorrt"), plan=plan)
+    with pytest.raises(BackendError, match="diffusers cannot reuse the middle blocks; use --backend torch or onnxruntime"):
+        open_model("dit-digits", parse_spec("diffusers"), plan=plan)
 
 
 def test_a_manifest_whose_graph_does_not_take_the_residual_is_refused(tmp_path: Path) -> None:

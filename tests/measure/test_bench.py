@@ -17,14 +17,14 @@ import ditzoo
 import ditzoo_export
 from ditzoo.backends import cuda, open_backend
 from ditzoo.cli import run as cli
-from ditzoo.errors import UsageError
+from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure import gpu
 from ditzoo.measure.bench import Bench, run
 from ditzoo.measure.machine import ceilings, machine
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.plan.make import make_plan
 from ditzoo.zoo.configs import BackboneConfig, DiTConfig, UViTConfig
-from ditzoo_export import EngineSettings, cached_bundle
+from ditzoo_export import EngineSettings, cached_bundle, make_settings
 from tests.support.cuda_stand_in import Cuda
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,36 @@ def test_every_backend_is_measured_at_every_batch() -> None:
         assert entry.first_image > 0
         assert entry.speed is None
     assert msgspec.json.decode(msgspec.json.encode(result), type=Bench) == result
+
+
+def test_evaluations_with_reuse_are_measured_beside_whole_ones() -> None:
+    """A reuse row of `reuse="every=2"` counts with its own time, and the error is that of both kinds."""
+    plan = make_plan(CARD, steps=5, reuse="every=2,blocks=1")
+    bundle = cached_bundle(CARD, settings=make_settings(CARD, reuse="blocks=1"))
+    both = [partial(open_backend, name, bundle) for name in ("torch", "onnxruntime")]
+    result = run(both, plan, batches=[2], repeats=6, warmup=1)
+    assert [entry.backend for entry in result.measurements] == ["torch fp32 cpu", "onnxruntime fp32 cpu"]
+    for entry in result.measurements:
+        assert entry.reuse is not None
+        assert entry.reuse.repeats == 6
+        taken = 3 * entry.evaluation.median + 2 * entry.reuse.median
+        assert entry.images_per_second == pytest.approx(2 / taken)
+    assert result.measurements[0].error == 0
+    assert 0 < result.measurements[1].error < 1e-5
+    assert msgspec.json.decode(msgspec.json.encode(result), type=Bench) == result
+    with pytest.raises(BackendError, match="has no graph with reuse, and the plan needs blocks=1"):
+        run(openers("onnxruntime"), plan, batches=[1], repeats=1)
+
+
+def test_the_command_measures_reuse(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "uvit-digits", "--backends", "torch,onnxruntime", "--repeats", "2", "--steps", "4"]
+    assert cli([*command, "--reuse", "every=2,blocks=1"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    place = head.split("\t").index("reuse ms")
+    assert len(rows) == 2
+    assert all(float(row.split("\t")[place]) > 0 for row in rows)
+    assert cli(command) == 0
+    assert "reuse" not in capsys.readouterr().out
 
 
 def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

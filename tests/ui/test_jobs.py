@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ditzoo.errors import BackendError
-from ditzoo.ui.jobs import MOST_WAITING, CancelledError, Job, Jobs, QueueFullError
+from ditzoo.ui.jobs import KEPT, MOST_WAITING, CancelledError, Job, Jobs, QueueFullError
 from ditzoo.ui.orders import Form, Order, read_form
 from ditzoo.ui.states import Drawn, Summary
 
@@ -131,6 +131,28 @@ def test_stopping_cancels_all_jobs_and_refuses_new_ones(queue: Any, order: Order
     assert (running.state.phase, waiting.state.phase) == ("cancelled", "cancelled")
     with pytest.raises(QueueFullError):
         jobs.submit(order)
+
+
+def test_the_jobs_that_ended_last_are_kept(queue: Any, order: Order) -> None:
+    """The first job ends after others that were cancelled as they waited: it is the last one, not the oldest."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def work(job: Job) -> Drawn:
+        begun.set()
+        gate.wait(PATIENCE)
+        return nothing()
+
+    jobs = queue(work)
+    running, waiting = jobs.submit(order), [jobs.submit(order) for _ in range(KEPT + 2)]
+    begun.wait(PATIENCE)
+    for job in waiting:
+        jobs.cancel(job)
+    gate.set()
+    last = wait(jobs.submit(order))  # the thread has put the first job away
+    kept = [job for job in (running, *waiting, last) if jobs.find(job.id) is job]
+    assert running in kept
+    assert len(kept) in (KEPT, KEPT + 1)  # the thread may not have put the last one away yet
+    assert waiting[0] not in kept
 
 
 def test_previews_are_counted_for_each_backend(order: Order) -> None:

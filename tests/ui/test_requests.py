@@ -190,6 +190,17 @@ def test_a_drawing_is_that_of_the_command_line(page: PageServer, tmp_path: Path)
         assert page.get(f"{path}/{missing}").status == 404
 
 
+def test_a_sheet_has_the_names_of_the_classes(page: PageServer, tmp_path: Path) -> None:
+    typed = ["dit-icons", "--backend", "onnxruntime", "--steps", "2", "--classes", "0,3"]
+    assert run(["sample", *typed, "--out", str(tmp_path / "there.png")]) == 0
+    job = page.post("/api/jobs", model="dit-icons", steps="2", classes="0,3").json["id"]
+    assert list(page.states(job))[-1]["phase"] == "finished"
+    (tmp_path / "here.png").write_bytes(page.get(f"/api/jobs/{job}/sheets/0").body)
+    with Image.open(tmp_path / "here.png") as ours, Image.open(tmp_path / "there.png") as theirs:
+        assert ours.height > 32  # the names stand above the pictures
+        assert ours.tobytes() == theirs.tobytes()
+
+
 def test_the_queue_is_bounded_and_every_drawing_can_be_cancelled(page: PageServer) -> None:
     running = page.post("/api/jobs", **LONG).json["id"]
     assert next(state for state in page.states(running) if state["done"])["phase"] == "running"
