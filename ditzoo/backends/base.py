@@ -40,6 +40,10 @@ class Backend(Protocol):
         """Whether a GPU computes the float32 matrix multiplications and convolutions in TF32."""
 
     @property
+    def resizes_slowly(self) -> bool:
+        """Whether an evaluation takes noticeably longer if the one before had another number of rows."""
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that `__call__` takes."""
 
@@ -103,6 +107,7 @@ class OpenedBackend(ABC):
 
     name: str
     tf32: bool = False
+    resizes_slowly: bool = False
     _library: Any = np
 
     @abstractmethod

@@ -20,7 +20,7 @@ from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
-from ditzoo.backends.threads import threads_here
+from ditzoo.backends.threads import SMALL, graph_bytes, threads_here
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.specs import Array
@@ -52,6 +52,7 @@ class OpenVinoBackend(GraphBackend):
         threads: int | None = None,
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads)
+        self.resizes_slowly = graph_bytes(folder / self._graph.file) >= SMALL  # it prepares each node for a new shape
         core = openvino.Core()
         if self.precision == "bf16" and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8")

@@ -100,6 +100,7 @@ class TensorRTBackend(OpenedBackend):
         self.inputs: tuple[TensorSpec, ...] = (
             backbone.inputs if conditioning is None else (backbone.inputs[0], *conditioning.inputs)
         )
+        self._outer = graphs[REUSE_GRAPH].outer_blocks if REUSE_GRAPH in graphs else None
         self._command = f"ditzoo export tensorrt {card.name} --flavour {backbone.flavour}"
         self._library, self._open = np if index else cuda.arrays(), True  # CuPy computes on the first GPU
         self._modulations: dict[str, cuda.Buffer] = {}
@@ -129,9 +130,8 @@ class TensorRTBackend(OpenedBackend):
 
     def check_reuse(self, outer: int) -> None:
         """See `ditzoo.backends.base.ReusesBlocks`."""
-        there = self._slots[REUSE_GRAPH][0].spec.outer_blocks if REUSE_GRAPH in self._slots else None
-        if there != outer:
-            raise no_such_part(self.folder, there, outer, command=self._command)
+        if self._outer != outer:
+            raise no_such_part(self.folder, self._outer, outer, command=self._command)
 
     def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
         """See `ditzoo.backends.base.ReusesBlocks`."""

@@ -73,7 +73,13 @@ def threads_here(asked: int | None = None, *, graph: Path | None = None) -> Thre
     """The threads of a network that is opened now, on this machine. `graph` is the file of its graph, if it has one."""
     if asked == 1:
         return Threads(number=1, spin=True)  # it waits for no other one
-    return choose_threads(cores_here(), asked=asked, size=None if graph is None else _bytes_of(graph))
+    return choose_threads(cores_here(), asked=asked, size=None if graph is None else graph_bytes(graph))
+
+
+def graph_bytes(graph: Path) -> int:
+    """The size of a graph with its weights, which may lie in a file of their own beside it, or in that of another graph."""
+    names = {graph.name, owner_of_weights(graph.name)}
+    return sum(file.stat().st_size for name in names for file in graph.parent.glob(f"{name}*"))
 
 
 def settle_waiting() -> None:
@@ -142,12 +148,6 @@ def _limit(group: Path) -> str:
     """The quota and the period of a control group, in the words of its files; less than that if it has no such files."""
     files = ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us")
     return " ".join(_text(group / file) or "" for file in files).strip()
-
-
-def _bytes_of(graph: Path) -> int:
-    """The size of a graph with its weights, which may lie in a file of their own beside it, or in that of another graph."""
-    names = {graph.name, owner_of_weights(graph.name)}
-    return sum(file.stat().st_size for name in names for file in graph.parent.glob(f"{name}*"))
 
 
 def _text(path: Path) -> str | None:

@@ -24,6 +24,7 @@ class DelegatingBackend(OpenedBackend):
         self.backend = backend
         self.name, self.card, self.precision = backend.name, backend.card, backend.precision
         self.inputs, self.outputs, self.tf32 = backend.inputs, backend.outputs, backend.tf32
+        self.resizes_slowly = backend.resizes_slowly
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, Array]) -> Array:

@@ -59,6 +59,9 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     channels are cond. If the guidance scale s is 1, only cond is evaluated. A row may also take cond − uncond from an earlier
     row (see `ditzoo.plan.guidance`).
 
+    The two conditions are evaluated together. A backend that resizes slowly evaluates them one after the other if some rows
+    evaluate cond alone.
+
     The function keeps the residual of the last full row and the last difference of the conditions for rows with reuse, so it
     is for the rows of one trajectory of one batch, in their order. Raises BackendError if the plan has reuse and the backend
     cannot run it.
@@ -66,6 +69,7 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     evaluate = _evaluator(backend, plan)
     halves = has_null(condition)
     cond, both = (fitted(backend, condition_inputs(condition, halves=both)) for both in (False, halves))
+    apart = _evaluator(backend, plan) if backend.resizes_slowly and len({row.evaluates_null for row in plan.rows}) > 1 else None
 
     if condition is not None and condition.name == "y" and isinstance(backend, PreparesConditioning):
         backend.prepare([row.time for row in plan.rows], condition_inputs(condition, halves=halves)["y"].tolist())
@@ -81,8 +85,13 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
                 return kept
             mixed = kept[:, :guided] + (row.guidance - 1) * difference
         else:
-            output = evaluate({"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both}, row)
-            kept, uncond = output[:size], output[size:, :guided]
+            inputs = {"x": xp.concat([x, x]), **fitted(backend, {"t": _times(row, 2 * size)}), **both}
+            if apart is None:
+                output = evaluate(inputs, row)
+                kept, uncond = output[:size], output[size:, :guided]
+            else:
+                kept = evaluate({name: value[:size] for name, value in inputs.items()}, row)
+                uncond = apart({name: value[size:] for name, value in inputs.items()}, row)[:, :guided]
             difference = kept[:, :guided] - uncond
             mixed = uncond + row.guidance * difference
         return xp.concat([mixed, kept[:, guided:]], axis=1)

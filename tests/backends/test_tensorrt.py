@@ -272,6 +272,8 @@ def test_engines_reuse_what_the_graphs_reuse(
             BackendError, match=r"graphs with reuse of blocks=1, and the plan needs blocks=2; `ditzoo export tens"
         ):
             ditzoo.sample(backend, ditzoo.make_plan(card, steps=3, reuse="every=2,blocks=2"), classes=[3])
+    with pytest.raises(BackendError, match="is closed; open the backend again"):
+        ditzoo.sample(backend, plans[1], classes=[3])
     assert float(np.abs(expected[1] - expected[0]).max()) > 1e-3  # far above the limit
     assert (device.memory, device.streams, device.graphs) == ({}, {}, {})
     assert library is None or library.moved.count("to the host") == len(plans) + 2

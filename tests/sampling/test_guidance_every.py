@@ -30,6 +30,14 @@ class Counting(DelegatingBackend):
         self.rows.append(len(inputs["x"]))
         return self.backend(inputs)
 
+    def with_residual(self, inputs: Mapping[str, Array], outer: int) -> tuple[Array, Array]:
+        self.rows.append(len(inputs["x"]))
+        return super().with_residual(inputs, outer)
+
+    def with_reuse(self, inputs: Mapping[str, Array], outer: int, residual: Array) -> Array:
+        self.rows.append(len(inputs["x"]))
+        return super().with_reuse(inputs, outer, residual)
+
 
 @pytest.mark.parametrize(
     ("name", "solver", "limits"),
@@ -79,6 +87,22 @@ def test_each_batch_and_each_run_has_a_difference_of_its_own() -> None:
     with ditzoo.open_backend("torch", "dit-digits") as backend:
         whole, parts = (ditzoo.sample(backend, plan, classes=CLASSES[:3], batch=batch) for batch in (3, 2))
     np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("reuse", [None, "every=2,blocks=1", "full=0,3,4,blocks=1"])
+def test_a_backend_that_resizes_slowly_gets_one_number_of_rows(reuse: str | None) -> None:
+    """If all rows evaluate both conditions, they stay together."""
+    every, always = (ditzoo.make_plan("dit-digits", steps=6, reuse=reuse, guidance_every=every) for every in (2, 1))
+    with ditzoo.open_backend("torch", "dit-digits") as backend:
+        slow, quick = Counting(backend), Counting(backend)
+        slow.resizes_slowly = True
+        drawn, expected = (ditzoo.sample(counting, every, classes=CLASSES) for counting in (slow, quick))
+        assert slow.rows == [10] * every.evaluations
+        assert quick.rows == [20, 10] * 3
+        np.testing.assert_allclose(drawn, expected, rtol=1e-3, atol=1e-4)
+        slow.rows.clear()
+        ditzoo.sample(slow, always, classes=CLASSES)
+        assert slow.rows == [20] * 6
 
 
 @pytest.mark.parametrize("name", ["torch:split", "onnxruntime", "openvino"])
