@@ -40,10 +40,6 @@ class Backend(Protocol):
         """Whether a GPU computes the float32 matrix multiplications and convolutions in TF32."""
 
     @property
-    def resizes_slowly(self) -> bool:
-        """Whether an evaluation takes noticeably longer if the one before had another number of rows."""
-
-    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that `__call__` takes."""
 
@@ -84,6 +80,18 @@ class PreparesConditioning(Protocol):
 
 
 @runtime_checkable
+class ResizesSlowly(Protocol):
+    """A backend that knows whether an evaluation takes noticeably longer if the one before had another number of rows."""
+
+    resizes_slowly: bool
+
+
+def resizes_slowly(backend: Backend) -> bool:
+    """Whether an evaluation takes noticeably longer if the one before had another number of rows. False if it is not known."""
+    return isinstance(backend, ResizesSlowly) and backend.resizes_slowly
+
+
+@runtime_checkable
 class ReusesBlocks(Protocol):
     """A backend that can leave out the middle blocks of its network: see `ditzoo.nets.reuse`.
 
@@ -107,7 +115,6 @@ class OpenedBackend(ABC):
 
     name: str
     tf32: bool = False
-    resizes_slowly: bool = False
     _library: Any = np
 
     @abstractmethod

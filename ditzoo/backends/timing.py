@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ditzoo.backends.base import Backend, OpenedBackend, PreparesConditioning
+from ditzoo.backends.base import Backend, OpenedBackend, PreparesConditioning, resizes_slowly
 from ditzoo.backends.reusing import reusing
 from ditzoo.specs import Array
 
@@ -24,7 +24,7 @@ class DelegatingBackend(OpenedBackend):
         self.backend = backend
         self.name, self.card, self.precision = backend.name, backend.card, backend.precision
         self.inputs, self.outputs, self.tf32 = backend.inputs, backend.outputs, backend.tf32
-        self.resizes_slowly = backend.resizes_slowly
+        self.resizes_slowly = resizes_slowly(backend)
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, Array]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ditzoo.arrays import library_of
-from ditzoo.backends.base import Backend, PreparesConditioning
+from ditzoo.backends.base import Backend, PreparesConditioning, resizes_slowly
 from ditzoo.backends.reusing import reusing
 from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
@@ -69,7 +69,9 @@ def predictor(backend: Backend, plan: Plan, condition: Condition | None) -> Call
     evaluate = _evaluator(backend, plan)
     halves = has_null(condition)
     cond, both = (fitted(backend, condition_inputs(condition, halves=both)) for both in (False, halves))
-    apart = _evaluator(backend, plan) if backend.resizes_slowly and len({row.evaluates_null for row in plan.rows}) > 1 else None
+    apart = (
+        _evaluator(backend, plan) if resizes_slowly(backend) and len({row.evaluates_null for row in plan.rows}) > 1 else None
+    )
 
     if condition is not None and condition.name == "y" and isinstance(backend, PreparesConditioning):
         backend.prepare([row.time for row in plan.rows], condition_inputs(condition, halves=halves)["y"].tolist())
