@@ -24,7 +24,7 @@ from ditzoo import Card, card, make_plan, sample
 from ditzoo.backends import threads
 from ditzoo.backends.options import parse_spec
 from ditzoo.measure.machine import machine
-from ditzoo.model.opening import open_model
+from ditzoo.model.opening import open_model, sampling_batch
 
 SETTINGS = ("default", "one", "spinning", "sleeping")
 
@@ -80,7 +80,7 @@ def measure(model: str, backend: str, batch: int, setting: str, *, steps: int) -
         threads.cores_here = lambda: fixed
     found = known(model)
     number = {"default": None, "one": 1}.get(setting, cores.usable)
-    with open_model(found, parse_spec(backend), threads=number) as opened:
+    with open_model(found, parse_spec(backend), threads=number, batch=sampling_batch(batch)) as opened:
         plan = make_plan(found, steps=steps)
         wall, cpu = time.perf_counter(), time.process_time()
         for _ in range(3):

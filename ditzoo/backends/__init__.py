@@ -34,6 +34,7 @@ def open_backend(
     compiled: bool = False,
     tf32: bool = False,
     threads: int | None = None,
+    rows: int | None = None,
     profiles: Sequence[Profile] = (),
     provider_options: Mapping[str, str] | None = None,
 ) -> Backend:
@@ -45,10 +46,11 @@ def open_backend(
     first one, and "cuda:1" the second. `precision` is fp32, or that of the bundle, unless it is given. `form` is the form that
     the bundle must have; for torch it says whether the part that depends on time and label alone runs ahead ("split").
     `compiled` passes a network of torch through its compiler. `tf32` lets a GPU compute the matrix multiplications and
-    convolutions of fp32 in TF32, which has limits of parity of its own. `threads` is the number of CPU threads; without it,
-    the cores and their load decide (see `ditzoo.backends.threads`). `profiles` are the sizes for which onnxruntime's TensorRT
-    devices build engines; without them, they build for each size that comes. `provider_options` are options of ONNX Runtime's
-    execution provider for the device, such as {"gpu_mem_limit": "8000000000"}; see docs/gpu.md.
+    convolutions of fp32 in TF32, which has limits of parity of its own. `threads` is the number of CPU threads; without it, the
+    cores and their load decide (see `ditzoo.backends.threads`), and for a small network on onnxruntime or openvino also `rows`,
+    the number of rows that an evaluation is going to have: two for each guided image. `profiles` are the sizes for which
+    onnxruntime's TensorRT devices build engines; without them, they build for each size that comes. `provider_options` are
+    options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"}; see docs/gpu.md.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
@@ -64,6 +66,7 @@ def open_backend(
         compiled=spec.compiled or compiled,
         tf32=spec.tf32 or tf32,
         threads=threads,
+        rows=rows,
         profiles=tuple(profiles),
         provider_options={**(provider_options or {}), **spec.provider_options},
     )

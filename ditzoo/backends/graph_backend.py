@@ -32,9 +32,10 @@ class GraphBackend(OpenedBackend):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        rows: int | None = None,
     ) -> None:
         graph, conditioning = graphs["backbone"], graphs.get("conditioning")
-        self.card, self.folder, self.device, self.threads = card, folder, device, threads
+        self.card, self.folder, self.device, self.threads, self.rows = card, folder, device, threads, rows
         self.precision = graph.precision
         self.name = f"{self.library} {graph.precision} {device}{' single' if card.splits and conditioning is None else ''}"
         self.outputs: tuple[TensorSpec, ...] = graph.outputs[:1]
@@ -51,7 +52,9 @@ class GraphBackend(OpenedBackend):
 
     def reopen(self, bundle: Bundle) -> Self:
         """The graphs of another bundle, on the same device and as many threads."""
-        return type(self)(bundle.path, bundle.manifest.graphs, bundle.card, device=self.device, threads=self.threads)
+        return type(self)(
+            bundle.path, bundle.manifest.graphs, bundle.card, device=self.device, threads=self.threads, rows=self.rows
+        )
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.PreparesConditioning`."""

@@ -49,6 +49,7 @@ def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OnnxRu
         bundle.card,
         device=options.device,
         threads=options.threads,
+        rows=options.rows,
         profiles=options.profiles,
         key=bundle.manifest.key,
         tf32=options.tf32,
@@ -78,12 +79,13 @@ class OnnxRuntimeBackend(GraphBackend):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        rows: int | None = None,
         profiles: Sequence[Profile] = (),
         key: str = "",
         tf32: bool = False,
         given: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(folder, graphs, card, device=device, threads=threads)
+        super().__init__(folder, graphs, card, device=device, threads=threads, rows=rows)
         self.tf32, self._key, self._given = tf32, key, dict(given or {})
         self._kind, self._index = split_device(device)
         self.name = " ".join(
@@ -114,6 +116,7 @@ class OnnxRuntimeBackend(GraphBackend):
             bundle.card,
             device=self.device,
             threads=self.threads,
+            rows=self.rows,
             key=bundle.manifest.key,
             tf32=self.tf32,
             given=self._given,
@@ -145,12 +148,17 @@ class OnnxRuntimeBackend(GraphBackend):
         ours = provider_options(self._kind, graph.inputs, profiles, cache=cache)
         given = {name: value for name, value in self._given.items() if alone or name not in _CAPTURES}
         options, path = merged(ours, given), self.folder / graph.file
-        if alone:
-            session = open_session(
-                path, device=self.device, threads=self.threads, entries=entries, provider_options=options, tf32=self.tf32
-            )
-        else:
-            session = _shared_session(path, entries, self.device, self.threads, self.tf32, options)
+        rows = None if graph is self._conditioning else self.rows
+        opened = open_session if alone else _shared_session
+        session = opened(
+            path,
+            device=self.device,
+            threads=self.threads,
+            rows=rows,
+            entries=entries,
+            provider_options=options,
+            tf32=self.tf32,
+        )
         tensors = (*session.get_inputs(), *session.get_outputs())
         check_graph(path, graph, {tensor.name: (_DTYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in tensors})
         return session
@@ -231,19 +239,21 @@ def _profile_options(prefix: str, inputs: Sequence[TensorSpec], profiles: Sequen
 
 def _shared_session(
     path: Path,
-    entries: Mapping[str, str],
+    *,
     device: str,
     threads: int | None,
-    tf32: bool,
+    rows: int | None,
+    entries: Mapping[str, str],
     provider_options: Mapping[str, str],
+    tf32: bool,
 ) -> ort.InferenceSession:
     """The session of a graph under these settings that is open already, or a new one."""
     state = path.stat()
-    settings = (device, threads, tf32, *entries.items(), *provider_options.items())
+    settings = (device, threads, rows, tf32, *entries.items(), *provider_options.items())
     key = (path.resolve(), state.st_ino, state.st_mtime_ns, *settings)
     session = _open.get(key)
     if session is None:
         session = _open[key] = open_session(
-            path, device=device, threads=threads, entries=entries, provider_options=provider_options, tf32=tf32
+            path, device=device, threads=threads, rows=rows, entries=entries, provider_options=provider_options, tf32=tf32
         )
     return session

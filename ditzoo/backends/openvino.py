@@ -20,7 +20,7 @@ from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.graph_files import check_graph
 from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
-from ditzoo.backends.threads import SMALL, graph_bytes, threads_here
+from ditzoo.backends.threads import SmallWork, graph_bytes, threads_here, work_of
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError
 from ditzoo.specs import Array
@@ -28,10 +28,22 @@ from ditzoo.zoo.card import Card
 
 _DEVICES: dict[str, str] = {"cpu": "CPU"}
 
+_SMALL = SmallWork(free=6 * 2**20, busy=2**28)
+
+_RESIZES_SLOWLY = 2**24
+"""The bytes of a graph that takes long when the number of rows changes, because OpenVINO prepares each node for a new shape."""
+
 
 def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVinoBackend:
     """The backend of a bundle's graphs."""
-    return OpenVinoBackend(bundle.path, bundle.manifest.graphs, bundle.card, device=options.device, threads=options.threads)
+    return OpenVinoBackend(
+        bundle.path,
+        bundle.manifest.graphs,
+        bundle.card,
+        device=options.device,
+        threads=options.threads,
+        rows=options.rows,
+    )
 
 
 class OpenVinoBackend(GraphBackend):
@@ -50,9 +62,10 @@ class OpenVinoBackend(GraphBackend):
         *,
         device: str = "cpu",
         threads: int | None = None,
+        rows: int | None = None,
     ) -> None:
-        super().__init__(folder, graphs, card, device=device, threads=threads)
-        self.resizes_slowly = graph_bytes(folder / self._graph.file) >= SMALL  # it prepares each node for a new shape
+        super().__init__(folder, graphs, card, device=device, threads=threads, rows=rows)
+        self.resizes_slowly = graph_bytes(folder / self._graph.file) >= _RESIZES_SLOWLY
         core = openvino.Core()
         if self.precision == "bf16" and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8")
@@ -64,11 +77,14 @@ class OpenVinoBackend(GraphBackend):
         self._models = {}
 
     def _load(self, core: openvino.Core, path: Path, graph: Graph) -> openvino.CompiledModel:
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        chosen = threads_here(self.threads, graph=path)
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # a thread that keeps to one core waits if that core is taken
+        }
+        rows = None if graph is self._conditioning else self.rows
+        chosen = threads_here(self.threads, work=work_of(path, rows), small=_SMALL)
         settings["INFERENCE_NUM_THREADS"] = chosen.number
-        if not chosen.spin or chosen.number == 1:  # a thread that keeps to one core waits if that core is taken
-            settings["ENABLE_CPU_PINNING"] = False
         try:
             model = core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:

@@ -38,6 +38,7 @@ class OpenOptions(Data, frozen=True, kw_only=True):
     compiled: bool = False
     tf32: bool = False
     threads: int | None = None
+    rows: int | None = None
     profiles: tuple[Profile, ...] = ()
     provider_options: dict[str, str] = msgspec.field(default_factory=dict)
 

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from ditzoo.backends.gpus import check_gpu
 from ditzoo.backends.probing import probe_cuda
 from ditzoo.backends.rtx_plugin import PROVIDER, plugin_device
-from ditzoo.backends.threads import threads_here
+from ditzoo.backends.threads import SmallWork, threads_here, work_of
 from ditzoo.distributions import distributions_of
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.specs import Device, split_device
@@ -28,6 +28,8 @@ PROVIDERS: dict[Device, str] = {
     "tensorrt_rtx": PROVIDER,
 }
 """ONNX Runtime's execution provider for each device."""
+
+_SMALL = SmallWork(free=12 * 2**20, busy=12 * 2**20)
 
 _ERRORS_ONLY = 3
 
@@ -50,6 +52,7 @@ def open_session(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    rows: int | None = None,
     entries: Mapping[str, str] | None = None,
     provider_options: Mapping[str, str] | None = None,
     optimized: bool = True,
@@ -57,9 +60,9 @@ def open_session(
 ) -> ort.InferenceSession:
     """A new session of the graph at `path`, which reports errors only.
 
-    `device` may have the number of a GPU, such as "cuda:1". `entries` are ONNX Runtime's session options by name, and
-    `provider_options` are those of the device's execution provider. Unless `optimized`, the graph runs node by node as it was
-    written. Unless `tf32`, a GPU computes float32 in float32.
+    `device` may have the number of a GPU, such as "cuda:1". `rows` is the number of rows that it is going to run on. `entries`
+    are ONNX Runtime's session options by name, and `provider_options` are those of the device's execution provider. Unless
+    `optimized`, the graph runs node by node as it was written. Unless `tf32`, a GPU computes float32 in float32.
 
     Raises BackendError if the execution provider is not installed or does not work, if there is no such GPU, if two packages of
     ONNX Runtime wrote over each other, if ONNX Runtime falls back to another provider for the graph or for a heavy part of it,
@@ -68,7 +71,7 @@ def open_session(
     """
     kind, index = split_device(device)
     provider = PROVIDERS[kind]
-    options = _session_options(path, kind, threads, entries or {}, optimized=optimized)
+    options = _session_options(path, kind, threads, rows, entries or {}, optimized=optimized)
     if kind == "cpu":
         return _create(path, options, [(provider, dict(provider_options or {}))])
     _check_provider(kind)
@@ -182,12 +185,12 @@ def _is_loaded(library: str) -> bool:
 
 
 def _session_options(
-    graph: Path, device: Device, threads: int | None, entries: Mapping[str, str], *, optimized: bool
+    graph: Path, device: Device, threads: int | None, rows: int | None, entries: Mapping[str, str], *, optimized: bool
 ) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     if device == "cpu":
-        chosen = threads_here(threads, graph=graph)
+        chosen = threads_here(threads, work=work_of(graph, rows), small=_SMALL)
         options.intra_op_num_threads = chosen.number
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(chosen.spin)))
         # the default order runs what looks into a graph last, and holds all that it looks at until then

@@ -21,14 +21,10 @@ from ditzoo.records import Data
 _OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how threads of OpenMP wait: that of the standard, which GNU's and LLVM's obey, and one of each."""
 
-SMALL = 2**24
-"""The size in bytes of a graph, with its weights, below which one thread takes no longer than several."""
-
 _MOST_ARE_FREE = 0.75
 
 _SAMPLES, _PAUSE = 7, 0.002
-"""How often the number of running threads is read, and the seconds between. Threads of OpenMP spin for about 6 ms after their
-last work, so most of the readings come after that."""
+"""How often the number of running threads is read, and the seconds between."""
 
 
 class Cores(Data, frozen=True, kw_only=True):
@@ -36,13 +32,21 @@ class Cores(Data, frozen=True, kw_only=True):
 
     `online` is their number, with each hardware thread counted. `usable` are the physical cores on which this process may run.
     `quota` is the number of cores whose time the container of this process may use. `running` is the number of threads of other
-    processes, or of other work in this one, that run or wait for a core.
+    processes that run or wait for a core.
     """
 
     online: int
     usable: int
     quota: float | None = None
     running: int = 0
+
+
+class SmallWork(Data, frozen=True, kw_only=True):
+    """The work of an evaluation below which one thread takes no longer than several threads that have a `free` core each, or
+    than several on a `busy` machine. It is the bytes of a graph, with its weights, times the rows of the evaluation."""
+
+    free: int
+    busy: int
 
 
 class Threads(Data, frozen=True, kw_only=True):
@@ -52,28 +56,43 @@ class Threads(Data, frozen=True, kw_only=True):
     spin: bool
 
 
-def choose_threads(cores: Cores, *, asked: int | None = None, size: int | None = None, can_sleep: bool = True) -> Threads:
+ONE = Threads(number=1, spin=True)
+"""One thread. It waits for no other one."""
+
+
+def choose_threads(
+    cores: Cores,
+    *,
+    asked: int | None = None,
+    work: int | None = None,
+    small: SmallWork | None = None,
+    can_sleep: bool = True,
+) -> Threads:
     """The threads of a network on these cores: `asked`, or one for each usable core within the quota.
 
-    `size` is that of its graph and weights in bytes; a graph below `SMALL` gets one thread. Threads spin if each of them has a
-    free core. If at most a quarter of the cores is taken, there are as many as free cores, and they spin. Otherwise they sleep;
-    if they cannot sleep, there are as many as free cores.
+    Threads spin if each of them has a free core. If at most a quarter of the cores is taken, there are as many as free cores,
+    and they spin. Otherwise they sleep; if they cannot sleep, there are as many as free cores. There is one thread if the
+    `work` of an evaluation is `small`.
     """
     allowed = cores.usable if cores.quota is None else min(cores.usable, int(cores.quota))
-    most = 1 if size is not None and size < SMALL else max(1, allowed)
-    number, free = most if asked is None else asked, max(1, cores.online - cores.running)
+    number, free = max(1, allowed) if asked is None else asked, max(1, cores.online - cores.running)
+    if asked is None and number > free >= _MOST_ARE_FREE * number:
+        number = free
+    if asked is None and work is not None and small is not None and work < (small.free if number <= free else small.busy):
+        return ONE
     if number <= free:
         return Threads(number=number, spin=True)
-    if asked is None and (free >= _MOST_ARE_FREE * number or not can_sleep):
-        return Threads(number=free, spin=True)
-    return Threads(number=number, spin=not can_sleep)
+    return Threads(number=number if can_sleep or asked is not None else free, spin=not can_sleep)
 
 
-def threads_here(asked: int | None = None, *, graph: Path | None = None) -> Threads:
-    """The threads of a network that is opened now, on this machine. `graph` is the file of its graph, if it has one."""
-    if asked == 1:
-        return Threads(number=1, spin=True)  # it waits for no other one
-    return choose_threads(cores_here(), asked=asked, size=None if graph is None else graph_bytes(graph))
+def threads_here(asked: int | None = None, *, work: int | None = None, small: SmallWork | None = None) -> Threads:
+    """The threads of a network that is opened now, on this machine. See `choose_threads`."""
+    return ONE if asked == 1 else choose_threads(cores_here(), asked=asked, work=work, small=small)
+
+
+def work_of(graph: Path, rows: int | None) -> int:
+    """The work of an evaluation of a graph on `rows` rows, or on one if the number is not known. See `SmallWork`."""
+    return graph_bytes(graph) * (rows or 1)
 
 
 def graph_bytes(graph: Path) -> int:
@@ -123,12 +142,26 @@ def running_now() -> int:
     return 1 if load is None else running_of(load)
 
 
+def own_running() -> int:
+    """The number of threads of this process that run or wait for a core, with the one that asks."""
+    states = (_text(Path("/proc/self/task", task.name, "stat")) for task in Path("/proc/self/task").glob("*"))
+    return sum(state_of(text) == "R" for text in states if text is not None) or 1
+
+
+def state_of(stat: str) -> str:
+    """The state of a thread, "R" if it runs or waits for a core, in the text of its stat file: "12 (a name) R 1 12 0"."""
+    return stat.rpartition(")")[2].split()[0]
+
+
 def _running() -> int:
-    """The threads that run beside this one; the middle one of several readings."""
+    """The threads of other processes that run now; the middle one of several readings.
+
+    Those of this process do not count: after torch's last work, its threads spin for 6 to 20 ms.
+    """
     counts = []
     for pause in (0, *[_PAUSE] * (_SAMPLES - 1)):
         time.sleep(pause)
-        counts.append(running_now() - 1)
+        counts.append(running_now() - own_running())
     return max(0, median_low(counts))
 
 
@@ -153,6 +186,6 @@ def _limit(group: Path) -> str:
 def _text(path: Path) -> str | None:
     """The text of a file, without space around it; None if it cannot be read."""
     try:
-        return path.read_text().strip()
+        return path.read_text(errors="replace").strip()  # the name of a thread is any bytes
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -75,9 +76,10 @@ def open_model(
     Some backends run the ONNX export of a card, or its engines for the GPU of this machine (see `ditzoo.backends.table`). The
     export comes from ditzoo's cache. If the cache does not have it, it is made first. `size` is the (height, width) of the
     latents of the export; the default is that of training. `batch` are the batch sizes of engines that are built here, as in
-    `export_tensorrt`; the default is that of ten guided images. If `plan` has reuse, an export that is made here can run it.
-    Raises BackendError if the backend has no reuse, MissingPackageError if the packages for exporting are not installed,
-    ExportError if the verification of an export fails, and the errors of `find_model` and `open_backend`.
+    `export_tensorrt`, and the largest one tells what work the threads of a CPU get; the default is that of ten guided images.
+    If `plan` has reuse, an export that is made here can run it. Raises BackendError if the backend has no reuse,
+    MissingPackageError if the packages for exporting are not installed, ExportError if the verification of an export fails, and
+    the errors of `find_model` and `open_backend`.
     """
     outer = plan.outer_blocks if plan is not None and plan.outer_blocks is not msgspec.UNSET else None
     if outer is not None and not row_of(spec.name).reuses:
@@ -97,6 +99,7 @@ def open_model(
             compiled=spec.compiled,
             tf32=spec.tf32,
             threads=threads,
+            rows=max(map(int, re.findall("[0-9]+", batch))),
             provider_options=spec.provider_options,
         )
 

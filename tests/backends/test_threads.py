@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
 import ditzoo
 from ditzoo.backends import threads
-from ditzoo.backends.threads import SMALL, Cores, Threads, choose_threads, quota_of, running_of, threads_here
+from ditzoo.backends.options import parse_spec
+from ditzoo.backends.threads import (
+    Cores,
+    SmallWork,
+    Threads,
+    choose_threads,
+    cores_here,
+    quota_of,
+    running_of,
+    state_of,
+    work_of,
+)
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.backends.torch_threads import SHORT, Tried, fastest, free_threads
+from ditzoo.model.opening import open_model, sampling_batch
 
 SPINNING, SLEEPING = True, False
 
@@ -46,12 +60,14 @@ def test_threads_that_cannot_sleep_are_as_many_as_free_cores(running: int, numbe
     assert choose_threads(cores, can_sleep=False) == Threads(number=number, spin=True)
 
 
-@pytest.mark.parametrize("running", [0, 1, 9])
-def test_a_small_graph_gets_one_thread(running: int) -> None:
-    cores = Cores(online=4, usable=4, running=running)
-    assert choose_threads(cores, size=SMALL - 1) == Threads(number=1, spin=True)
-    assert choose_threads(cores, size=SMALL).number > 1
-    assert choose_threads(cores, size=SMALL - 1, asked=3).number == 3
+@pytest.mark.parametrize(("running", "limit"), [(0, 100), (1, 100), (2, 900), (9, 900)])
+def test_small_work_gets_one_thread(running: int, limit: int) -> None:
+    """On a busy machine, more work counts as small: threads that sleep wait for one another."""
+    cores, small = Cores(online=4, usable=4, running=running), SmallWork(free=100, busy=900)
+    assert choose_threads(cores, work=limit - 1, small=small) == Threads(number=1, spin=True)
+    assert choose_threads(cores, work=limit, small=small).number > 1
+    assert choose_threads(cores, work=limit - 1, small=small, asked=3).number == 3
+    assert choose_threads(cores, work=None, small=small).number > 1
 
 
 @pytest.mark.parametrize("can_sleep", [True, False])
@@ -62,14 +78,28 @@ def test_a_number_that_was_asked_for_wins(asked: int, running: int, can_sleep: b
     assert choose_threads(cores, asked=asked, can_sleep=can_sleep).number == asked
 
 
-def test_a_graph_that_reads_the_weights_of_another_is_as_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores_here", lambda: Cores(online=4, usable=4, quota=None, running=0))
+def test_a_graph_that_reads_the_weights_of_another_is_as_large(tmp_path: Path) -> None:
     for name in ("backbone.onnx", "backbone-reuse.onnx", "conditioning.onnx"):
         (tmp_path / name).write_bytes(b"graph")
     with (tmp_path / "backbone.onnx.data").open("wb") as file:
-        file.truncate(SMALL)
-    numbers = [threads_here(graph=tmp_path / f"{name}.onnx").number for name in ("backbone", "backbone-reuse", "conditioning")]
-    assert numbers == [4, 4, 1]
+        file.truncate(1000)
+    assert [work_of(tmp_path / f"{name}.onnx", 3) for name in ("backbone-reuse", "conditioning")] == [3 * 1010, 3 * 5]
+    assert work_of(tmp_path / "backbone.onnx", None) == 1005
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_the_number_of_images_decides_the_threads_of_a_small_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the backbone. Its modulations are computed ahead, in one evaluation that the images do not change."""
+    asked = list[int | None]()
+
+    def record(graph: Path, rows: int | None) -> int:
+        asked.append(rows)
+        return work_of(graph, rows)
+
+    for module in ("openvino", "sessions"):
+        monkeypatch.setattr(f"ditzoo.backends.{module}.work_of", record)
+    open_model("dit-digits", parse_spec(name), batch=sampling_batch(5)).close()
+    assert asked[-2:] == [16, None]
 
 
 def test_the_smallest_quota_of_nested_groups_counts() -> None:
@@ -80,6 +110,29 @@ def test_the_smallest_quota_of_nested_groups_counts() -> None:
 
 def test_running_threads_are_read_off_the_load() -> None:
     assert running_of("10.73 9.59 7.35 12/184 5142") == 12
+
+
+def test_the_state_of_a_thread_is_read_after_its_name() -> None:
+    assert [state_of("7 (a) S (b) R 1 7 0"), state_of("7 (python) S 1 7 0")] == ["R", "S"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system has no /proc")
+def test_a_thread_of_this_process_that_computes_is_its_own() -> None:
+    work = Thread(target=hashlib.pbkdf2_hmac, args=("sha256", b"", b"", 3_000_000))  # it computes without Python's lock
+    work.start()
+    seen = 1
+    while work.is_alive() and seen < 2:
+        seen = threads.own_running()
+    work.join()
+    assert seen >= 2
+
+
+@pytest.mark.parametrize(("running", "expected"), [(1, 0), (3, 0), (5, 2)])
+def test_own_threads_are_no_load(running: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After torch's last work, its threads still spin: they must not make the next network take fewer."""
+    monkeypatch.setattr(threads, "running_now", lambda: running)
+    monkeypatch.setattr(threads, "own_running", lambda: 3)
+    assert cores_here().running == expected
 
 
 @pytest.mark.parametrize(
