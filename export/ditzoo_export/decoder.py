@@ -14,6 +14,7 @@ from ditzoo.bundle import Graph
 from ditzoo.errors import ExportError
 from ditzoo.nets.precision import copied
 from ditzoo.pictures import autoencoders
+from ditzoo.pictures.decoding import WHOLE
 from ditzoo.progress import SILENT, Display
 from ditzoo.specs import TensorSpec
 from ditzoo.weights.local import has_decoder
@@ -68,7 +69,7 @@ def _write(card: Card, decoder: Autoencoder, folder: Path, *, size: Size | None,
     def example(batch: int) -> np.ndarray:
         return (decoder.scale * rng.standard_normal((batch, channels, *next(sizes)))).astype(np.float32)
 
-    write_graph(_with_lasting_eps(autoencoders.load(card)), graph, folder, example, display=display)
+    write_graph(_with_lasting_eps(autoencoders.load(card, WHOLE)), graph, folder, example, display=display)
     return graph
 
 

@@ -70,7 +70,7 @@ def expect(card: Card, net: Network, settings: Settings) -> Expected:
     images = max(1, SAMPLED_TOKENS // number_of_tokens(card))
     run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=images, guidance=1)
     if settings.size not in (None, own_size(card)):
-        run = [_evaluate(net, _rows(seen.inputs, images, settings.size)) for seen in run]
+        run = [_evaluate(net, _resized(seen.inputs, settings.size)) for seen in run]
     return Expected(
         random=list(_random(card, net, settings)),
         trajectory=run,
@@ -120,17 +120,24 @@ def _random(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation
     if settings.calibrated:
         run = run_evaluations(TorchBackend(card, net=net), steps=STEPS, images=max(BATCHES), seed=SAMPLING_SEED)
         for (batch, size), seen in itertools.product(shapes, run[::2]):
-            yield _evaluate(net, _rows(seen.inputs, batch, size))
+            if size == own_size(card):  # the rows of a batch do not depend on one another
+                yield Evaluation(inputs=_rows(seen.inputs, batch), output=_rows({"output": seen.output}, batch)["output"])
+            else:
+                yield _evaluate(net, _resized(_rows(seen.inputs, batch), size))
         return
     draw = _inputs(card, net, settings, seed=1)
     for batch, size in shapes:
         yield _evaluate(net, draw(batch, size))
 
 
-def _rows(inputs: Inputs, batch: int, size: Size) -> Inputs:
-    """`batch` evenly spaced rows of each input. The latents are cut or repeated to `size`."""
-    rows = {name: value[:: len(value) // batch][:batch] for name, value in inputs.items()}
-    return {**rows, "x": cut_or_repeated(rows["x"], size)}
+def _rows(values: Inputs, batch: int) -> Inputs:
+    """`batch` evenly spaced rows of each value."""
+    return {name: value[:: len(value) // batch][:batch] for name, value in values.items()}
+
+
+def _resized(inputs: Inputs, size: Size) -> Inputs:
+    """The inputs with their latents cut or repeated to `size`."""
+    return {**inputs, "x": cut_or_repeated(inputs["x"], size)}
 
 
 def _guided(card: Card, net: Network, settings: Settings) -> Iterator[Evaluation]:

@@ -19,10 +19,13 @@ from ditzoo_export.sampling_run import run_evaluations
 from ditzoo_export.scopes import scope_of
 from ditzoo_export.sizes import number_of_tokens
 
-STEPS, SEED = 10, 1
+SEED = 1
 
 IMAGES, TOKENS = 4, 512
 """The smallest number of images in the calibration run, and the smallest total number of their tokens."""
+
+STEPS, ALL_TOKENS = 5, 5120
+"""The smallest number of steps of the run, and the smallest number of tokens of its images over all steps."""
 
 _SUFFIX = "_largest"
 
@@ -33,9 +36,11 @@ def largest_inputs(folder: Path, graphs: Mapping[str, Graph], card: Card) -> dic
     They are measured over a sampling run of the float32 graphs in `folder`.
     """
     measuring = _write_measuring_graph(folder, graphs["backbone"])
-    images = max(IMAGES, TOKENS // number_of_tokens(card))
+    tokens = number_of_tokens(card)
+    images = max(IMAGES, TOKENS // tokens)
+    steps = max(STEPS, -(-ALL_TOKENS // (images * tokens)))
     with OnnxRuntimeBackend(folder, {**graphs, "backbone": measuring}, card) as backend:
-        run = run_evaluations(backend, steps=STEPS, images=images, seed=SEED, read_outputs=backend.values)
+        run = run_evaluations(backend, steps=steps, images=images, seed=SEED, read_outputs=backend.values)
     names = [spec.name for spec in measuring.outputs if spec.name.endswith(_SUFFIX)]
     return {name.removesuffix(_SUFFIX): np.max([step.other_outputs[name] for step in run], axis=0) for name in names}
 
