@@ -99,6 +99,14 @@ def sample(
         str | None, typer.Option(help="fp64, fp32, bf16 or fp16 (torch). Default: fp32, or that of the bundle.")
     ] = None,
     threads: Threads = None,
+    decoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="bf16|tiles|bf16,tiles",
+            help="How torch decodes latents: in bfloat16, or large pictures in tiles of 256x256 pixels."
+            " Default: whole pictures in float32.",
+        ),
+    ] = None,
     shard_size: scale.ShardSize = None,
     labels: scale.Labels = None,
     shard_format: scale.ShardFormat = None,
@@ -111,7 +119,8 @@ def sample(
     from ditzoo.files import file_name
     from ditzoo.model.opening import check_openable, open_model, sampling_batch
     from ditzoo.model_names import find_model
-    from ditzoo.pictures.decode import open_decoder
+    from ditzoo.pictures.decode import check_decoding, open_decoder
+    from ditzoo.pictures.decoding import parse_decoding
     from ditzoo.pictures.draw import condition_of
     from ditzoo.plan.make import choose_plan
     from ditzoo.sampling.loop import check_request
@@ -122,13 +131,16 @@ def sample(
     scale.check_shard_options(shard_size, labels=labels, shard_format=shard_format, ray=ray, workers=workers)
     if shard_size is not None:
         scale.check_no_others(like=like, classes=classes, preview=preview, animate=animate, save_latents=save_latents)
+    how = parse_decoding(decoding)
     if like is not None:
         check_alone(context, "--like repeats the request of a picture")
         found, request = _repeated(like, model)
+        check_decoding(found, how)
     else:
         if model is None:
             raise UsageError("Missing argument 'NAME|DIR'; see `ditzoo list`")
         found = find_model(model)
+        check_decoding(found, how)
         interval = parse_interval(guidance_interval)
         times = parse_interval(guidance_times, option="--guidance-times")
         chosen = choose_plan(
@@ -170,6 +182,7 @@ def sample(
                 threads=threads,
                 ray=ray,
                 workers=workers,
+                decoding=how,
                 json=json,
             )
             return
@@ -196,6 +209,8 @@ def sample(
     place = spec.device or device
     check_request(count=request.count, batch=request.count if batch is None else batch, seed=request.seed)
     no_pictures = save_latents is not None and (out, preview, animate) == (None, None, None)
+    if no_pictures and decoding is not None:
+        raise UsageError("--save-latents alone writes no pictures; add --out, or leave out --decoding")
     target = Path(f"{file_name(request.model)}.png") if out is None else out
     _check_targets(None if no_pictures else target, latents=save_latents, preview=preview, animate=animate)
     check_openable(found, [spec], device=place, threads=threads)
@@ -216,7 +231,7 @@ def sample(
             latents=save_latents,
             preview=preview,
             animate=animate,
-            decoder=None if no_pictures else open_decoder(found, device=place),
+            decoder=None if no_pictures else open_decoder(found, device=place, decoding=how),
         )
         seconds = time.perf_counter() - started
         name = opened.name

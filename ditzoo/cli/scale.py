@@ -13,6 +13,7 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
+    from ditzoo.pictures.decoding import Decoding
     from ditzoo.plan.table import Plan
     from ditzoo.scale.job import LabelRule
     from ditzoo.scale.run import Execute, Summary
@@ -80,6 +81,7 @@ def draw_shards(
     threads: int | None,
     ray: str | None,
     workers: int | None,
+    decoding: Decoding,
     json: bool,
 ) -> None:
     """Draws a set of images into shards. The arguments are those of `ditzoo sample`."""
@@ -108,6 +110,7 @@ def draw_shards(
         batch=BATCH if batch is None else batch,
         shard_size=shard_size,
         pictures=check_pictures(shard_format or "png"),
+        decoding=decoding,
     )
     work = work_on(job, found, listed, place=str(out), device=spec.device or device)
     with output.counting(f"{card.name}: {output.count(num, 'image')}", num) as count:

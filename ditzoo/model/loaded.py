@@ -12,7 +12,8 @@ from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, check_type
 from ditzoo.model.opening import choose_backend, is_automatic, open_model
 from ditzoo.model_names import ModelLike, find_model
-from ditzoo.pictures.decode import Decoder, open_decoder
+from ditzoo.pictures.decode import Decoder, check_decoding, open_decoder
+from ditzoo.pictures.decoding import WHOLE, Decoding, parse_decoding
 from ditzoo.pictures.draw import condition_of, draw
 from ditzoo.pictures.sheets import to_image
 from ditzoo.plan.make import choose_plan
@@ -35,11 +36,12 @@ class Model:
     """A model that runs on a backend. `ditzoo.load` makes one. As a context manager, it closes at the end of the block.
 
     `source` is the card or the bundle that the model was loaded from. `card` is its card. `backend` runs its network. The
-    network, the decoder and the text encoder run on `device`.
+    network, the decoder and the text encoder run on `device`. `decoding` is how torch decodes latents.
     """
 
-    def __init__(self, source: Card | Bundle, backend: Backend, *, device: str = "cpu") -> None:
+    def __init__(self, source: Card | Bundle, backend: Backend, *, device: str = "cpu", decoding: Decoding = WHOLE) -> None:
         self.source, self.card, self.backend, self.device = source, card_of(source), backend, device
+        self.decoding = decoding
         self._decoder: Decoder | None = None
         self._closed = False
 
@@ -108,7 +110,7 @@ class Model:
         check_request(count=request.count, batch=request.count if batch is None else batch, seed=seed)
         latent_shape(self.backend, size)
         condition = condition_of(self.source, request, device=self.device)
-        self._decoder = self._decoder or open_decoder(self.source, device=self.device)
+        self._decoder = self._decoder or open_decoder(self.source, device=self.device, decoding=self.decoding)
         batches = draw(
             self.source,
             self.backend,
@@ -146,6 +148,7 @@ def load(
     backend: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    decoding: str | None = None,
     display: Display = SILENT,
 ) -> Model:
     """Loads a model on a backend, ready to sample.
@@ -155,13 +158,16 @@ def load(
     The default is torch for a card; for a bundle it is onnxruntime, or the TensorRT flavour of its engines. "auto" is the
     fastest backend, measured once (see `ditzoo.model.automatic.fastest_backend`). onnxruntime and
     TensorRT run an export of a card. It is made on first use and kept in ditzoo's cache. `device` is cpu or cuda, or cuda:1 for
-    the second GPU. `threads` is the number of CPU threads of the network. Raises UsageError if an argument is wrong. Raises
+    the second GPU. `threads` is the number of CPU threads of the network. `decoding` is how torch decodes latents: "bf16",
+    "tiles" or "bf16,tiles" (see `ditzoo.pictures.decoding.parse_decoding`). Raises UsageError if an argument is wrong. Raises
     MissingPackageError if a package is missing; the message has the pip command. Raises BackendError if the backend cannot run
     on this machine, and the same errors as `pull` if the weights cannot be fetched.
     """
     if backend is not None:
         check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
     found = _with_weights(model)
+    how = parse_decoding(decoding)
+    check_decoding(found, how)
     if backend is not None and is_automatic(backend):
         from ditzoo.model.automatic import fastest_backend  # it brings what measures
 
@@ -169,7 +175,7 @@ def load(
         backend = fastest_backend(found, backend, device=device, threads=threads, plan=plan, display=display).backend
     spec = choose_backend(found, backend)
     opened = open_model(found, spec, device=device, threads=threads, display=display)
-    return Model(found, opened, device=spec.device or device)
+    return Model(found, opened, device=spec.device or device, decoding=how)
 
 
 def _with_weights(model: ModelLike) -> Card | Bundle:

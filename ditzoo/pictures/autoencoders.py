@@ -17,8 +17,12 @@ from ditzoo.checkpoint import open_checkpoint, read_decoder
 from ditzoo.checkpoint.autoencoders import build, diffusers_class
 from ditzoo.errors import CheckpointError, UsageError
 from ditzoo.hub.fetch import fetch
+from ditzoo.pictures.decoding import Decoding
 from ditzoo.weights.local import decoder_file
 from ditzoo.zoo.card import Architecture, Autoencoder, Card, OnHub
+
+TILE = 256
+"""The height and width of a tile in pixels. Neighbouring tiles overlap by a quarter."""
 
 _LARGEST_NUMBER = 16_384
 """The largest whole number in the configuration of a decoder that is believed: a width, a size or a number of layers."""
@@ -33,24 +37,26 @@ class LatentDecoder(nn.Module):
     std: Tensor | None
     mean: Tensor | None
 
-    def __init__(self, autoencoder: nn.Module, config: Autoencoder) -> None:
+    def __init__(self, autoencoder: nn.Module, config: Autoencoder, *, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.autoencoder = autoencoder
+        self.autoencoder = nn.Module.to(autoencoder, dtype)  # `to` of diffusers warns of modules that these classes do not have
+        self.dtype = dtype
         self.scale = config.scale
         for name, values in (("std", config.std), ("mean", config.mean)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] if values else None)  # C 1 1
 
     def forward(self, latents: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in float32, whatever the dtype of the autoencoder."""
         latents = latents / self.scale  # B C h w
         latents = latents if self.std is None else latents * self.std
         latents = latents if self.mean is None else latents + self.mean
-        images: Tensor = self.autoencoder.decode(latents, return_dict=False)[0]  # type: ignore[operator]
-        return images
+        images: Tensor = self.autoencoder.decode(latents.to(self.dtype), return_dict=False)[0]  # type: ignore[operator]
+        return images.float()
 
 
 @lru_cache(maxsize=1)
-def load(card: Card) -> LatentDecoder:
-    """The decoder of a card, in float32 on the CPU, in evaluation mode. The last decoder stays in memory.
+def load(card: Card, decoding: Decoding) -> LatentDecoder:
+    """The decoder of a card on the CPU, in evaluation mode, which decodes as `decoding` says. The last one stays in memory.
 
     Raises CheckpointError if its files are missing or do not fit, UsageError if the model denoises pixels, and
     MissingPackageError if diffusers is not installed.
@@ -63,7 +69,21 @@ def load(card: Card) -> LatentDecoder:
     else:
         path = decoder_file(card) if decoder.source is None else fetch(decoder.source) / decoder.source.files[0].path
         autoencoder = _from_checkpoint(card, decoder.architecture, path)
-    return LatentDecoder(autoencoder, decoder).eval().requires_grad_(False)
+    if decoding.tiles:
+        _use_tiles(autoencoder, decoder)
+    dtype = torch.bfloat16 if decoding.precision == "bf16" else torch.float32
+    return LatentDecoder(autoencoder, decoder, dtype=dtype).eval().requires_grad_(False)
+
+
+def _use_tiles(autoencoder: Any, config: Autoencoder) -> None:
+    """Makes a module of diffusers decode larger pictures in tiles of `TILE` pixels, whatever size its own configuration
+    says."""
+    if config.architecture == "AutoencoderDC":
+        stride = TILE * 3 // 4
+        autoencoder.enable_tiling(TILE, TILE, stride, stride)
+    else:
+        autoencoder.enable_tiling()
+        autoencoder.tile_sample_min_size, autoencoder.tile_latent_min_size = TILE, TILE // config.factor
 
 
 def with_statistics(card: Card) -> Card:

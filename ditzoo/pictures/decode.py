@@ -12,6 +12,7 @@ from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
 from ditzoo.errors import BackendError, InputError, UsageError, check_type
 from ditzoo.model_names import ModelLike, find_model
+from ditzoo.pictures.decoding import WHOLE, Decoding
 from ditzoo.sampling.noise import Floats
 from ditzoo.specs import check_inputs
 from ditzoo.zoo.card import Autoencoder, Card, Pixels
@@ -28,22 +29,38 @@ class Decoder(Protocol):
     def __call__(self, latents: Floats) -> Floats: ...
 
 
-def open_decoder(model: ModelLike, *, device: str = "cpu") -> Decoder:
+def open_decoder(model: ModelLike, *, device: str = "cpu", decoding: Decoding = WHOLE) -> Decoder:
     """The decoder of a model.
 
     If a bundle holds the graph of a decoder, ONNX Runtime runs it. Otherwise torch runs the decoder. The decoder of a model
     that denoises pixels returns its input.
 
     `device` is the device of the network. If it is not the CPU, the decoder runs on the GPU, provided that its own library has
-    one. It decodes a few latents at a time, so the memory that it needs does not grow with their number.
+    one. It decodes a few latents at a time, so the memory that it needs does not grow with their number. `decoding` says how
+    torch decodes. Raises UsageError if it is given for a decoder that torch does not run.
     """
     model = find_model(model)
+    check_decoding(model, decoding)
     card = model.card if isinstance(model, Bundle) else model
     if isinstance(card.decoder, Pixels):
         return lambda latents: latents
     if isinstance(model, Bundle) and "decoder" in model.manifest.graphs:
         return _sliced(_graph_decoder(model, device), card.decoder)
-    return _sliced(_torch_decoder(card, device), card.decoder)
+    return _sliced(_torch_decoder(card, device, decoding), card.decoder)
+
+
+def check_decoding(model: Card | Bundle, decoding: Decoding) -> None:
+    """Raises UsageError if `decoding` is not the default, and torch does not decode for this model."""
+    if decoding == WHOLE:
+        return
+    card = model.card if isinstance(model, Bundle) else model
+    if isinstance(card.decoder, Pixels):
+        raise UsageError(f"{card.name} denoises pixels and has no decoder; leave out the decoding {decoding}")
+    if isinstance(model, Bundle) and "decoder" in model.manifest.graphs:
+        raise UsageError(
+            f"the bundle {model.path} has its own graph of the decoder; leave out the decoding {decoding}, or use the model's"
+            f" name {card.name} instead of the bundle"
+        )
 
 
 def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None = None) -> Floats:
@@ -93,13 +110,15 @@ def _graph_decoder(bundle: Bundle, device: str) -> Decoder:
     return decode
 
 
-def _torch_decoder(card: Card, device: str) -> Decoder:
+def _torch_decoder(card: Card, device: str, decoding: Decoding) -> Decoder:
     import torch
 
     from ditzoo.pictures import autoencoders
 
     place = cuda_device(device) if torch.cuda.is_available() else "cpu"
-    net = autoencoders.load(card).to(place)
+    net = autoencoders.load(card, decoding).to(place)
+    if place == "cpu":
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions on a CPU are faster so
 
     def run(latents: Floats) -> Floats:
         with torch.inference_mode():

@@ -69,7 +69,7 @@ class Worker:
             plan=self.job.plan,
             display=display,
         )
-        self._decoder = open_decoder(self._model, device=work.device)
+        self._decoder = open_decoder(self._model, device=work.device, decoding=self.job.decoding)
         self.name = self._backend.name
 
     def draw(self, shard: int, *, advance: Callable[[int], object] = lambda count: None) -> ShardRecord:

@@ -13,6 +13,7 @@ from ditzoo.backends.options import BackendSpec
 from ditzoo.bundle import Bundle
 from ditzoo.digests import digest
 from ditzoo.errors import UsageError, unknown
+from ditzoo.pictures.decoding import WHOLE, Decoding
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
 from ditzoo.sampling.request import SampleRequest, check_count, check_seed
@@ -46,7 +47,8 @@ class Job(Data, frozen=True, kw_only=True):
     """A set of `num` images. Equal jobs on the same kind of device have the same images, bit by bit.
 
     `weights` is the SHA-256 of the weights, or the key of the bundle. `device` and `threads` are those of the network. `size`
-    is the height and width of the latents. The batches begin anew in each shard, so the number of workers changes no batch.
+    is the height and width of the latents. `decoding` is how torch decodes them. The batches begin anew in each shard, so the
+    number of workers changes no batch.
     """
 
     format: Literal["ditzoo-images/1"] = "ditzoo-images/1"
@@ -63,6 +65,7 @@ class Job(Data, frozen=True, kw_only=True):
     batch: int = BATCH
     shard_size: int = SHARD_SIZE
     pictures: Pictures = "png"
+    decoding: Decoding = WHOLE
 
     @property
     def shards(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -234,3 +235,39 @@ def test_half_precision_that_overflows_draws_no_picture(
         line = capfd.readouterr().err.splitlines()[-1]
         assert "torch fp16 cpu gave NaN or infinity in step 1 of 2, at time 999, image 0" in line
         assert "use --precision bf16" in line
+
+
+def test_pictures_are_decoded_in_bf16() -> None:
+    for decoding in ("fp32", "bf16"):
+        assert (
+            run(["sample", "dit-icons", "--classes", "0-3", "--steps", "4", "--decoding", decoding, "--out", f"{decoding}.png"])
+            == 0
+        )
+    off = np.abs(pixels("bf16.png").astype(int) - pixels("fp32.png"))
+    assert 0 < off.max() <= 24
+    assert off.mean() <= 2
+    with ditzoo.load("dit-icons", decoding="bf16") as in_half, ditzoo.load("dit-icons") as in_full:
+        half, full = (np.asarray(model.sample(classes=[2], steps=4)[0]).astype(int) for model in (in_half, in_full))
+    assert 0 < np.abs(half - full).max() <= 24
+
+
+@pytest.mark.parametrize(
+    ("decoding", "message"),
+    [
+        ("bf61", "unknown decoding 'bf61'; did you mean bf16?"),
+        ("", "unknown decoding ''; known: bf16, fp32, tiles"),
+        ("fp32,bf16", "one of fp32, bf16, and tiles, each once"),
+        ("tiles,tiles", "each once"),
+        ("bf16", "dit-digits denoises pixels and has no decoder"),
+    ],
+)
+def test_wrong_ways_of_decoding(decoding: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["sample", "dit-digits", "--decoding", decoding]) == 2
+    assert message in capfd.readouterr().err
+    with pytest.raises(UsageError, match=re.escape(message)):
+        ditzoo.load("dit-digits", decoding=decoding)
+
+
+def test_latents_alone_are_not_decoded(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["sample", "dit-icons", "--save-latents", "x.npy", "--decoding", "bf16"]) == 2
+    assert "writes no pictures; add --out, or leave out --decoding" in capfd.readouterr().err

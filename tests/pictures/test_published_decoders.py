@@ -18,6 +18,7 @@ from ditzoo.errors import CheckpointError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.pictures import autoencoders
 from ditzoo.pictures.decode import open_decoder
+from ditzoo.pictures.decoding import WHOLE
 from ditzoo.zoo.card import Autoencoder, Card
 from ditzoo_export import export_onnx
 from recipes.checkpoints import hub_server
@@ -162,7 +163,7 @@ def test_a_configuration_that_describes_more_than_its_file_holds(
     path = tmp_path / "vae" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(CheckpointError, match=message):
-        autoencoders.load(msgspec.structs.replace(card, summary=field))
+        autoencoders.load(msgspec.structs.replace(card, summary=field), WHOLE)
 
 
 def test_a_card_with_a_wrong_number_of_means_is_refused() -> None:

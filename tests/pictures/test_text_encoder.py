@@ -19,6 +19,7 @@ from ditzoo.measure.parity import psnr
 from ditzoo.pictures import autoencoders
 from ditzoo.pictures import text_encoder as text
 from ditzoo.pictures.decode import SLICE, open_decoder, pixel_values
+from ditzoo.pictures.decoding import WHOLE, Decoding
 from ditzoo.pictures.text_encoder import open_encoder, prompt_condition, tokenize
 from ditzoo.sampling.loop import sample_steps
 from ditzoo.zoo.card import Card
@@ -87,7 +88,7 @@ def test_decoders_agree_with_their_class(card: Card) -> None:
 
 def test_large_batches_are_decoded_in_slices(card: Card) -> None:
     """So that the memory that it takes does not grow with the number of images."""
-    net, sizes = autoencoders.load(card), list[int]()
+    net, sizes = autoencoders.load(card, WHOLE), list[int]()
     hook = net.register_forward_hook(lambda module, args, output: sizes.append(output.numel() // 3))
     count = SLICE // (32 * 32) + 5
     images = open_decoder(card)(np.zeros((count, 4, 8, 8), dtype=np.float32))
@@ -95,6 +96,39 @@ def test_large_batches_are_decoded_in_slices(card: Card) -> None:
     assert len(images) == count
     assert len(sizes) == 2
     assert max(sizes) <= SLICE
+
+
+def test_a_decoder_in_bf16_is_that_of_its_class(card: Card) -> None:
+    import torch
+
+    latents = np.random.default_rng(0).standard_normal((3, 4, 8, 8)).astype(np.float32)
+    net = torch.nn.Module.to(autoencoder(card.decoder.architecture), torch.bfloat16)  # type: ignore[union-attr]
+    theirs = net.decode((torch.from_numpy(latents) / 0.2301).bfloat16()).sample.float().detach().numpy()
+    ours, in_fp32 = open_decoder(card, decoding=Decoding(precision="bf16"))(latents), open_decoder(card)(latents)
+    assert ours.dtype == np.float32
+    assert relative_l2(ours, theirs) <= 1e-2
+    assert 1e-4 <= relative_l2(ours, in_fp32) <= 2e-2
+
+
+def test_tiles_are_decoded_one_by_one(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no other tile overlaps is what the tile alone decodes to. A picture of one tile is decoded whole."""
+    monkeypatch.setattr(autoencoders, "TILE", 16)
+    latents = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)
+    whole, tiled = open_decoder(card)(latents), open_decoder(card, decoding=Decoding(tiles=True))
+    images = tiled(latents)
+    assert images.shape == whole.shape == (2, 3, 32, 32)
+    assert relative_l2(images, whole) >= 1e-3
+    first = tiled(latents[:, :, :4, :4])
+    assert first.shape == (2, 3, 16, 16)
+    assert relative_l2(images[:, :, :12, :12], first[:, :, :12, :12]) <= 1e-6
+    assert relative_l2(first, open_decoder(card)(latents[:, :, :4, :4])) <= 1e-6
+
+
+def test_a_bundle_with_a_decoder_takes_no_way_of_decoding(card: Card, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=r"has its own graph of the decoder; leave out the decoding bf16, or use .* name"):
+        open_decoder(ditzoo.open_bundle(folder / "bundle"), decoding=Decoding(precision="bf16"))
+    assert run(["sample", "bundle", "--prompt", "a cat", "--decoding", "tiles"]) == 2
+    assert "leave out the decoding tiles" in capfd.readouterr().err
 
 
 def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, folder: Path, bare_python: Path) -> None:

@@ -19,6 +19,7 @@ from ditzoo.backends.options import BackendSpec
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
 from ditzoo.model.opening import open_model
+from ditzoo.pictures.decoding import Decoding
 from ditzoo.scale import storage
 from ditzoo.scale.drawing import Work
 from ditzoo.scale.job import Job, LabelRule, Pictures, checksum, identity, labels_of
@@ -226,6 +227,7 @@ def test_a_line_of_the_journal_that_does_not_fit_on_the_disk_leaves_it_as_it_was
         ({"labels": LabelRule(rule="random", classes=10)}, "labels (balanced, not random)"),
         ({"backend": BackendSpec(name="torch", precision="bf16")}, "backend (torch, not torch precision=bf16)"),
         ({"num": 5}, "num (11, not 5)"),
+        ({"decoding": Decoding(precision="bf16")}, "decoding (fp32, not bf16)"),
     ],
 )
 def test_a_folder_of_another_job_is_refused(change: dict[str, object], message: str, whole: Path) -> None:
