@@ -29,7 +29,7 @@ from ditzoo.measure.bench import Bench, Measurement
 from ditzoo.measure.machine import seconds
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.measure.parity_run import Opener
-from ditzoo.model.opening import open_model
+from ditzoo.model.opening import open_model, sampling_batch
 from ditzoo.plan.table import Plan
 
 PEERS = (
@@ -40,8 +40,8 @@ REFERENCE = "torch"
 
 
 def opener(card: Card, text: str) -> Opener:
-    """A function that opens the backend `text`, such as "torch:bf16", for a card."""
-    return partial(open_model, card, parse_spec(text))
+    """A function that opens the backend `text`, such as "torch:bf16", for a card and one guided image."""
+    return partial(open_model, card, parse_spec(text), batch=sampling_batch(1))
 
 
 def measure_in_groups(card: Card, plan: Plan, texts: Sequence[str], *, base: str, together: int, repeats: int) -> list[Bench]:

@@ -74,7 +74,7 @@ Decode = Callable[[torch.Tensor], np.ndarray]
 def decoder(*, dtype: torch.dtype = torch.float32, layout: torch.memory_format | None = None, tiles: bool = False) -> Decode:
     """A function from latents to an image [1, 3, H, W], with the same random weights each time."""
     torch.manual_seed(0)
-    net: AutoencoderKL = random_autoencoder().eval().requires_grad_(False).to(dtype)
+    net: AutoencoderKL = torch.nn.Module.to(random_autoencoder().eval().requires_grad_(False), dtype)
     if layout is not None:
         net = net.to(memory_format=layout)
     if tiles:

@@ -41,6 +41,7 @@ class Contestant(msgspec.Struct, frozen=True):
 
 EXACT = Contestant("onnxruntime")
 HALF = "every=2,blocks=4"
+REST_IN_BF16 = "openvino:int8:INFERENCE_PRECISION_HINT=bf16"
 TUNED = "full=0,7,12,15,18,20,23,26,29,32,34,36,38,40,42,44,46,48-49,blocks=4"
 CONTESTANTS = (
     Contestant("diffusers"),
@@ -51,6 +52,8 @@ CONTESTANTS = (
     Contestant("openvino:int8", HALF),
     Contestant("openvino:int8", TUNED),
     Contestant("openvino:int8", TUNED, 3),
+    Contestant(REST_IN_BF16),
+    Contestant(REST_IN_BF16, TUNED, 3),
 )
 """They run in this order. The first two are the baselines."""
 

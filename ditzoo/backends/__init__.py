@@ -50,7 +50,8 @@ def open_backend(
     cores and their load decide (see `ditzoo.backends.threads`), and for a small network on onnxruntime or openvino also `rows`,
     the number of rows that an evaluation is going to have: two for each guided image. `profiles` are the sizes for which
     onnxruntime's TensorRT devices build engines; without them, they build for each size that comes. `provider_options` are
-    options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"}; see docs/gpu.md.
+    options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"} (see docs/gpu.md), or
+    properties of OpenVINO.
 
     Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
     built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package

@@ -139,8 +139,11 @@ def _check_provider_options(row: BackendRow, options: OpenOptions) -> None:
     if not row.provider_options:
         takers = " or ".join(other.name for other in BACKENDS.values() if other.provider_options)
         raise UsageError(f"{row.name} takes no options with a value, such as {named}; they are for {takers}")
-    if options.device == "cpu":
-        raise UsageError(f"the CPU takes no options of a provider, such as {named}; use --device cuda, or leave them out")
+    if split_device(options.device)[0] not in row.provider_options:
+        raise UsageError(
+            f"{row.name} takes no options with a value on {options.device}, such as {named}; use --device"
+            f" {row.provider_options[0]}, or leave them out"
+        )
 
 
 def _lacks(row: BackendRow, fact: str, field: str, word: str) -> BackendError:

@@ -18,9 +18,10 @@ class BackendRow(Data, frozen=True, kw_only=True):
     `packages` are the modules that must be importable, and `extra` is the extra of the distribution that installs them.
     `devices` is empty where the backend has one device only, and `forms` where a network is never split. `built_on` are the
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
-    backend carry scales that were measured at export. `provider_options` says that options of an execution provider of ONNX
-    Runtime may follow the name. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can
-    leave out the middle blocks of a network. `automatic` says that `--backend auto` may choose it.
+    backend carry scales that were measured at export. `provider_options` are the devices on which options of the library, with
+    a value, may follow the name: those of an execution provider of ONNX Runtime, or properties of OpenVINO. `tf32` says that
+    fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can leave out the middle blocks of a network.
+    `automatic` says that `--backend auto` may choose it.
     """
 
     name: str
@@ -36,7 +37,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     tf32: bool = False
     built_on: tuple[Device, ...] = ()
     fixed_scales: bool = False
-    provider_options: bool = False
+    provider_options: tuple[Device, ...] = ()
     readable_modules: bool = True
     reuses: bool = False
     automatic: bool = True
@@ -101,7 +102,7 @@ ROWS = (
         precisions=GRAPH_PRECISIONS,
         devices=DEVICES,
         built_on=FLAVOURS,
-        provider_options=True,
+        provider_options=("cuda", *FLAVOURS),
         tf32=True,
         reuses=True,
     ),
@@ -115,6 +116,7 @@ ROWS = (
         precisions=("fp32", "bf16", "int8"),
         devices=("cpu",),
         fixed_scales=True,
+        provider_options=("cpu",),
         reuses=True,
     ),
     BackendRow(

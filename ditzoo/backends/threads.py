@@ -15,13 +15,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median_low
 
-from ditzoo.bundle import owner_of_weights
 from ditzoo.records import Data
 
 _OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how threads of OpenMP wait: that of the standard, which GNU's and LLVM's obey, and one of each."""
 
 _MOST_ARE_FREE = 0.75
+
+_MOST_WITHOUT_WEIGHTS = 2**26
+"""The size in bytes of a file beyond which a graph has its weights inside."""
 
 _SAMPLES, _PAUSE = 7, 0.002
 """How often the number of running threads is read, and the seconds between."""
@@ -96,9 +98,13 @@ def work_of(graph: Path, rows: int | None) -> int:
 
 
 def graph_bytes(graph: Path) -> int:
-    """The size of a graph with its weights, which may lie in a file of their own beside it, or in that of another graph."""
-    names = {graph.name, owner_of_weights(graph.name)}
-    return sum(file.stat().st_size for name in names for file in graph.parent.glob(f"{name}*"))
+    """The size of a graph with its weights, which may lie in a file beside it that the graph names, its own or another
+    graph's."""
+    size = graph.stat().st_size
+    if size > _MOST_WITHOUT_WEIGHTS:
+        return size
+    content = graph.read_bytes()
+    return size + sum(file.stat().st_size for file in graph.parent.glob("*.data") if file.name.encode() in content)
 
 
 def settle_waiting() -> None:

@@ -143,8 +143,8 @@ def _computes(row: BackendRow, precision: Precision, place: str) -> bool:
     traits = PRECISION_TRAITS[precision]
     if place != "cpu":
         return _capability() >= traits.capability and (row.runs != "graphs" or _is_written(row, precision, place))
-    is_onnxruntime = row.provider_options
-    return row.runs != "graphs" or (_is_written(row, precision, place) and (traits.on_cpu or not is_onnxruntime))
+    alone_on_cpus = row.devices == ("cpu",)  # such a backend computes in all of its precisions there
+    return row.runs != "graphs" or (_is_written(row, precision, place) and (traits.on_cpu or alone_on_cpus))
 
 
 def _is_written(row: BackendRow, precision: Precision, place: str) -> bool:

@@ -237,12 +237,40 @@ def test_openvino_reads_int8_that_measures_as_it_runs() -> None:
         assert forward_error(reference, candidate, inputs_of(candidate, 7)) < 1e-3
 
 
+def test_openvino_computes_the_rest_of_int8_in_bf16() -> None:
+    settings = make_settings(CARDS[0], precision="int8", target="tensorrt")
+    bundle, property_ = cached_bundle(CARDS[0], settings=settings), "INFERENCE_PRECISION_HINT=bf16"
+    with (
+        open_backend("torch", CARDS[0]) as reference,
+        open_backend("openvino:int8", bundle) as plain,
+        open_backend(f"openvino:int8:{property_}", bundle) as candidate,
+    ):
+        assert candidate.name == f"openvino int8 cpu {property_}"
+        plan = ditzoo.make_plan(CARDS[0], steps=10)
+        report = ditzoo.compare(reference, candidate, plan, classes=[1, 8], times=4, tolerance=TOLERANCES["int8"]).report
+        assert report.worst_forward is not None
+        assert 1e-2 < report.worst_forward <= 1e-1  # the norms of so small a network suffer more than its products
+        assert forward_error(plain, candidate, inputs_of(candidate, 3)) > 1e-3
+
+
+def test_properties_of_openvino_that_are_refused() -> None:
+    bundle = cached_bundle(CARDS[0])
+    with pytest.raises(UsageError, match=r"INFERENCE_PRECISION_HINT=bf16 is not for fp32; write openvino:int8:INFERENCE_"):
+        open_backend("openvino:INFERENCE_PRECISION_HINT=bf16", bundle)
+    with pytest.raises(UsageError, match="ditzoo sets INFERENCE_NUM_THREADS of OpenVINO itself; use --threads"):
+        open_backend("openvino:INFERENCE_NUM_THREADS=1", bundle)
+    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*NO_SUCH"):
+        open_backend("openvino:NO_SUCH=1", bundle)
+    with open_backend("openvino:CPU_DENORMALS_OPTIMIZATION=YES", bundle) as backend:
+        assert backend.name == "openvino fp32 cpu CPU_DENORMALS_OPTIMIZATION=YES"
+
+
 def test_openvino_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
     monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: ["FP32", "INT8"])
     bundle = cached_bundle(CARDS[0], settings=make_settings(CARDS[0], precision="bf16"))
-    with pytest.raises(BackendError, match="this CPU has no bf16 arithmetic for OpenVINO; use --precision fp32 or int8"):
+    with pytest.raises(BackendError, match="this CPU has no bf16 arithmetic for OpenVINO; use openvino or openvino:int8"):
         open_backend("openvino", bundle)
 
 

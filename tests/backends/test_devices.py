@@ -90,15 +90,17 @@ def test_calls_of_cuda_go_to_the_gpu_that_was_named(monkeypatch: pytest.MonkeyPa
     assert device.chosen == [1, 0, 3, 0]
 
 
-def test_options_with_a_value_are_for_a_provider_of_onnx_runtime() -> None:
+def test_options_with_a_value_are_those_of_a_library() -> None:
     spec = parse_spec("onnxruntime:cuda:gpu_mem_limit=8000000000:enable_cuda_graph=1")
     assert spec.provider_options == {"gpu_mem_limit": "8000000000", "enable_cuda_graph": "1"}
     assert msgspec.structs.replace(spec, provider_options={}) == parse_spec("onnxruntime:cuda")
     with pytest.raises(UsageError, match="gives an option two values"):
         parse_spec("onnxruntime:cuda:gpu_mem_limit=1:gpu_mem_limit=2")
-    with pytest.raises(UsageError, match=r"torch takes no options with a value, such as gpu_mem_limit; .* for onnxruntime"):
+    with pytest.raises(
+        UsageError, match=r"torch takes no options with a value, such as gpu_mem_limit; .* for onnxruntime or openvino"
+    ):
         open_backend("torch:gpu_mem_limit=1", UVIT)
-    with pytest.raises(UsageError, match=r"the CPU takes no options of a provider, such as gpu_mem_limit; use --device cuda"):
+    with pytest.raises(UsageError, match="takes no options with a value on cpu, such as gpu_mem_limit; use --device cuda"):
         open_backend("onnxruntime", UVIT, provider_options={"gpu_mem_limit": "1"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,8 @@ from ditzoo.backends.threads import (
 from ditzoo.backends.torch import TorchBackend
 from ditzoo.backends.torch_threads import SHORT, Tried, fastest, free_threads
 from ditzoo.model.opening import open_model, sampling_batch
+from ditzoo_export import cached_bundle, make_settings
+from ditzoo_export.rounding import write_rounded
 
 SPINNING, SLEEPING = True, False
 
@@ -78,13 +81,24 @@ def test_a_number_that_was_asked_for_wins(asked: int, running: int, can_sleep: b
     assert choose_threads(cores, asked=asked, can_sleep=can_sleep).number == asked
 
 
-def test_a_graph_that_reads_the_weights_of_another_is_as_large(tmp_path: Path) -> None:
-    for name in ("backbone.onnx", "backbone-reuse.onnx", "conditioning.onnx"):
-        (tmp_path / name).write_bytes(b"graph")
+def test_a_graph_is_as_large_as_the_weights_that_it_reads(tmp_path: Path) -> None:
+    """Those of a graph with reuse, of a graph that measures its inputs, and of a rounded twin are in the backbone's file."""
+    for name in ("backbone", "backbone-reuse", "measuring-backbone", "rounded-backbone"):
+        (tmp_path / f"{name}.onnx").write_bytes(b"..backbone.onnx.data..")
+    (tmp_path / "conditioning.onnx").write_bytes(b"graph")
     with (tmp_path / "backbone.onnx.data").open("wb") as file:
         file.truncate(1000)
-    assert [work_of(tmp_path / f"{name}.onnx", 3) for name in ("backbone-reuse", "conditioning")] == [3 * 1010, 3 * 5]
-    assert work_of(tmp_path / "backbone.onnx", None) == 1005
+    for name in ("backbone", "backbone-reuse", "measuring-backbone", "rounded-backbone"):
+        assert work_of(tmp_path / f"{name}.onnx", 3) == 3 * 1022
+    assert work_of(tmp_path / "conditioning.onnx", None) == 5
+
+
+def test_measuring_graphs_and_twins_of_an_export_are_as_large_as_the_backbone(tmp_path: Path) -> None:
+    bundle = cached_bundle(ditzoo.card("dit-digits"), settings=make_settings(ditzoo.card("dit-digits"), precision="fp16"))
+    for file in bundle.path.iterdir():
+        shutil.copy(file, tmp_path)
+    twin = write_rounded(tmp_path, bundle.manifest.graphs["backbone"])
+    assert work_of(tmp_path / twin.file, None) > 0.9 * work_of(tmp_path / "backbone.onnx", None) > 500_000
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
