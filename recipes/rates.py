@@ -2,9 +2,10 @@
 
     python recipes/rates.py --model dit-xl-2 --backends onnxruntime,openvino:bf16,openvino:int8,onnxruntime:int8
 
-Prints a table in Markdown. Each backend has a process of its own, because in a shared one the threads of the others still spin.
-The rate is that of a large matrix multiplication in the same precision: the fastest of several before and after the
-evaluations. The error is the relative L2 error against torch in fp32.
+Prints a table in Markdown. The rate is that of a large matrix multiplication in the same precision: the fastest of several,
+which processes of their own compute before and after the evaluations. Each backend has a process of its own too: what other
+libraries leave behind in a process makes evaluations slower. The error is the relative L2 error against torch in fp32. Exports
+are made before, so that they are not beside the measurements.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from bench_peers import multiplication_rates, opener
 from random_models import MODELS, random_model
 
 from ditzoo.backends.options import parse_spec
-from ditzoo.measure.machine import ceilings, machine, seconds
+from ditzoo.measure.machine import machine, seconds
 from ditzoo.measure.metrics import relative_l2
-from ditzoo.measure.operations import multiply_adds
+from ditzoo.model.opening import open_model, sampling_batch
 from ditzoo.plan.make import make_plan
 from ditzoo.sampling.condition import class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted
@@ -34,27 +35,28 @@ REFERENCE = "torch"
 
 def rates() -> dict[str, float]:
     """Multiply-adds per second of a large matrix multiplication, by precision."""
+    from bench_peers import multiplication_rates
+
+    from ditzoo.measure.machine import ceilings
+
     return {"fp32": ceilings().multiply_adds, **multiplication_rates()}
 
 
-def measure(model: str, backend: str, output: Path, *, repeats: int) -> dict[str, float]:
-    """The median seconds of an evaluation, and the rate of its precision. The prediction goes to the file `output`."""
-    card, precision = random_model(model), parse_spec(backend).precision or "fp32"
-    before = rates()[precision]
-    with opener(card, backend)() as opened:
+def evaluate(model: str, backend: str, output: Path, *, repeats: int) -> float:
+    """The median seconds of an evaluation. The prediction goes to the file `output`. No repeats only make the export."""
+    card = random_model(model)
+    with open_model(card, parse_spec(backend), batch=sampling_batch(1)) as opened:
         x = gaussian(0, 0, 0, card.backbone.latent_shape)[None]
-        inputs = fitted(opened, evaluation_inputs(x, make_plan(card, steps=3).rows[1], class_condition(card, [7])))
-        taken = [seconds(lambda: opened.numpy(opened(inputs))) for _ in range(2 + repeats)][2:]
+        inputs = fitted(opened, evaluation_inputs(x, make_plan(card, steps=3).rows[1], class_condition(card, [0])))
+        taken = [seconds(lambda: opened.numpy(opened(inputs))) for _ in range(2 + repeats)][2:] if repeats else []
         np.save(output, opened.numpy(opened(inputs)))
-    return {"seconds": float(np.median(taken)), "rate": max(before, rates()[precision])}
+    return float(np.median(taken or [0]))
 
 
-def alone(options: argparse.Namespace, backend: str, output: Path) -> dict[str, float]:
-    """The result of `measure` in a new process."""
-    typed = ["--model", options.model, "--repeats", str(options.repeats), "--one", backend, str(output)]
-    done = subprocess.run([sys.executable, __file__, *typed], stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+def in_a_process(*typed: object) -> Any:
+    """What this program prints as JSON in a new process, with other options."""
+    done = subprocess.run([sys.executable, __file__, *map(str, typed)], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -63,24 +65,37 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="dit-xl-2")
     parser.add_argument("--backends", default="onnxruntime,openvino:bf16,openvino:int8,onnxruntime:int8")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--one", nargs=2, metavar=("BACKEND", "FILE"), help="one measurement, as JSON")
+    parser.add_argument("--rates", action="store_true", help="print the rates alone, as JSON")
+    parser.add_argument("--one", nargs=2, metavar=("BACKEND", "FILE"), help="evaluate one backend alone, as JSON")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.model, options.one[0], Path(options.one[1]), repeats=options.repeats)))
-        return
-    work = 2 * multiply_adds(random_model(options.model).backbone)
+    if options.rates:
+        print(json.dumps(rates()))
+    elif options.one:
+        print(json.dumps(evaluate(options.model, options.one[0], Path(options.one[1]), repeats=options.repeats)))
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            table(options, Path(scratch))
+
+
+def table(options: argparse.Namespace, scratch: Path) -> None:
+    """Prints the table."""
+    from ditzoo.measure.operations import multiply_adds
+
+    backends = (REFERENCE, *options.backends.split(","))
+    work, reference = 2 * multiply_adds(random_model(options.model).backbone), scratch / "reference.npy"
+    for backend in backends:
+        in_a_process("--model", options.model, "--repeats", 0, "--one", backend, scratch / "output.npy")
     print("| backend | ms | GMAC/s | rate of the processor | share | error |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    with tempfile.TemporaryDirectory() as scratch:
-        reference = Path(scratch, "reference.npy")
-        for backend in (REFERENCE, *options.backends.split(",")):
-            output = reference if backend == REFERENCE else Path(scratch, "output.npy")
-            found = alone(options, backend, output)
-            speed, error = work / found["seconds"], relative_l2(np.load(output), np.load(reference))
-            figures = (
-                f"{1e3 * found['seconds']:.0f} | {speed / 1e9:.0f} | {found['rate'] / 1e9:.0f} | {speed / found['rate']:.0%}"
-            )
-            print(f"| {backend} | {figures} | {error:.1e} |", flush=True)
+    for backend in backends:
+        output = reference if backend == REFERENCE else scratch / "output.npy"
+        before = in_a_process("--rates")
+        took = in_a_process("--model", options.model, "--repeats", options.repeats, "--one", backend, output)
+        precision = parse_spec(backend).precision or "fp32"
+        limit, speed = max(before[precision], in_a_process("--rates")[precision]), work / took
+        error = relative_l2(np.load(output), np.load(reference))
+        figures = f"{1e3 * took:.0f} | {speed / 1e9:.0f} | {limit / 1e9:.0f} | {speed / limit:.0%} | {error:.1e}"
+        print(f"| {backend} | {figures} |", flush=True)
     print(f"\n{options.model}, {work / 1e9:.1f} GMAC; {', '.join(f'{key} {value}' for key, value in machine().items())}")
 
 

@@ -23,7 +23,7 @@ from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.backends.threads import SmallWork, graph_bytes, threads_here, work_of
 from ditzoo.bundle import Bundle, Graph
-from ditzoo.errors import BackendError, UsageError
+from ditzoo.errors import BackendError, UsageError, unknown
 from ditzoo.specs import Array
 from ditzoo.zoo.card import Card
 
@@ -53,8 +53,9 @@ def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVi
 class OpenVinoBackend(GraphBackend):
     """The graphs of a bundle on OpenVINO. See `ditzoo.backends.graph_backend.GraphBackend`. Arrays are numpy's.
 
-    `given` are properties of OpenVINO. Raises BackendError if OpenVINO cannot load a graph or does not know a property, or if
-    the CPU has no bf16 arithmetic and that was asked for. Raises UsageError for a property that ditzoo sets itself.
+    `given` are properties of OpenVINO. Raises BackendError if OpenVINO cannot load a graph or refuses the value of a property,
+    or if the CPU has no bf16 arithmetic and that was asked for. Raises UsageError for a property that it does not have, or that
+    ditzoo sets itself.
     """
 
     library = "openvino"
@@ -71,11 +72,10 @@ class OpenVinoBackend(GraphBackend):
         given: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads, rows=rows)
-        self._given = dict(given or {})
-        self._check_properties()
+        core, self._given = openvino.Core(), dict(given or {})
+        self._check_properties(core)
         self.name = " ".join([self.name, *(f"{name}={value}" for name, value in self._given.items())])
         self.resizes_slowly = graph_bytes(folder / self._graph.file) >= _RESIZES_SLOWLY
-        core = openvino.Core()
         in_half = "bf16" in (self.precision, self._given.get(_HINT))
         if in_half and "BF16" not in core.get_property(_DEVICES[device], "OPTIMIZATION_CAPABILITIES"):
             raise BackendError("this CPU has no bf16 arithmetic for OpenVINO; use openvino or openvino:int8")
@@ -98,8 +98,12 @@ class OpenVinoBackend(GraphBackend):
         """See `ditzoo.backends.base.Backend`."""
         self._models = {}
 
-    def _check_properties(self) -> None:
-        """Raises UsageError for a property that would change what ditzoo promises."""
+    def _check_properties(self, core: openvino.Core) -> None:
+        """Raises UsageError for a property that OpenVINO does not have, or that would change what ditzoo promises."""
+        known = core.get_property(_DEVICES[self.device], "SUPPORTED_PROPERTIES") if self._given else ()
+        for name in self._given:
+            if name not in known:
+                raise unknown("property of OpenVINO", name, known)
         if _THREADS in self._given:
             raise UsageError(f"ditzoo sets {_THREADS} of OpenVINO itself; use --threads")
         hint = self._given.get(_HINT)
@@ -121,7 +125,8 @@ class OpenVinoBackend(GraphBackend):
         try:
             model = core.compile_model(core.read_model(path), _DEVICES[self.device], settings)
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {path}: {error}") from error
+            *_, why = str(error).strip().splitlines()
+            raise BackendError(f"OpenVINO cannot load {path}: {why}") from error
         found = {
             name: (
                 tensor.element_type.to_dtype().name,

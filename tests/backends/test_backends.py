@@ -259,8 +259,10 @@ def test_properties_of_openvino_that_are_refused() -> None:
         open_backend("openvino:INFERENCE_PRECISION_HINT=bf16", bundle)
     with pytest.raises(UsageError, match="ditzoo sets INFERENCE_NUM_THREADS of OpenVINO itself; use --threads"):
         open_backend("openvino:INFERENCE_NUM_THREADS=1", bundle)
-    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*NO_SUCH"):
-        open_backend("openvino:NO_SUCH=1", bundle)
+    with pytest.raises(UsageError, match=r"unknown property of OpenVINO 'INFERENCE_PRECISION'; did you mean INFERENCE"):
+        open_backend("openvino:INFERENCE_PRECISION=bf16", bundle)
+    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*: Wrong value maybe for property key CPU_DENORMALS"):
+        open_backend("openvino:CPU_DENORMALS_OPTIMIZATION=maybe", bundle)
     with open_backend("openvino:CPU_DENORMALS_OPTIMIZATION=YES", bundle) as backend:
         assert backend.name == "openvino fp32 cpu CPU_DENORMALS_OPTIMIZATION=YES"
 
