@@ -100,11 +100,14 @@ def work_of(graph: Path, rows: int | None) -> int:
 def graph_bytes(graph: Path) -> int:
     """The size of a graph with its weights, which may lie in a file beside it that the graph names, its own or another
     graph's."""
-    size = graph.stat().st_size
-    if size > _MOST_WITHOUT_WEIGHTS:
-        return size
-    content = graph.read_bytes()
-    return size + sum(file.stat().st_size for file in graph.parent.glob("*.data") if file.name.encode() in content)
+    try:
+        size = graph.stat().st_size
+        if size > _MOST_WITHOUT_WEIGHTS:
+            return size
+        content = graph.read_bytes()
+        return size + sum(file.stat().st_size for file in graph.parent.glob("*.data") if file.name.encode() in content)
+    except OSError:  # what loads the graph says so
+        return 0
 
 
 def settle_waiting() -> None:

@@ -91,6 +91,7 @@ def test_a_graph_is_as_large_as_the_weights_that_it_reads(tmp_path: Path) -> Non
     for name in ("backbone", "backbone-reuse", "measuring-backbone", "rounded-backbone"):
         assert work_of(tmp_path / f"{name}.onnx", 3) == 3 * 1022
     assert work_of(tmp_path / "conditioning.onnx", None) == 5
+    assert work_of(tmp_path / "missing.onnx", None) == 0
 
 
 def test_measuring_graphs_and_twins_of_an_export_are_as_large_as_the_backbone(tmp_path: Path) -> None:
