@@ -366,8 +366,8 @@ def test_profiles_become_options_of_the_tensorrt_providers(monkeypatch: pytest.M
 
     bundle, given = cached_bundle(CARDS[0]), {}
 
-    def on_cpu(path: Path, *settings: Mapping[str, str]) -> onnxruntime.InferenceSession:
-        given[path.name] = settings[-1]
+    def on_cpu(path: Path, *, provider_options: Mapping[str, str], **_: object) -> onnxruntime.InferenceSession:
+        given[path.name] = provider_options
         return open_session(path)
 
     monkeypatch.setattr(module, "_shared_session", on_cpu)

@@ -22,6 +22,7 @@ from ditzoo.cli import run
 from ditzoo.manifests import record_file
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.pictures import autoencoders, decode
+from ditzoo.pictures.decoding import WHOLE
 from ditzoo.pictures.text_encoder import prompt_condition
 from ditzoo.plan.make import make_plan
 from ditzoo.records import to_json
@@ -85,8 +86,8 @@ def test_a_decoder_that_takes_one_size_says_so(latents: Card, monkeypatch: pytes
             return super().forward(latents)
 
     load = autoencoders.load
-    net = Fixed(load(latents).autoencoder, latents.decoder).eval()  # type: ignore[arg-type]
-    monkeypatch.setattr(autoencoders, "load", lambda card: net)
+    net = Fixed(load(latents, WHOLE).autoencoder, latents.decoder).eval()  # type: ignore[arg-type]
+    monkeypatch.setattr(autoencoders, "load", lambda card, decoding: net)
     card = msgspec.structs.replace(latents, summary="one size")
     bundle = exported(card, "dynamic")
     assert bundle.manifest.graphs["backbone"].inputs[0].shape == ("batch", 4, "height", "width")

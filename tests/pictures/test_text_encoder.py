@@ -128,7 +128,7 @@ def test_a_bundle_with_a_decoder_takes_no_way_of_decoding(card: Card, folder: Pa
     with pytest.raises(UsageError, match=r"has its own graph of the decoder; leave out the decoding bf16, or use .* name"):
         open_decoder(ditzoo.open_bundle(folder / "bundle"), decoding=Decoding(precision="bf16"))
     assert run(["sample", "bundle", "--prompt", "a cat", "--decoding", "tiles"]) == 2
-    assert "leave out the decoding tiles" in capfd.readouterr().err
+    assert "leave out the decoding fp32,tiles" in capfd.readouterr().err
 
 
 def test_a_bundle_turns_a_prompt_into_the_same_image_without_torch(card: Card, folder: Path, bare_python: Path) -> None:
