@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ditzoo.backends.base import OpenedBackend
 from ditzoo.backends.conditioning import ModulationCache, window_rows
@@ -51,10 +51,20 @@ class GraphBackend(OpenedBackend):
         """The outputs of one graph; raises BackendError if the backend is closed."""
 
     def reopen(self, bundle: Bundle) -> Self:
-        """The graphs of another bundle, on the same device and as many threads."""
+        """The graphs of another bundle, on the same device, as many threads, and with the same options."""
         return type(self)(
-            bundle.path, bundle.manifest.graphs, bundle.card, device=self.device, threads=self.threads, rows=self.rows
+            bundle.path,
+            bundle.manifest.graphs,
+            bundle.card,
+            device=self.device,
+            threads=self.threads,
+            rows=self.rows,
+            **self._own_options(bundle),
         )
+
+    def _own_options(self, bundle: Bundle) -> dict[str, Any]:
+        """The arguments that a subclass takes besides, for another bundle."""
+        return {}
 
     def prepare(self, times: Sequence[float], labels: Sequence[int]) -> None:
         """See `ditzoo.backends.base.PreparesConditioning`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -108,19 +108,8 @@ class OnnxRuntimeBackend(GraphBackend):
             ahead = [Profile(axes={"batch": Range(min=1, opt=window, max=window)})] if profiles else []
             self._sessions[self._conditioning.file] = self._load(self._conditioning, _RUNS_ONCE, ahead, alone=False)
 
-    def reopen(self, bundle: Bundle) -> Self:
-        """See `GraphBackend`."""
-        return type(self)(
-            bundle.path,
-            bundle.manifest.graphs,
-            bundle.card,
-            device=self.device,
-            threads=self.threads,
-            rows=self.rows,
-            key=bundle.manifest.key,
-            tf32=self.tf32,
-            given=self._given,
-        )
+    def _own_options(self, bundle: Bundle) -> dict[str, Any]:
+        return {"key": bundle.manifest.key, "tf32": self.tf32, "given": self._given}
 
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`. A session that other backends share stays open for them."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import openvino
@@ -82,17 +82,8 @@ class OpenVinoBackend(GraphBackend):
         loaded = [graph for graph in (self._graph, self._conditioning, self._reuse) if graph is not None]
         self._models = {graph.file: self._load(core, folder / graph.file, graph) for graph in loaded}
 
-    def reopen(self, bundle: Bundle) -> Self:
-        """See `GraphBackend`."""
-        return type(self)(
-            bundle.path,
-            bundle.manifest.graphs,
-            bundle.card,
-            device=self.device,
-            threads=self.threads,
-            rows=self.rows,
-            given=self._given,
-        )
+    def _own_options(self, bundle: Bundle) -> dict[str, Any]:
+        return {"given": self._given}
 
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""

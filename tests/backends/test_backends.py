@@ -17,6 +17,7 @@ import torch
 import ditzoo
 from ditzoo.backends import cuda, load_module, open_backend
 from ditzoo.backends.base import Backend
+from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.sessions import open_session
 from ditzoo.backends.table import ROWS, BackendRow, row_of
 from ditzoo.errors import BackendError, DitzooError, InputError, MissingPackageError, UsageError
@@ -265,6 +266,9 @@ def test_properties_of_openvino_that_are_refused() -> None:
         open_backend("openvino:CPU_DENORMALS_OPTIMIZATION=maybe", bundle)
     with open_backend("openvino:CPU_DENORMALS_OPTIMIZATION=YES", bundle) as backend:
         assert backend.name == "openvino fp32 cpu CPU_DENORMALS_OPTIMIZATION=YES"
+        assert isinstance(backend, GraphBackend)
+        with backend.reopen(bundle) as again:
+            assert again.name == backend.name
 
 
 def test_openvino_without_bf16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

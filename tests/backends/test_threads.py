@@ -94,7 +94,7 @@ def test_a_graph_is_as_large_as_the_weights_that_it_reads(tmp_path: Path) -> Non
     assert work_of(tmp_path / "missing.onnx", None) == 0
 
 
-def test_measuring_graphs_and_twins_of_an_export_are_as_large_as_the_backbone(tmp_path: Path) -> None:
+def test_the_rounded_twin_of_an_export_is_as_large_as_the_backbone(tmp_path: Path) -> None:
     bundle = cached_bundle(ditzoo.card("dit-digits"), settings=make_settings(ditzoo.card("dit-digits"), precision="fp16"))
     for file in bundle.path.iterdir():
         shutil.copy(file, tmp_path)
