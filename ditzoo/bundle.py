@@ -22,7 +22,7 @@ from ditzoo.folders import Identity, appearing, identity, partial_folders, recov
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
 from ditzoo.plan.table import Plan, check_plan
-from ditzoo.records import Data, T, from_json, read_limited
+from ditzoo.records import Data, T, from_json, one_line, read_limited
 from ditzoo.specs import Flavour, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
 
@@ -132,6 +132,20 @@ class Manifest(Data, frozen=True, kw_only=True):
                 raise ValueError(f"{name[:200]} must have outer_blocks if and only if it is {REUSE_GRAPH}")
         if not any(name == "backbone" for name, _ in self.parts):
             raise ValueError("it has neither a graph nor an engine called backbone")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raises ValueError if it names a file that could be outside the bundle, or one that it does not list.
+
+        Names of graphs and engines are checked too: a Triton model repository and a refitted engine use them as file names.
+        """
+        for name in (*self.files, *self.graphs, *self.engines, *(engine.graph for engine in self.engines.values())):
+            if not is_file_name(name):
+                raise ValueError(f"it names a file outside the bundle: {name!r}; do not use this bundle")
+        for kind, made in (("graph", self.graphs.values()), ("engine", self.engines.values())):
+            for each in made:
+                if each.file not in self.files:
+                    raise ValueError(f"it names the {kind} {each.file!r}, but does not list that file; do not use this bundle")
 
     @property
     def parts(self) -> list[tuple[str, Graph | Engine]]:
@@ -224,7 +238,6 @@ def _open(path: Path, found: Identity | None, *, again: bool) -> Bundle:
     if not is_bundle(path):
         raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` creates one")
     manifest = read_manifest(path)
-    _check_names(path, manifest)
     for name, record in manifest.files.items():
         _check_file(
             path, name, record, remedy=f"`{manifest.settings['command']} --out {path} --overwrite` replaces it", again=again
@@ -235,7 +248,7 @@ def _open(path: Path, found: Identity | None, *, again: bool) -> Bundle:
         check_plan(card, plan)
         check_network(card, manifest.model, manifest.parts)
     except (PlanError, UsageError, ValueError) as error:
-        raise BundleError(f"the bundle {path} contradicts itself: {error}; do not use this bundle") from error
+        raise BundleError(f"the bundle {path} contradicts itself: {one_line(error)}; do not use this bundle") from error
     return Bundle(path=path, manifest=manifest, card=card, plan=plan, identity=found)
 
 
@@ -312,23 +325,6 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{target} exists already and is not a bundle; choose another --out")
     if not overwrite:
         raise UsageError(f"there is another bundle at {target}; add --overwrite to replace it, or choose another folder")
-
-
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    """Raises BundleError if the manifest names a file that could be outside the bundle, or one that it does not list.
-
-    Names of graphs and engines are checked too: a Triton model repository and a refitted engine use them as file names.
-    """
-    engines = manifest.engines.values()
-    for name in (*manifest.files, *manifest.graphs, *manifest.engines, *(engine.graph for engine in engines)):
-        if not is_file_name(name):
-            raise BundleError(f"{folder / MANIFEST} names a file outside the bundle: {name!r}; do not use this bundle")
-    for kind, made in (("graph", manifest.graphs.values()), ("engine", engines)):
-        for each in made:
-            if each.file not in manifest.files:
-                raise BundleError(
-                    f"{folder / MANIFEST} names the {kind} {each.file!r}, but does not list that file; do not use this bundle"
-                )
 
 
 def _check_file(folder: Path, name: str, record: FileRecord, *, remedy: str, again: bool) -> None:

@@ -51,7 +51,7 @@ def from_json(text: bytes | str, kind: type[T]) -> T:
     try:
         return convert(msgspec.json.decode(text), kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ValueError(_short(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def from_toml(text: bytes | str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def from_toml(text: bytes | str) -> dict[str, Any]:
             raise ValueError(f"a key has more than {_DEEPEST} parts")
         return checked(tomllib.loads(decoded))
     except (RecursionError, ValueError) as error:
-        raise ValueError(_short(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def convert(value: Any, kind: type[T]) -> T:
@@ -72,7 +72,7 @@ def convert(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(checked(value), kind)
     except (RecursionError, DitzooError, ValueError) as error:
-        raise ValueError(_short(error)) from error
+        raise ValueError(one_line(error)) from error
 
 
 def checked(value: T) -> T:
@@ -102,7 +102,7 @@ def read_limited(path: Path) -> bytes:
     return content
 
 
-def _short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """The message of an error, on one line. Its middle is left out if it is very long, because it may quote the file."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"

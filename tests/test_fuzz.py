@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.generating import with_long_texts
+from tests.fuzz.parsers import PARSERS, cards, manifests
+from tests.fuzz.seeds import plans
 from tests.fuzz.trying import CORPUS, corpus, try_input, try_many
 
 RECORDED = [path for name in PARSERS for path in corpus(name)]
@@ -23,6 +26,14 @@ def test_what_once_broke_a_parser(path: Path) -> None:
 @pytest.mark.parametrize("name", PARSERS)
 def test_new_inputs(name: str) -> None:
     try_many(name, examples=10, start=1)
+
+
+@pytest.mark.parametrize("name", ["card", "manifest", "plan"])
+def test_long_texts(name: str) -> None:
+    """A file may have very long texts where short ones belong. The message then shows a part of them only."""
+    for base in {"card": cards, "manifest": manifests, "plan": plans}[name]():
+        for data in with_long_texts(json.loads(json.dumps(base))):
+            try_input(PARSERS[name], data)
 
 
 def test_every_folder_of_inputs_has_a_parser() -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -118,3 +118,36 @@ def lines(*examples: str) -> SearchStrategy[bytes]:
     nasty = ("9" * 5000, "1e999", "nan", "-", ",", ":", "²", "٣", "\n", "\x1b[31m", "../", "0x10", "1_000", " ")
     changed = changed_bytes([example.encode() for example in examples], [token.encode() for token in nasty])
     return changed | st.text(max_size=40).map(str.encode)
+
+
+def with_long_texts(base: Any) -> Iterator[bytes]:
+    """The JSON of `base`, each time with one value or one key replaced by a very long text, or made very long."""
+    for path in _paths(base):
+        *outer, last = path
+        for change in (lambda old: _LONG, lambda old: [_LONG], lambda old: {_LONG: _LONG}, lambda old: f"{old}{_LONG}"):
+            root = json.loads(json.dumps(base))
+            holder = _at(root, outer)
+            holder[last] = change(holder[last])
+            yield json.dumps(root).encode()
+        if isinstance(last, str):
+            root = json.loads(json.dumps(base))
+            holder = _at(root, outer)
+            holder[f"{last}{_LONG}"] = holder.pop(last)
+            yield json.dumps(root).encode()
+
+
+_LONG = "x" * 5000
+
+
+def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The path of every value inside of `value`. Of a list, only the first two entries are looked at."""
+    entries = value.items() if isinstance(value, dict) else list(enumerate(value))[:2] if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield (key,)
+        yield from ((key, *path) for path in _paths(inner))
+
+
+def _at(value: Any, path: Sequence[Any]) -> Any:
+    for key in path:
+        value = value[key]
+    return value

@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from ditzoo.backends.options import OpenOptions, check_options, parse_specs
 from ditzoo.backends.table import row_of
-from ditzoo.bundle import MANIFEST, open_bundle
+from ditzoo.bundle import MANIFEST, Engine, open_bundle, read_manifest
 from ditzoo.checkpoint import convert, shapes_of
 from ditzoo.checkpoint.shapes import network_shapes
 from ditzoo.errors import DitzooError
@@ -38,6 +38,7 @@ from ditzoo.recipes import load_recipe
 from ditzoo.sampling.classes import choose_classes
 from ditzoo.sampling.loop import deviation, trajectory
 from ditzoo.sampling.sizes import choose_size
+from ditzoo.specs import Profile, Range
 from ditzoo.weights import store
 from ditzoo.weights.catalogue import card_of
 from ditzoo.weights.hub_reference import parse
@@ -138,6 +139,28 @@ def _bundle() -> Path:
     return cached_bundle(seeds.UVIT).path
 
 
+@cache
+def manifests() -> list[object]:
+    """The manifests of a bundle of graphs, and of one with an engine, whose file stands for it."""
+    manifest = read_manifest(_bundle())
+    graph = manifest.graphs["backbone"]
+    engine = Engine(
+        file="card.json",
+        graph="backbone",
+        flavour="tensorrt",
+        version="10.0",
+        gpus=("NVIDIA A100",),
+        precision=graph.precision,
+        profiles=(Profile(axes={"batch": Range(min=1, opt=2, max=4)}),),
+        options=("tf32=no",),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        seconds=1.0,
+    )
+    with_engine = msgspec.structs.replace(manifest, graphs={}, engines={"backbone-a": engine})
+    return [msgspec.to_builtins(each) for each in (manifest, with_engine)]
+
+
 def _manifest(data: bytes, folder: Path) -> None:
     shutil.copytree(_bundle(), folder / "b")
     _file(folder / "b", MANIFEST, data)
@@ -230,7 +253,8 @@ _SMALL = (seeds.SMALL_DIT, seeds.SMALL_UVIT)
 _SHAPES = {key: list(value.shape) for config in _SMALL for key, value in seeds.weights(config).items()}
 
 
-def _card_bases() -> list[object]:
+def cards() -> list[object]:
+    """Cards of both families: of small models, and some of the registry."""
     return [msgspec.to_builtins(card) for card in (seeds.DIT, seeds.UVIT, *(CARDS[name] for name in _CARD_NAMES))]
 
 
@@ -298,11 +322,9 @@ PARSERS: dict[str, Parser] = {
             ]
         ),
     ),
-    "card": Parser(_card, _lazily(lambda: generating.changed_json(_card_bases()))),
+    "card": Parser(_card, _lazily(lambda: generating.changed_json(cards()))),
     "plan": Parser(_plan, _lazily(lambda: generating.changed_json(seeds.plans()))),
-    "manifest": Parser(
-        _manifest, _lazily(lambda: generating.changed_json([msgspec.json.decode((_bundle() / MANIFEST).read_bytes())]))
-    ),
+    "manifest": Parser(_manifest, _lazily(lambda: generating.changed_json(manifests()))),
     "graph": Parser(_graph, _lazily(lambda: generating.changed_bytes([(_bundle() / "backbone.onnx").read_bytes()[:9000]]))),
     "cards": Parser(_cards, generating.changed_bytes([_CARD_TOML], _TOML)),
     "recipe": Parser(_recipe, generating.changed_bytes([_RECIPE_TOML], _TOML)),
