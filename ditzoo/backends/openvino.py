@@ -24,7 +24,7 @@ from ditzoo.backends.table import BackendRow
 from ditzoo.backends.threads import SmallWork, graph_bytes, threads_here, work_of
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.errors import BackendError, UsageError, unknown
-from ditzoo.specs import Array
+from ditzoo.specs import Array, Precision
 from ditzoo.zoo.card import Card
 
 _DEVICES: dict[str, str] = {"cpu": "CPU"}
@@ -50,6 +50,22 @@ def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVi
     )
 
 
+def check_properties(given: Mapping[str, str], precision: Precision) -> None:
+    """Raises UsageError for a property that OpenVINO does not have, that ditzoo sets itself, or that would change
+    `precision`."""
+    known = openvino.Core().get_property(_DEVICES["cpu"], "SUPPORTED_PROPERTIES") if given else ()
+    for name in given:
+        if name not in known:
+            raise unknown("property of OpenVINO", name, known)
+    if _THREADS in given:
+        raise UsageError(f"ditzoo sets {_THREADS} of OpenVINO itself; use --threads")
+    hint = given.get(_HINT)
+    if hint is not None and (hint, precision) != ("bf16", "int8"):
+        raise UsageError(
+            f"{_HINT}={hint} is not for {precision}; write openvino:int8:{_HINT}=bf16, or choose another precision"
+        )
+
+
 class OpenVinoBackend(GraphBackend):
     """The graphs of a bundle on OpenVINO. See `ditzoo.backends.graph_backend.GraphBackend`. Arrays are numpy's.
 
@@ -73,7 +89,7 @@ class OpenVinoBackend(GraphBackend):
     ) -> None:
         super().__init__(folder, graphs, card, device=device, threads=threads, rows=rows)
         core, self._given = openvino.Core(), dict(given or {})
-        self._check_properties(core)
+        check_properties(self._given, self.precision)
         self.name = " ".join([self.name, *(f"{name}={value}" for name, value in self._given.items())])
         self.resizes_slowly = graph_bytes(folder / self._graph.file) >= _RESIZES_SLOWLY
         in_half = "bf16" in (self.precision, self._given.get(_HINT))
@@ -88,20 +104,6 @@ class OpenVinoBackend(GraphBackend):
     def close(self) -> None:
         """See `ditzoo.backends.base.Backend`."""
         self._models = {}
-
-    def _check_properties(self, core: openvino.Core) -> None:
-        """Raises UsageError for a property that OpenVINO does not have, or that would change what ditzoo promises."""
-        known = core.get_property(_DEVICES[self.device], "SUPPORTED_PROPERTIES") if self._given else ()
-        for name in self._given:
-            if name not in known:
-                raise unknown("property of OpenVINO", name, known)
-        if _THREADS in self._given:
-            raise UsageError(f"ditzoo sets {_THREADS} of OpenVINO itself; use --threads")
-        hint = self._given.get(_HINT)
-        if hint is not None and (hint, self.precision) != ("bf16", "int8"):
-            raise UsageError(
-                f"{_HINT}={hint} is not for {self.precision}; write openvino:int8:{_HINT}=bf16, or choose another precision"
-            )
 
     def _load(self, core: openvino.Core, path: Path, graph: Graph) -> openvino.CompiledModel:
         settings: dict[str, Any] = {

@@ -19,9 +19,10 @@ class BackendRow(Data, frozen=True, kw_only=True):
     `devices` is empty where the backend has one device only, and `forms` where a network is never split. `built_on` are the
     devices that build engines as they load a graph, and so take profiles. `fixed_scales` says that int8 graphs made for this
     backend carry scales that were measured at export. `provider_options` are the devices on which options of the library, with
-    a value, may follow the name: those of an execution provider of ONNX Runtime, or properties of OpenVINO. `tf32` says that
-    fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can leave out the middle blocks of a network.
-    `automatic` says that `--backend auto` may choose it.
+    a value, may follow the name: those of an execution provider of ONNX Runtime, or properties of OpenVINO. `option_check` is a
+    function of `module` that takes these options and the precision, and raises UsageError for wrong ones. It is called before a
+    model is exported. `tf32` says that fp32 may be computed in TF32 where it runs on a GPU. `reuses` says that it can leave out
+    the middle blocks of a network. `automatic` says that `--backend auto` may choose it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class BackendRow(Data, frozen=True, kw_only=True):
     built_on: tuple[Device, ...] = ()
     fixed_scales: bool = False
     provider_options: tuple[Device, ...] = ()
+    option_check: str | None = None
     readable_modules: bool = True
     reuses: bool = False
     automatic: bool = True
@@ -117,6 +119,7 @@ ROWS = (
         devices=("cpu",),
         fixed_scales=True,
         provider_options=("cpu",),
+        option_check="check_properties",
         reuses=True,
     ),
     BackendRow(

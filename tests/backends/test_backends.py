@@ -18,11 +18,13 @@ import ditzoo
 from ditzoo.backends import cuda, load_module, open_backend
 from ditzoo.backends.base import Backend
 from ditzoo.backends.graph_backend import GraphBackend
+from ditzoo.backends.options import parse_spec
 from ditzoo.backends.sessions import open_session
 from ditzoo.backends.table import ROWS, BackendRow, row_of
 from ditzoo.errors import BackendError, DitzooError, InputError, MissingPackageError, UsageError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.parity import TOLERANCES
+from ditzoo.model.opening import open_model
 from ditzoo.specs import Form, Precision, Profile, Range
 from ditzoo.zoo import digits
 from ditzoo_export import cached_bundle, make_settings
@@ -252,6 +254,16 @@ def test_openvino_computes_the_rest_of_int8_in_bf16() -> None:
         assert report.worst_forward is not None
         assert 1e-2 < report.worst_forward <= 1e-1  # the norms of so small a network suffer more than its products
         assert forward_error(plain, candidate, inputs_of(candidate, 3)) > 1e-3
+
+
+@pytest.mark.parametrize("option", ["NOPE=1", "INFERENCE_NUM_THREADS=1", "INFERENCE_PRECISION_HINT=bf16"])
+def test_properties_of_openvino_are_refused_before_an_export(
+    option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DITZOO_CACHE", str(tmp_path))
+    with pytest.raises(UsageError, match=option.partition("=")[0]):
+        open_model("dit-digits", parse_spec(f"openvino:{option}"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_properties_of_openvino_that_are_refused() -> None:
