@@ -25,12 +25,12 @@ from ditzoo.cli import (
     ui,
     zoo,
 )
-from ditzoo.cli.examples import examples
+from ditzoo.cli.help import described, show_help
 
 app = typer.Typer(
     name="ditzoo",
     help="Diffusion Transformers by name: sample them, export them to ONNX, and check that both give the same results.",
-    epilog=examples(""),
+    **described(""),
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -55,9 +55,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "ui": ui.ui,
 }
 for name, function in _COMMANDS.items():
-    app.command(name, epilog=examples(name))(function)
+    app.command(name, **described(name))(function)
 for name, group in {"cache": cache.app, "export": export.app, "plan": plan.app}.items():
-    app.add_typer(group, name=name, epilog=examples(name))
+    app.add_typer(group, name=name, **described(name))
 
 
 def _version(asked: bool) -> None:
@@ -90,5 +90,4 @@ def _root(
     if zoo_file is not None:
         os.environ["DITZOO_ZOO"] = zoo_file
     output.set_volume(verbose - quiet)
-    if context.invoked_subcommand is None:
-        output.data(context.get_help())
+    show_help(context)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import complete, output
 from ditzoo.cli.options import BACKEND, Device, Guidance, Json, Model, Resolution, Reuse, Solver, Steps, Threads
 from ditzoo.errors import UsageError
 
@@ -50,6 +50,7 @@ def bench(
         str,
         typer.Option(
             metavar="LIST",
+            autocompletion=complete.backends,
             help=f"The backends to measure side by side: {BACKEND}. auto stands for all that `sample --backend auto` can"
             " choose, and chooses anew.",
         ),

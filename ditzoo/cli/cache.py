@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from ditzoo.cli import output
-from ditzoo.cli.examples import examples
+from ditzoo.cli.help import described, show_help
 from ditzoo.cli.options import Json
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from ditzoo.cache import Item
 
-app = typer.Typer(help="List, verify and remove the files in ditzoo's cache and in the Hub's cache.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, verify and remove the files in ditzoo's cache and in the Hub's cache.",
+    callback=show_help,
+    invoke_without_command=True,
+)
 
 Yes: TypeAlias = Annotated[bool, typer.Option("--yes", help="Remove without asking.")]
 
 
-@app.command("ls", epilog=examples("cache ls"))
+@app.command("ls", **described("cache ls"))
 def ls(json: Json = False) -> None:
     """List the stored files of each model, with their sizes."""
     from ditzoo.cache import contents
@@ -35,7 +39,7 @@ def ls(json: Json = False) -> None:
     output.talk(f"{output.size(_total(items))} in total")
 
 
-@app.command("verify", epilog=examples("cache verify"))
+@app.command("verify", **described("cache verify"))
 def verify() -> None:
     """Check every file against its recorded checksum. The exit status is 1 if a file is damaged."""
     from ditzoo.cache import verify as check
@@ -49,7 +53,7 @@ def verify() -> None:
         raise typer.Exit(1)
 
 
-@app.command("rm", epilog=examples("cache rm"))
+@app.command("rm", **described("cache rm"))
 def rm(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
 ) -> None:
@@ -61,7 +65,7 @@ def rm(
     _remove([item for name in names for item in of_model(name, known)], yes=yes)
 
 
-@app.command("prune", epilog=examples("cache prune"))
+@app.command("prune", **described("cache prune"))
 def prune(
     folders: Annotated[
         list[Path] | None,

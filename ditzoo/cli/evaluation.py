@@ -20,7 +20,7 @@ Folder = Annotated[str, typer.Argument(metavar="DIR", help="A folder of shards."
 def pack(
     folder: Folder,
     npz: Annotated[bool, typer.Option("--npz", help="Write the .npz file of ADM's evaluation. This is the default.")] = True,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write. [default: DIR.npz]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write. Default: DIR.npz.")] = None,
 ) -> None:
     """Pack a folder of shards into one .npz file for evaluation: arr_0 are the pictures, and arr_1 the classes."""
     from ditzoo.files import check_writable
@@ -50,23 +50,27 @@ def evaluate(
         typer.Option(
             metavar="STATS.npz|DIR",
             help="The reference: statistics or pictures in a .npz file, such as ADM's, or a folder."
-            " [default: for digits, the scans held out from training]",
+            " Default: for digits, the scans held out from training.",
         ),
     ] = None,
     features: Annotated[
         str | None,
         typer.Option(
-            metavar="digits|inception|FILE.onnx",
-            help="The feature network; see docs/scale.md. [default: digits for models of digits, else inception]",
+            metavar="NAME|FILE.onnx",
+            help="The feature network: digits, inception or a file; see docs/scale.md."
+            " Default: digits for models of digits, else inception.",
         ),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Inception's weights. [default: those in the cache of torch.hub]")
+        Path | None, typer.Option(metavar="FILE", help="Inception's weights. Default: those in the cache of torch.hub.")
     ] = None,
-    precision_recall: Annotated[
+    no_precision_recall: Annotated[
         bool,
-        typer.Option(help="Compute precision and recall, if the reference has pictures. They keep all features in memory."),
-    ] = True,
+        typer.Option(
+            "--no-precision-recall",
+            help="Leave out precision and recall, which keep all features in memory. They need a reference with pictures.",
+        ),
+    ] = False,
     batch: Annotated[int, typer.Option(help="Pictures per batch.")] = 50,
     device: Device = "cpu",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the scores to this .json file.")] = None,
@@ -92,7 +96,12 @@ def evaluate(
         network = open_network(chosen, weights=weights, device=device)
     with output.counting(f"scoring {place}", 0 if job is None else job.num) as count:
         scores = score(
-            place, network, reference=reference or HELD_OUT, manifold=precision_recall, batch=batch, advance=count.advance
+            place,
+            network,
+            reference=reference or HELD_OUT,
+            manifold=not no_precision_recall,
+            batch=batch,
+            advance=count.advance,
         )
     if out is not None:
         with replacing(out) as scratch:

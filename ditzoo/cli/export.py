@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ditzoo.cli import output
-from ditzoo.cli.examples import examples
+from ditzoo.cli import complete, output
+from ditzoo.cli.help import described, show_help
 from ditzoo.cli.options import Json, Model, Name, OutFolder, Overwrite
 from ditzoo.errors import UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Export a model for deployment.", invoke_without_command=True)
 
-Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.")]
+Precision: TypeAlias = Annotated[str, typer.Option(help="fp32, fp16, bf16, int8 or fp8.", autocompletion=complete.precisions)]
 Split: TypeAlias = Annotated[
     bool | None,
     typer.Option("--split/--single", help="Put conditioning into its own graph, or all into one. Default: split if possible."),
@@ -41,8 +41,7 @@ def matrix(
 ) -> None:
     """Export a model for deployment, or a whole matrix of exports."""
     if matrix is None:
-        if context.invoked_subcommand is None:
-            output.data(context.get_help())
+        show_help(context)
         return
     if context.invoked_subcommand is not None:
         raise UsageError(f"--matrix FILE takes no subcommand; leave out {context.invoked_subcommand}")
@@ -66,12 +65,15 @@ def matrix(
         raise typer.Exit(1)
 
 
-@app.command("onnx", epilog=examples("export onnx"))
+@app.command("onnx", **described("export onnx"))
 def onnx(
     name: Name,
     out: OutFolder,
     precision: Precision = "fp32",
-    target: Annotated[str, typer.Option(help="The runtime that the graphs are for: onnxruntime or tensorrt.")] = "onnxruntime",
+    target: Annotated[
+        str,
+        typer.Option(help="The runtime that the graphs are for: onnxruntime or tensorrt.", autocompletion=complete.targets),
+    ] = "onnxruntime",
     resolution: Annotated[
         str | None, typer.Option(help="In pixels: 256, 256x384 (height x width), or dynamic. Default: the model's.")
     ] = None,
@@ -109,18 +111,23 @@ def onnx(
     _tell(bundle, json=json)
 
 
-@app.command("tensorrt", epilog=examples("export tensorrt"))
+@app.command("tensorrt", **described("export tensorrt"))
 def tensorrt(
     context: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME|DIR", help="A model's name; with --refit, the folder of its engines.", show_default=False),
+        typer.Argument(
+            metavar="NAME|DIR",
+            help="A model's name; with --refit, the folder of its engines.",
+            show_default=False,
+            autocompletion=complete.models,
+        ),
     ],
     out: OutFolder,
     resolution: Annotated[str | None, typer.Option(help="In pixels: 256,512 or 256x384. Default: the model's.")] = None,
     batch: Annotated[str, typer.Option(help="Rows of the input (two per guided image): 1,4,8-16 or 2-8-16.")] = "1-4",
     precision: Precision = "fp16",
-    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt_rtx.")] = "tensorrt_rtx",
+    flavour: Annotated[str, typer.Option(help="tensorrt or tensorrt_rtx.", autocompletion=complete.flavours)] = "tensorrt_rtx",
     gpu: Annotated[str, typer.Option(help="A list such as sm89,H100; or current, the GPU of this machine.")] = "current",
     profiles: Annotated[
         str, typer.Option(help="separate: one engine for each profile; merged: one engine for all.")
@@ -213,7 +220,7 @@ def _check_refit(context: typer.Context) -> None:
             raise UsageError(f"--refit keeps the engines as they were built; leave out --{name.replace('_', '-')}")
 
 
-@app.command("triton", epilog=examples("export triton"))
+@app.command("triton", **described("export triton"))
 def triton(
     model: Model,
     repo: Annotated[
@@ -240,7 +247,7 @@ def triton(
         output.data(str(path))
 
 
-@app.command("bundle", epilog=examples("export bundle"))
+@app.command("bundle", **described("export bundle"))
 def bundle(
     model: Model,
     tar: Annotated[Path, typer.Option(metavar="FILE", help="The archive to write, ending in .tar.", show_default=False)],

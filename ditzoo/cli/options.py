@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ditzoo.cli import complete
 from ditzoo.errors import UsageError
 
 BACKEND = (
@@ -38,9 +39,19 @@ _WHAT_TO_DRAW = (
 
 Model: TypeAlias = Annotated[
     str,
-    typer.Argument(metavar="NAME|DIR", help="A model's name (see `ditzoo list`), or a bundle's folder.", show_default=False),
+    typer.Argument(
+        metavar="NAME|DIR",
+        help="A model's name (see `ditzoo list`), or a bundle's folder.",
+        show_default=False,
+        autocompletion=complete.models,
+    ),
 ]
-Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="A model's name; see `ditzoo list`.", show_default=False)]
+Name: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A model's name; see `ditzoo list`.", show_default=False, autocompletion=complete.models
+    ),
+]
 Classes: TypeAlias = Annotated[
     str | None, typer.Option(metavar="LIST", help="Classes to draw: 0-9, 1,3,5-7 or names. Default: the first ten.")
 ]
@@ -49,8 +60,9 @@ Prompts: TypeAlias = Annotated[Path | None, typer.Option(help="A file of prompts
 Solver: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME[:OPTION=VALUE,...]",
-        help="E.g. ddim:eta=0.5 or diffusers:UniPCMultistepScheduler; see docs/samplers.md. Default: the model's.",
+        metavar="NAME[:OPTIONS]",
+        help="Such as ddim:eta=0.5, or a scheduler of diffusers; see docs/samplers.md. Default: the model's.",
+        autocompletion=complete.solvers,
     ),
 ]
 Steps: TypeAlias = Annotated[int | None, typer.Option(help="The number of evaluations of the network. Default: the model's.")]
@@ -67,8 +79,7 @@ GuidanceEvery: TypeAlias = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Evaluate the null condition in every N-th guided row only; the others reuse cond - uncond."
-        " [default: in each row]",
+        help="Evaluate the null condition in every N-th guided row only; the others reuse cond - uncond. Default: in each row.",
     ),
 ]
 GuidedChannels: TypeAlias = Annotated[
@@ -77,9 +88,9 @@ GuidedChannels: TypeAlias = Annotated[
 Reuse: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        metavar="every=N|full=LIST,blocks=K",
-        help="Run all blocks in every N-th evaluation only, or in those listed (0-2,5,9), else the first K and the last K."
-        " [default: run all blocks]",
+        metavar="every=N,blocks=K",
+        help="Run all blocks in every N-th evaluation only, else the first K and the last K; full=LIST,blocks=K lists the"
+        " evaluations that run all, as 0-2,5,9. Default: run all blocks.",
     ),
 ]
 Resolution: TypeAlias = Annotated[
@@ -90,7 +101,9 @@ Resolution: TypeAlias = Annotated[
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(help="The noise of image i depends only on (seed, i).")]
-Device: TypeAlias = Annotated[str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.")]
+Device: TypeAlias = Annotated[
+    str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU.", autocompletion=complete.devices)
+]
 Threads: TypeAlias = Annotated[
     int | None, typer.Option(help="The number of CPU threads of the network. Default: by the free cores.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import complete, output
 from ditzoo.cli.options import (
     BACKEND,
     Classes,
@@ -45,6 +45,7 @@ def parity(
         str | None,
         typer.Option(
             metavar="LIST",
+            autocompletion=complete.backends,
             help=f"The reference first, then the backends to compare with it: {BACKEND}."
             " Default: torch,onnxruntime; with --against torch.",
         ),

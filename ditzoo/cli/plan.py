@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output
-from ditzoo.cli.examples import examples
+from ditzoo.cli import complete, output
+from ditzoo.cli.help import described, show_help
 from ditzoo.cli.options import (
     Device,
     Guidance,
@@ -32,10 +32,10 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.plan.table import Plan
 
-app = typer.Typer(help="Show or save the exact sampler as a table of numbers.", no_args_is_help=True)
+app = typer.Typer(help="Show or save the exact sampler as a table of numbers.", callback=show_help, invoke_without_command=True)
 
 
-@app.command("show", epilog=examples("plan show"))
+@app.command("show", **described("plan show"))
 def show(
     model: Model,
     solver: Solver = None,
@@ -77,7 +77,7 @@ def show(
     output.table([">row", ">time", ">guidance", "~states", "~predictions", "~noise"], rows)
 
 
-@app.command("save", epilog=examples("plan save"))
+@app.command("save", **described("plan save"))
 def save(
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="The JSON file to write.")] = Path("plan.json"),
@@ -101,7 +101,7 @@ def save(
     output.data(str(out))
 
 
-@app.command("tune", epilog=examples("plan tune"))
+@app.command("tune", **described("plan tune"))
 def tune(
     model: Model,
     target: Annotated[str, typer.Option(metavar="FACTOR", help="How many times fewer blocks the plan runs at least: 1.8x.")],
@@ -116,13 +116,16 @@ def tune(
     guidance_every: GuidanceEvery = None,
     classes: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="The classes to draw: 0-9, 1,3,5-7 or names. [default: the first 4]"),
+        typer.Option(metavar="LIST", help="The classes to draw: 0-9, 1,3,5-7 or names. Default: the first 4."),
     ] = None,
     prompt: Prompt = None,
     resolution: Resolution = None,
     seed: Seed = 0,
     backend: Annotated[
-        str | None, typer.Option(help="torch, onnxruntime or openvino, with options. Default: as for `sample`.")
+        str | None,
+        typer.Option(
+            help="torch, onnxruntime or openvino, with options. Default: as for `sample`.", autocompletion=complete.backends
+        ),
     ] = None,
     device: Device = "cpu",
     threads: Threads = None,

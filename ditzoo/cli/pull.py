@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import complete, output
 from ditzoo.cli.options import Json, Name
 from ditzoo.errors import UsageError
 
@@ -49,7 +49,13 @@ Prefix: TypeAlias = Annotated[
 
 def pull(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME|hf:OWNER/REPO[@REV][:PATH]...", help="Models.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="NAME|hf:REPO...",
+            help="Models of `ditzoo list`, or repositories of the Hub: hf:OWNER/REPO, or hf:OWNER/REPO@REVISION:FILE.",
+            show_default=False,
+            autocompletion=complete.models,
+        ),
     ],
     like: LikeCard = None,
     heads: Heads = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import complete, output
 from ditzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def run_recipe(
             show_default=False,
         ),
     ],
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The model to reproduce.", show_default=False)] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="The model to reproduce.", show_default=False, autocompletion=complete.models),
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="STEP", help="Run only this step, even if it is done.")] = None,
     folder: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ditzoo.cli import output, scale
+from ditzoo.cli import complete, output, scale
 from ditzoo.cli.options import (
     Classes,
     Device,
@@ -46,14 +46,18 @@ def sample(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME|DIR", help="A model's name (see `ditzoo list`), or a bundle's folder.", show_default=False
+            metavar="NAME|DIR",
+            help="A model's name (see `ditzoo list`), or a bundle's folder.",
+            show_default=False,
+            autocompletion=complete.models,
         ),
     ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
+            autocompletion=complete.backends,
             help="torch, diffusers, onnxruntime, openvino, tensorrt or tensorrt_rtx, with options, such as onnxruntime:cuda:1;"
-            " or auto, the fastest. Default: torch for a name, for a bundle the one that runs it."
+            " or auto, the fastest. Default: torch for a name, for a bundle the one that runs it.",
         ),
     ] = None,
     classes: Classes = None,
@@ -102,8 +106,8 @@ def sample(
     decoding: Annotated[
         str | None,
         typer.Option(
-            metavar="bf16|tiles|bf16,tiles",
-            help="How torch decodes latents: in bfloat16, or large pictures in tiles of 256x256 pixels."
+            metavar="bf16|tiles",
+            help="How torch decodes latents: in bfloat16, large pictures in tiles of 256x256 pixels, or bf16,tiles."
             " Default: whole pictures in float32.",
         ),
     ] = None,

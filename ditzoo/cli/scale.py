@@ -29,7 +29,7 @@ Labels = Annotated[
     typer.Option(
         metavar="balanced|random|FILE",
         help="The class of image i, with --shard-size: i modulo the number of classes, random from (seed, i), or line i of a"
-        " file. [default: balanced]",
+        " file. Default: balanced.",
     ),
 ]
 ShardSize = Annotated[
@@ -38,14 +38,14 @@ ShardSize = Annotated[
 ]
 ShardFormat = Annotated[
     str | None,
-    typer.Option(metavar="png|webp|npz", help="The content of a shard: pictures in a tar file, or arrays. [default: png]"),
+    typer.Option(metavar="png|webp|npz", help="The content of a shard: pictures in a tar file, or arrays. Default: png."),
 ]
 Ray = Annotated[
     str | None,
     typer.Option(metavar="local|ADDRESS", help="Draw the shards on Ray, on this machine or on the cluster at an address."),
 ]
 Workers = Annotated[
-    int | None, typer.Option(help="The number of workers on Ray. [default: one for each GPU, or for each CPU thread]")
+    int | None, typer.Option(help="The number of workers on Ray. Default: one for each GPU, or for each CPU thread.")
 ]
 
 

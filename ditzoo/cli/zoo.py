@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ditzoo.cli import output
+from ditzoo.cli import complete, output
 from ditzoo.cli.options import Json, Name
 
 if TYPE_CHECKING:
@@ -20,10 +20,16 @@ _UNVERIFIED = "no: third parties state it; a pull or an import checks it"
 
 
 def list_models(
-    family: Annotated[str | None, typer.Option(help="Only models of this family, such as dit or sit.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="Only models of this family, such as dit or sit.", autocompletion=complete.families)
+    ] = None,
     resolution: Annotated[int | None, typer.Option(help="Only models whose images have this width in pixels.")] = None,
     state: Annotated[
-        str | None, typer.Option(help="Only models in this state: embedded, cached, damaged, hub, by-hand or architecture.")
+        str | None,
+        typer.Option(
+            help="Only models in this state: embedded, cached, damaged, hub, by-hand or architecture.",
+            autocompletion=complete.states,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -17,7 +18,7 @@ import ditzoo
 from ditzoo.backends.table import BACKENDS
 from ditzoo.cli import run
 from ditzoo.cli.app import app
-from ditzoo.cli.examples import EXAMPLES
+from ditzoo.cli.help import EXAMPLES
 
 
 def commands() -> Iterator[str]:
@@ -51,6 +52,59 @@ def test_every_example_is_a_command_line_that_is_understood(command: str) -> Non
         while hasattr(node, "commands") and rest and rest[0] in node.commands:
             node, rest = node.commands[rest[0]], rest[1:]
         node.make_context(node.name, rest, parent=context)
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_help_cuts_nothing(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option is there in full, with the words of its help; an option without a value shows no type of one."""
+    import typer
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run([*command.split(), "-h"]) == 0
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert "<bool>" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    shown = re.sub("[│╭╮╰╯─]", " ", text)
+    node = typer.main.get_command(app)
+    for word in command.split():
+        node = node.commands[word]
+    for parameter in node.params:
+        assert all(f" {option} " in shown for option in parameter.opts if option.startswith("-"))
+        assert set(re.findall(r"\w{4,}", parameter.help or "")) <= set(re.findall(r"\w{4,}", shown)), parameter.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("sample dit-d", "dit-digits"),
+        ("info uvit-dig", "uvit-digits"),
+        ("sample dit-digits --backend onn", "onnxruntime"),
+        ("parity dit-digits --backends torch,open", "torch,openvino"),
+        ("sample dit-digits --solver dpm", "dpmpp"),
+        ("export onnx dit-digits --precision f", "fp16"),
+        ("export onnx dit-digits --target ten", "tensorrt"),
+        ("export tensorrt dit-digits --flavour tensorrt_", "tensorrt_rtx"),
+        ("list --state e", "embedded"),
+        ("list --family light", "lightningdit"),
+        ("bench dit-digits --device tensorrt_", "tensorrt_rtx"),
+    ],
+)
+def test_the_shell_completes_values(typed: str, offered: str) -> None:
+    """What the script of `--show-completion` asks for as a user of bash presses the tabulator key."""
+    words = typed.split()
+    asked = {"COMP_WORDS": f"ditzoo {typed}", "COMP_CWORD": str(len(words)), "_DITZOO_COMPLETE": "complete_bash"}
+    done = subprocess.run([sys.executable, "-m", "ditzoo"], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert offered in done.stdout.split(), done.stderr
+    assert all(line.startswith(words[-1]) for line in done.stdout.split())
+
+
+@pytest.mark.parametrize("group", ["cache", "plan", "export", ""])
+def test_a_group_alone_shows_its_help(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(group.split()) == 0
+    out, err = capsys.readouterr()
+    assert "Usage: ditzoo" in out
+    assert err == ""
 
 
 def test_help_has_a_short_form_and_hides_no_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 import ditzoo
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.cli import run
+from ditzoo.manifests import FileRecord
 from ditzoo.model.opening import default_backend
 from ditzoo_export import cached_bundle
 
@@ -126,6 +127,7 @@ def test_engines_run_on_their_own_backend_even_beside_their_graphs(bundle: Bundl
         outputs=graph.outputs,
         seconds=1.0,
     )
-    manifest = msgspec.structs.replace(bundle.manifest, engines={"backbone": engine})
+    files = {**bundle.manifest.files, engine.file: FileRecord(size=0, sha256="")}
+    manifest = msgspec.structs.replace(bundle.manifest, engines={"backbone": engine}, files=files)
     assert default_backend(bundle) == "onnxruntime"
     assert default_backend(msgspec.structs.replace(bundle, manifest=manifest)) == "tensorrt"

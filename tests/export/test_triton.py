@@ -24,6 +24,7 @@ import ditzoo
 from ditzoo.bundle import Bundle, Graph
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
+from ditzoo.manifests import FileRecord
 from ditzoo.specs import Profile, TensorSpec
 from ditzoo_export import cached_bundle, cached_engines, make_engine_settings, make_settings
 from ditzoo_export.triton import config as config_of
@@ -92,7 +93,9 @@ def test_the_largest_batch_of_a_decoder_follows_the_resolution() -> None:
     for size, largest in sizes.items():
         latents, images = (TensorSpec(name=name, shape=("batch", 4, *size)) for name in ("latents", "images"))
         decoder = Graph(file="decoder.onnx", precision="fp32", opset=20, inputs=(latents,), outputs=(images,))
-        manifest = msgspec.structs.replace(bundle.manifest, graphs={**bundle.manifest.graphs, "decoder": decoder})
+        graphs = {**bundle.manifest.graphs, "decoder": decoder}
+        files = {**bundle.manifest.files, decoder.file: FileRecord(size=0, sha256="")}
+        manifest = msgspec.structs.replace(bundle.manifest, graphs=graphs, files=files)
         (model,) = (
             model
             for model in models(msgspec.structs.replace(bundle, card=card, manifest=manifest))

@@ -15,6 +15,7 @@ import ditzoo
 from ditzoo.bundle import Bundle, Engine
 from ditzoo.cli import run
 from ditzoo.errors import UsageError
+from ditzoo.manifests import FileRecord
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.pictures.png_metadata import read_request
@@ -174,7 +175,7 @@ def test_engines_have_the_sizes_of_their_profiles() -> None:
         profiles = [Profile(axes={axis: Range(min=n, opt=n, max=n) for axis, n in each.items()}) for each in axes]
         graph = exported.manifest.graphs["backbone"]
         return Engine(
-            file="",
+            file="backbone.engine",
             graph="backbone",
             flavour="tensorrt_rtx",
             version="1.7",
@@ -189,7 +190,8 @@ def test_engines_have_the_sizes_of_their_profiles() -> None:
 
     def engines(*each: Engine) -> Bundle:
         named = {str(i): engine for i, engine in enumerate(each)}
-        manifest = msgspec.structs.replace(exported.manifest, graphs={}, engines=named)
+        files = {engine.file: FileRecord(size=0, sha256="") for engine in each}
+        manifest = msgspec.structs.replace(exported.manifest, graphs={}, engines=named, files=files)
         return msgspec.structs.replace(exported, manifest=manifest)
 
     assert sizes_of(exported) is None

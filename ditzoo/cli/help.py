@@ -1,6 +1,13 @@
-"""The examples in the help of each command."""
+"""The help of each command: its examples, and what its options show."""
 
 from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ditzoo.cli import output
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
@@ -69,6 +76,31 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 """Command lines by the name of their command; "" is `ditzoo` itself."""
 
 
-def examples(command: str) -> str:
-    """The end of a command's help: its examples, indented as code."""
-    return "\n".join(["Examples:", "", *(f"    {line}" for line in EXAMPLES[command])])
+def described(command: str) -> dict[str, Any]:
+    """The arguments for typer that all commands and groups have in common, for the one called `command`."""
+    kind = _Group if any(name.startswith(f"{command} ".lstrip()) for name in EXAMPLES if name) else _Command
+    return {"cls": kind, "epilog": "\n".join(["Examples:", "", *(f"    {line}" for line in EXAMPLES[command])])}
+
+
+def show_help(context: typer.Context) -> None:
+    """Shows the help of a group without a command."""
+    if context.invoked_subcommand is None:
+        output.data(context.get_help())
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_type(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_type(super().get_params(ctx))
+
+
+def _without_type(parameters: list[Any]) -> list[Any]:
+    """The parameters, where an option without a value, such as --json, shows no type of a value."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return parameters
