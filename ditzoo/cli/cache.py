@@ -55,7 +55,7 @@ def verify() -> None:
 
 @app.command("rm", **described("cache rm"))
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Models.", show_default=False)], yes: Yes = False
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Models.", show_default=False)], yes: Yes = False
 ) -> None:
     """Remove all stored files of models, except files that other models use too."""
     from ditzoo.cache import of_model
@@ -69,7 +69,7 @@ def rm(
 def prune(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Folders of yours: also remove the hidden leftovers in them."),
+        typer.Argument(metavar="FOLDER", help="Folders of yours: also remove the hidden leftovers in them."),
     ] = None,
     downloads: Annotated[
         bool,

@@ -76,6 +76,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 """Command lines by the name of their command; "" is `ditzoo` itself."""
 
 
+_LONGEST_SUMMARY = 300
+"""The most characters of a command's first sentence in a list of commands. The reference shows that sentence in full."""
+
+
 def described(command: str) -> dict[str, Any]:
     """The arguments for typer that all commands and groups have in common, for the one called `command`."""
     kind = _Group if any(name.startswith(f"{command} ".lstrip()) for name in EXAMPLES if name) else _Command
@@ -92,10 +96,16 @@ class _Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_type(super().get_params(ctx))
 
+    def get_short_help_str(self, limit: int = _LONGEST_SUMMARY) -> str:
+        return super().get_short_help_str(max(limit, _LONGEST_SUMMARY))
+
 
 class _Group(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_type(super().get_params(ctx))
+
+    def get_short_help_str(self, limit: int = _LONGEST_SUMMARY) -> str:
+        return super().get_short_help_str(max(limit, _LONGEST_SUMMARY))
 
 
 def _without_type(parameters: list[Any]) -> list[Any]:

@@ -51,7 +51,7 @@ def pull(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME|hf:REPO...",
+            metavar="NAME|hf:REPO",
             help="Models of `ditzoo list`, or repositories of the Hub: hf:OWNER/REPO, or hf:OWNER/REPO@REVISION:FILE.",
             show_default=False,
             autocompletion=complete.models,

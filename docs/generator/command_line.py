@@ -1,4 +1,4 @@
-"""The reference of the command line, as Typer writes it."""
+"""The reference of the command line, as Typer writes it, with plain quotes and the short form of --help."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ def command_line() -> str:
         page = Path(folder) / "cli.md"
         words = ("-m", "typer", "ditzoo.cli.app", "utils", "docs", "--name", "ditzoo", "--output", str(page))
         subprocess.run([sys.executable, *words], check=True, capture_output=True)  # noqa: S603
-        return page.read_text()
+        written = page.read_text()
+    return written.replace("&#x27;", "'").replace("&quot;", '"').replace("* `--help`:", "* `-h, --help`:")

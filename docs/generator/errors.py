@@ -6,7 +6,6 @@ import ast
 from pathlib import Path
 
 import ditzoo.errors
-from ditzoo.cli import run
 from ditzoo.errors import DitzooError
 from docs.generator.markdown import code, docstring, page, table
 
@@ -17,19 +16,17 @@ _CLASSES = {
     kind.__name__: kind for kind in vars(ditzoo.errors).values() if isinstance(kind, type) and issubclass(kind, DitzooError)
 }
 
-_INTRODUCTION = f"""
+_INTRODUCTION = """
 On the command line, an error is one line on stderr that begins with `error:`. In Python, every error that ditzoo raises on
 purpose is a `ditzoo.DitzooError`; the classes below are in `ditzoo.errors`. A message has the cause, and the cure where there
 is one: the valid values, or the next command. [Troubleshooting](../troubleshooting.md) starts from symptoms instead.
 
 ## Exit statuses
 
-{docstring(run)}
-
 | status | meaning |
 | --- | --- |
 | 0 | success |
-| 1 | a check failed (`parity`, `demo`, `cache verify`, `export --matrix`), or the system reported an error: the disk is full |
+| 1 | a check, an export of `export --matrix` or a step of `run` failed, or the system reported an error: the disk is full |
 | 2 | the request is wrong or cannot be fulfilled: every `DitzooError`, and every wrong option |
 | 130 | the user stopped the command (Ctrl-C) |
 """
