@@ -108,24 +108,18 @@ def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
     """The hash of everything that engines depend on: the ONNX export, the version of TensorRT, GPUs, profiles and options.
 
-    The GPU "current" is the GPU of this machine. Raises UsageError if the machine has no GPU.
+    The GPU "current" is the GPU of this machine. Raises UsageError if the machine has no GPU, and if TensorRT cannot build for a
+    GPU, or on this machine: so nothing is exported for a request that cannot be fulfilled.
     """
+    from ditzoo_export.engines import targets
+
     made = made_by(card, settings.flavour)
-    return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=_gpus(settings)), made)
+    return _hash(onnx_key(card, settings.onnx, net), msgspec.structs.replace(settings, gpus=targets(settings)), made)
 
 
 def refit_key(bundle: Bundle, card: Card, settings: Settings, net: Network | None = None) -> str:
     """The hash of everything that refitted engines depend on: the engines of `bundle`, and the export of the new weights."""
     return _hash("refit", bundle.manifest.key, onnx_key(card, settings, net))
-
-
-def _gpus(settings: EngineSettings) -> tuple[str, ...]:
-    """The GPUs that the engines are built for, by name."""
-    if settings.gpus is not None:
-        return settings.gpus
-    from ditzoo_export.engines import targets
-
-    return targets(settings)
 
 
 def made_by(card: Card, flavour: str | None = None) -> dict[str, str]:
