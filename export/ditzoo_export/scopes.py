@@ -14,6 +14,9 @@ SCOPE = "ditzoo.scope"
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What torch 2.9 and 2.10 write for a node of the network itself."""
+
 
 def scope_of(node: ir.Node) -> str:
     """The path of the module that a node belongs to. It is empty for the network itself, and if it is not known."""
@@ -46,5 +49,5 @@ def keep_only_scopes(model: ir.Model) -> None:
     scopes = [(node, ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))) for node in model.graph]
     ClearMetadataAndDocStringPass()(model)
     for node, modules in scopes:
-        inner = modules[-2] if len(modules) > 1 else ""
+        inner = modules[-2] if len(modules) > 1 and modules[-2] != _NO_MODULE else ""
         node.metadata_props[SCOPE] = re.sub(r"^(net(\.|$))+", "", inner)  # without the exporter's wrappers
