@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import openvino
+from openvino import opset13
 
 from ditzoo.backends.graph_backend import GraphBackend
 from ditzoo.backends.graph_files import check_graph
@@ -23,7 +24,7 @@ from ditzoo.backends.options import OpenOptions
 from ditzoo.backends.table import BackendRow
 from ditzoo.backends.threads import SmallWork, graph_bytes, threads_here, work_of
 from ditzoo.bundle import Bundle, Graph
-from ditzoo.errors import BackendError, UsageError, unknown
+from ditzoo.errors import BackendError, UsageError, shortened, unknown
 from ditzoo.specs import Array, Precision
 from ditzoo.zoo.card import Card
 
@@ -51,14 +52,27 @@ def open_graphs(row: BackendRow, bundle: Bundle, options: OpenOptions) -> OpenVi
 
 
 def check_properties(given: Mapping[str, str], precision: Precision) -> None:
-    """Raises UsageError for a property that OpenVINO does not have, that ditzoo sets itself, or that would change
-    `precision`."""
-    known = openvino.Core().get_property(_DEVICES["cpu"], "SUPPORTED_PROPERTIES") if given else ()
-    for name in given:
+    """Raises UsageError for a property that OpenVINO does not have, or whose value it refuses.
+
+    It does so too for a property that ditzoo sets itself, and for one that would change the precision. Which values OpenVINO
+    takes is tried with a network of one node.
+    """
+    if not given:
+        return
+    core, device = openvino.Core(), _DEVICES["cpu"]
+    known = [name for name, access in core.get_property(device, "SUPPORTED_PROPERTIES").items() if access == "RW"]
+    number = opset13.parameter([1], np.float32)
+    network = openvino.Model([opset13.relu(number)], [number])
+    for name, value in given.items():
         if name not in known:
             raise unknown("property of OpenVINO", name, known)
-    if _THREADS in given:
-        raise UsageError(f"ditzoo sets {_THREADS} of OpenVINO itself; use --threads")
+        if name == _THREADS:
+            raise UsageError(f"ditzoo sets {_THREADS} of OpenVINO itself; use --threads")
+        try:
+            core.compile_model(network, device, {name: value})
+        except RuntimeError as error:
+            *_, why = str(error).strip().splitlines()
+            raise UsageError(f"OpenVINO refuses {name}={shortened(value)}: {why.replace(value, shortened(value))}") from error
     hint = given.get(_HINT)
     if hint is not None and (hint, precision) != ("bf16", "int8"):
         raise UsageError(
@@ -69,9 +83,8 @@ def check_properties(given: Mapping[str, str], precision: Precision) -> None:
 class OpenVinoBackend(GraphBackend):
     """The graphs of a bundle on OpenVINO. See `ditzoo.backends.graph_backend.GraphBackend`. Arrays are numpy's.
 
-    `given` are properties of OpenVINO. Raises BackendError if OpenVINO cannot load a graph or refuses the value of a property,
-    or if the CPU has no bf16 arithmetic and that was asked for. Raises UsageError for a property that it does not have, or that
-    ditzoo sets itself.
+    `given` are properties of OpenVINO. Raises BackendError if OpenVINO cannot load a graph, or if the CPU has no bf16
+    arithmetic and that was asked for. Raises the errors of `check_properties`.
     """
 
     library = "openvino"

@@ -108,8 +108,8 @@ def onnx_key(card: Card, settings: Settings, net: Network | None = None) -> str:
 def engine_key(card: Card, settings: EngineSettings, net: Network | None = None) -> str:
     """The hash of everything that engines depend on: the ONNX export, the version of TensorRT, GPUs, profiles and options.
 
-    The GPU "current" is the GPU of this machine. Raises UsageError if the machine has no GPU, and if TensorRT cannot build for a
-    GPU, or on this machine: so nothing is exported for a request that cannot be fulfilled.
+    The GPU "current" is the GPU of this machine. Raises UsageError if the machine has no GPU, and if TensorRT cannot build for
+    a GPU, or on this machine: so nothing is exported for a request that cannot be fulfilled.
     """
     from ditzoo_export.engines import targets
 
