@@ -73,7 +73,7 @@ def bench(
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
     from ditzoo.choices import choices
     from ditzoo.cli.automatic import tell
-    from ditzoo.measure.bench import count_multiply_adds, parse_batches, rows_per_image, run
+    from ditzoo.measure.bench import check_rounds, count_multiply_adds, parse_batches, rows_per_image, run
     from ditzoo.model.opening import check_openable, open_model
     from ditzoo.model_names import find_model
     from ditzoo.pictures.text_encoder import prompt_condition
@@ -86,6 +86,7 @@ def bench(
     plan = choose_plan(found, None, solver=solver, steps=steps, guidance=guidance, reuse=reuse)
     size = choose_size(found, resolution)
     batches = parse_batches(batch)
+    check_rounds(repeats, warmup)
     if plot is not None:
         _check_plot(plot)
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})

@@ -163,7 +163,11 @@ def run(
     number of warm-up rounds is below 0, if the backends run different models, or if a backend does not take the size. Raises
     BackendError if an output has NaN or infinity, or if the plan has reuse and a backend has none.
     """
-    _check(openers, batches=batches, repeats=repeats, warmup=warmup)
+    if not openers:
+        raise UsageError("name at least one backend to measure")
+    for batch in batches:
+        check_count("batch", batch, most=MOST_IMAGES)
+    check_rounds(repeats, warmup)
     with ExitStack() as stack:
         loaded = [_load(stack, opener, plan, size, text) for opener in openers]
         backends = [entry[0] for entry in loaded]
@@ -324,11 +328,8 @@ def _peak() -> int | None:
     return None if kilobytes is None else 1024 * int(kilobytes)
 
 
-def _check(openers: Sequence[Opener], *, batches: Sequence[int], repeats: int, warmup: int) -> None:
-    if not openers:
-        raise UsageError("name at least one backend to measure")
-    for batch in batches:
-        check_count("batch", batch, most=MOST_IMAGES)
+def check_rounds(repeats: int, warmup: int) -> None:
+    """Raises UsageError unless the number of timed rounds is 1 or more, and that of warm-up rounds 0 or more."""
     check_count("repeats", repeats, most=_MOST_REPEATS)
     if warmup < 0:
         raise UsageError(f"warmup must be 0 or more, not {warmup}")

@@ -10,11 +10,10 @@ import numpy as np
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.timing import DelegatingBackend
-from ditzoo.errors import UsageError
 from ditzoo.measure.metrics import relative_l2
 from ditzoo.plan.reuse import Reuse, reuse_text, with_reuse
 from ditzoo.plan.table import Plan, check_outer_blocks
-from ditzoo.plan.tuning import Numbers, block_runs, halves_of, least_changes, most_saved, rows_to_save
+from ditzoo.plan.tuning import Numbers, block_runs, halves_of, least_changes, most_saved, rows_to_save, unreachable
 from ditzoo.records import Data
 from ditzoo.sampling.condition import Condition
 from ditzoo.sampling.loop import sample_steps
@@ -127,7 +126,7 @@ def tune(
     """
     card, blocks = backend.card, backend.card.backbone.blocks
     check_outer_blocks(card, outer)
-    saved = rows_to_save(sum(halves_of(plan)), target, blocks=blocks, outer=outer)
+    saved = rows_to_save(plan, target, blocks=blocks, outer=outer)
 
     def draw(runner: Backend, run: Plan) -> Floats:
         for step in sample_steps(runner, run, count=count, condition=condition, seed=seed, size=size):
@@ -173,12 +172,7 @@ def _lists(
         changes = residuals.changes(relative=relative)
         full = tuple(least_changes(changes, halves, saved=saved))
         if not full:
-            total = sum(halves) * blocks
-            most = total / (total - most_saved(changes, halves) * (blocks - 2 * outer))
-            raise UsageError(
-                f"no rows with blocks={outer} make the plan {target:g}x cheaper; it is at most {int(100 * most) / 100:g}x:"
-                " choose a smaller target or fewer blocks"
-            )
+            raise unreachable(plan, target, most=most_saved(changes, halves), blocks=blocks, outer=outer)
         if full not in seen:
             seen.add(full)
             yield how, full

@@ -16,6 +16,7 @@ from ditzoo.pictures.draw import condition_of
 from ditzoo.plan.make import choose_plan
 from ditzoo.plan.reuse import with_all_blocks
 from ditzoo.plan.table import check_outer_blocks
+from ditzoo.plan.tuning import rows_to_save
 from ditzoo.progress import SILENT, Display
 from ditzoo.sampling.classes import Classes
 from ditzoo.sampling.request import make_request
@@ -72,6 +73,7 @@ def tune_reuse(
         guidance_every=guidance_every,
     )
     plan = with_all_blocks(chosen)
+    rows_to_save(plan, target, blocks=card.backbone.blocks, outer=outer)  # raises before the model is opened
     size = choose_size(found, resolution)
     num = IMAGES if classes is None and prompts is None else None
     request = make_request(card, plan, classes=classes, prompts=prompts, num=num, seed=seed, size=size)

@@ -62,14 +62,28 @@ def most_saved(changes: Numbers, halves: Sequence[int]) -> int:
     return int(np.flatnonzero(np.isfinite(least[-1]))[-1])
 
 
-def rows_to_save(total: int, target: float, *, blocks: int, outer: int) -> int:
-    """How many rows of the network, of `total` for one image, must reuse so that `target` times fewer blocks run.
+def rows_to_save(plan: Plan, target: float, *, blocks: int, outer: int) -> int:
+    """How many rows of the network must reuse, for one image, so that `target` times fewer blocks run than in `plan`.
 
-    Raises UsageError unless `target` is a number of 1 or more.
+    Raises UsageError unless `target` is a number of 1 or more that can be reached if all rows but the first reuse.
     """
     if not (math.isfinite(target) and target >= 1):
         raise UsageError(f"the target must be a factor of 1 or more, such as 1.8, not {target:g}")
-    return math.ceil(total * blocks * (1 - 1 / target) / (blocks - 2 * outer) - _ROUNDING)
+    first, *others = halves_of(plan)
+    saved = math.ceil((first + sum(others)) * blocks * (1 - 1 / target) / (blocks - 2 * outer) - _ROUNDING)
+    if saved > sum(others):
+        raise unreachable(plan, target, most=sum(others), blocks=blocks, outer=outer)
+    return saved
+
+
+def unreachable(plan: Plan, target: float, *, most: int, blocks: int, outer: int) -> UsageError:
+    """The error for a target that is too high if `most` rows of the network, for one image, can reuse."""
+    total = sum(halves_of(plan)) * blocks
+    factor = total / (total - most * (blocks - 2 * outer))
+    return UsageError(
+        f"no rows with blocks={outer} make the plan {target:g}x cheaper; it is at most {int(100 * factor) / 100:g}x:"
+        f" choose a smaller target{' or fewer blocks' if outer > 1 else ''}"
+    )
 
 
 def _table(changes: Numbers, halves: Sequence[int]) -> tuple[Numbers, npt.NDArray[np.int64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +71,14 @@ def test_rows_that_evaluate_one_condition_count_half() -> None:
     assert block_runs(plans[0], 6) / block_runs(plans[1], 6) == pytest.approx(tuned.best.factor)
     assert tuned.best.factor >= 1.6
     assert tuple(i for i, row in enumerate(plans[1].rows) if not row.reuses) == tuned.best.full
+
+
+@pytest.mark.parametrize("target", [0.5, 100])
+def test_a_target_is_refused_before_the_model_is_opened(target: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DITZOO_CACHE", str(tmp_path))
+    with pytest.raises(UsageError, match="target"):
+        ditzoo.tune_reuse("dit-digits", target=target, backend="onnxruntime")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_target_that_cannot_be_reached_names_the_largest() -> None:
