@@ -123,12 +123,12 @@ def test_the_examples_of_the_readme_run(example: str, tmp_path: Path, monkeypatc
 
 
 def test_the_examples_of_the_python_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each runs alone, as a reader copies it."""
     monkeypatch.chdir(tmp_path)
     for name, folder in (("dit-digits", "digits-bundle"), ("uvit-digits", "uvit-bundle")):  # an export that is there is found
         shutil.copytree(cached_bundle(ditzoo.card(name)).path, tmp_path / folder)
-    namespace: dict[str, object] = {}
     for example in code_blocks(ROOT / "docs" / "python.md", "python"):
-        exec(compile(example, "python.md", "exec"), namespace)  # noqa: S102
+        exec(compile(example, "python.md", "exec"), {})  # noqa: S102
     assert (tmp_path / "sheet.png").exists()
 
 
