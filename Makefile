@@ -37,6 +37,7 @@ clean:
 	rm -rf .venv .venv-lowest demo.png site
 
 $(READY): pyproject.toml constraints.txt
+	@echo "installing ditzoo and what its tests need into .venv: some minutes, and 2.4 GB with a CPU build of PyTorch"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -86,7 +86,8 @@ def open_model(
         raise no_reuse(spec.name)
     opened = find_model(model)
     check_openable(opened, [spec], device=device, threads=threads)
-    module, check = load_module(spec.name), row_of(spec.name).option_check
+    with display.status(f"starting {spec.name}"):
+        module, check = load_module(spec.name), row_of(spec.name).option_check
     if check is not None and isinstance(opened, Card):
         getattr(module, check)(spec.provider_options, spec.precision or "fp32")
     found = _prepared(opened, spec, device=device, size=size, batch=batch, outer=outer, display=display)
