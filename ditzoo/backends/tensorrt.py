@@ -74,7 +74,8 @@ def check_engines(
     if tf32 and "tf32" not in backbone.options:
         raise BackendError(f"the engines in {bundle.path} compute in float32; leave tf32 out, or build them with --tf32")
     if gpu is None:
-        raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend onnxruntime or torch")
+        others = "onnxruntime or torch" if "backbone" in bundle.manifest.graphs else "torch"
+        raise BackendError(f"{flavour} needs an NVIDIA GPU, and no driver shows one here; use --backend {others}")
     if gpu not in first.gpus and "hardware_compatible" not in first.options:
         raise BackendError(f"the engines in {bundle.path} are for {', '.join(first.gpus)}, this GPU is {gpu}; {rebuild}")
     return engines

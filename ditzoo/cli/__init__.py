@@ -10,7 +10,7 @@ from traceback import format_exc
 from ditzoo.cli import streams
 from ditzoo.cli.terminal import talk
 
-ANYWHERE = {"--zoo": 2, "--quiet": 1, "-q": 1, "--verbose": 1, "-v": 1}
+ANYWHERE = {"--zoo": 2, "--quiet": 1, "-q": 1, "--verbose": 1, "-v": 1, "--version": 1, "-V": 1}
 """The options for all commands, which may also stand after the command. The number counts the option and its value."""
 
 STOPPED = 130
@@ -45,10 +45,13 @@ def _run(arguments: list[str]) -> int:
         output.error(str(error), trace=format_exc())
         return 2
     except typer.TyperException as error:
-        if (sooner := _moved_forward(arguments, getattr(error, "option_name", None))) is not None:
+        option: str | None = getattr(error, "option_name", None)
+        if (sooner := _moved_forward(arguments, option)) is not None:
             return _run(sooner)
         context: typer.Context | None = getattr(error, "ctx", None)
-        output.error(f"{error.format_message().rstrip('.')}; see `{context.command_path if context else 'ditzoo'} --help`")
+        behind = "the options of a command stand after its name; " if option and _before_command(arguments, option) else ""
+        place = context.command_path if context else "ditzoo"
+        output.error(f"{error.format_message().rstrip('.')}; {behind}see `{place} --help`")
         return 2
     except BrokenPipeError:  # the reader of stdout has read enough
         return 1
@@ -71,6 +74,14 @@ def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None
     last = first + (1 if "=" in arguments[first] else ANYWHERE[option])
     moved, rest = arguments[first:last], arguments[:first] + arguments[last:]
     return [*moved, *rest]
+
+
+def _before_command(arguments: list[str], option: str) -> bool:
+    """Whether a refused option stands before the command."""
+    from ditzoo.cli.help import EXAMPLES
+
+    words = [argument.partition("=")[0] for argument in arguments]
+    return option in words and not any(word in EXAMPLES for word in words[: words.index(option)])
 
 
 def main() -> int:

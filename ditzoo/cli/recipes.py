@@ -60,6 +60,7 @@ def run_recipe(
     passed = run(loaded, folder, only=only, begin=lambda step: output.talk(f"{step.name}: ditzoo {' '.join(step.command)}"))
     _show(loaded, folder)
     if not passed:
+        _tell_why(loaded, folder)
         output.talk(f"the record is {folder / RECORD}; the same command continues from the failed step")
         raise typer.Exit(1)
 
@@ -74,6 +75,17 @@ def _reproduction(name: str, folder: Path) -> Recipe:
         if not (folder / file).is_file():
             output.talk(f"put {file} into {folder} first; {where}")
     return reproduction(chosen)
+
+
+def _tell_why(recipe: Recipe, folder: Path) -> None:
+    """Prints the last line that each failed step wrote, which is its error."""
+    from ditzoo.recipes import outcomes
+
+    done = outcomes(folder)
+    for step in recipe.steps:
+        if step.name in done and done[step.name].status:
+            lines = (folder / f"{step.name}.log").read_text(errors="replace").split("\n")
+            output.talk(f"{step.name}: {next((line for line in reversed(lines) if line.strip()), 'it wrote nothing')}")
 
 
 def _show(recipe: Recipe, folder: Path) -> None:

@@ -191,3 +191,16 @@ def test_interrupting_the_start_prints_one_line() -> None:
     _, err = started.communicate()
     assert started.returncode == 130
     assert err == "stopped\n"
+
+
+@pytest.mark.parametrize("typed", ["list -V", "list --version", "export onnx dit-digits --out x --version"])
+def test_the_version_may_stand_after_a_command(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(typed.split()) == 0
+    assert capsys.readouterr().out == f"{ditzoo.__version__}\n"
+
+
+def test_an_option_of_a_command_before_it_is_told_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--json", "list"]) == 2
+    assert "the options of a command stand after its name" in capsys.readouterr().err
+    assert run(["list", "--jsn"]) == 2
+    assert "stand after" not in capsys.readouterr().err

@@ -137,6 +137,7 @@ def test_a_recipe_stops_at_a_failure_and_goes_on_from_there(small: Path, capfd: 
     assert run(["run", "small.toml", "--dir", "work"]) == 1
     out, err = capfd.readouterr()
     assert [line.split()[:2] for line in out.splitlines()[1:4]] == [["list", "done"], ["sample", "failed"], ["version", "not"]]
+    assert "\nsample: error: " in err
     assert "FID 1.5 over 10 images" in err
     assert "class 99 is out of range" in Path("work/sample.log").read_text()
     before = json.loads(Path("work/run.json").read_text())["list"]

@@ -19,6 +19,8 @@ from ditzoo.zoo.card import OnHub
         ("facebook/DiT-XL-2-256", "dit-xl-2-256"),
         ("FACEBOOK/dit-xl-2-512", "dit-xl-2-512"),
         ("DiT-XL/2", "dit-xl-2-256"),
+        ("U-ViT-H/2", "uvit-h-2-256"),
+        ("https://hub.example/facebook/DiT-XL-2-512/", "dit-xl-2-512"),
         ("DiT-XL/2-512x512", "dit-xl-2-512"),
         ("DiT-S/4", "dit-s-4"),
         ("dit-xl-2", "dit-xl-2"),
