@@ -40,15 +40,20 @@ def ls(json: Json = False) -> None:
 
 
 @app.command("verify", **described("cache verify"))
-def verify() -> None:
+def verify(json: Json = False) -> None:
     """Check every file against its recorded checksum. The exit status is 1 if a file is damaged."""
+    import msgspec
+
     from ditzoo.cache import verify as check
     from ditzoo.weights.catalogue import cards
 
     with output.status("verifying"):
         results = list(check(cards().values()))
-    rows = [(item.model, item.cache, item.what, item.options or "-", problem or "sound") for item, problem in results]
-    output.table(["model", "cache", "what", "~options", "~state"], rows)
+    if json:
+        output.json([{**msgspec.structs.asdict(item), "problem": problem or None} for item, problem in results])
+    else:
+        rows = [(item.model, item.cache, item.what, item.options or "-", problem or "sound") for item, problem in results]
+        output.table(["model", "cache", "what", "~options", "~state"], rows)
     if any(problem for _, problem in results):
         raise typer.Exit(1)
 

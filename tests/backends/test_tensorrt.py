@@ -152,7 +152,7 @@ def engines() -> Bundle:
 
 @pytest.mark.skipif(cuda.gpu() is not None, reason="there is a GPU")
 def test_without_a_gpu_an_error_says_so(engines: Bundle) -> None:
-    with pytest.raises(BackendError, match="needs an NVIDIA GPU, and no driver shows one here; use --backend torch$"):
+    with pytest.raises(BackendError, match=r"needs an NVIDIA GPU, and no driver shows one here; use --backend torch$"):
         ditzoo.open_backend("tensorrt_rtx", engines, precision="fp16")
 
 

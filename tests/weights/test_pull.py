@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -112,7 +113,10 @@ def test_a_copy_damaged_later(desk: Desk) -> None:
     damaged[-1] ^= 1
     model.write_bytes(damaged)
     assert "`ditzoo pull tiny`" in desk.fails("where", "tiny")
-    assert desk.run("cache", "verify").returncode == 1
+    verified = desk.run("cache", "verify", "--json")
+    assert verified.returncode == 1
+    problems = [entry["problem"] for entry in json.loads(verified.stdout) if entry["model"] == "tiny"]
+    assert [problem is None for problem in problems].count(False) == 1
     repaired = desk.run("pull", "tiny", HF_HUB_OFFLINE="1")  # from the original in the Hub's cache
     assert_pulled(repaired.stdout)
     model.unlink()
