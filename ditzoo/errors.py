@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from numbers import Real
+from typing import SupportsFloat, SupportsIndex, TypeVar
+
+T = TypeVar("T")
 
 _SHOWN = 60  # the most characters of a value that an error shows
 _LISTED = 20  # the most names that an error lists
+_LARGE = 10**40  # a whole number from which on an error shows its magnitude only
+
+LONG_PATH = 255
+"""The most characters of a path that an error shows."""
 
 
 class DitzooError(Exception):
@@ -70,16 +81,36 @@ def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -
     """The error for an unknown name `given` of a `kind`. It suggests the nearest of the `known` names, or lists them."""
     names = sorted(known)
     lower = {name.lower(): name for name in names}
-    near = [lower[name] for name in difflib.get_close_matches(str(given).lower(), lower, n=3, cutoff=0.5)]
+    text = given.lower() if isinstance(given, str) else ""
+    near = [lower[name] for name in difflib.get_close_matches(text, lower, n=3, cutoff=0.5)]
     some = [*names[:_LISTED], "..."] if len(names) > _LISTED else names
     suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
-    shown = repr(shortened(given) if isinstance(given, str) else given)
-    return UsageError(f"unknown {kind} {shown}; {suggestion}{f' ({hint})' if hint else ''}")
+    return UsageError(f"unknown {kind} {described(given)}; {suggestion}{f' ({hint})' if hint else ''}")
 
 
-def shortened(text: str) -> str:
-    """`text`, or its first characters if it is too long for an error message."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+def check_known(kind: str, given: object, known: Iterable[str]) -> None:
+    """Raises the error of `unknown` unless `given` is one of the `known` names."""
+    names = list(known)
+    if not (isinstance(given, str) and given in names):
+        raise unknown(kind, given, names)
+
+
+def shortened(text: str, most: int = _SHOWN) -> str:
+    """`text`, or its first characters if it has more than `most`, which is too long for an error message."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def described(given: object) -> str:
+    """A value for an error message: as Python writes it, or what it is if that is long."""
+    if isinstance(given, str):
+        return repr(shortened(given))
+    if isinstance(given, int) and abs(given) >= _LARGE:
+        return f"about {'-' if given < 0 else ''}1e{round(math.log10(abs(given)))}"
+    try:
+        text = repr(given)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = ""
+    return text if 0 < len(text) <= _SHOWN else f"an object of type {type(given).__name__}"
 
 
 def is_whole_number(text: str) -> bool:
@@ -95,6 +126,49 @@ def check_type(argument: str, given: object, kind: type | tuple[type, ...], take
 
 def wrong_type(argument: str, given: object, takes: str) -> UsageError:
     """The error for an `argument` of a type that it does not take."""
-    shown = repr(given)
-    described = shown if len(shown) <= _SHOWN else f"an object of type {type(given).__name__}"
-    return UsageError(f"{argument} must be {takes}, not {described}")
+    return UsageError(f"{argument} must be {takes}, not {described(given)}")
+
+
+def check_flags(**flags: object) -> None:
+    """Raises UsageError, which names the argument, unless each of the arguments is True or False."""
+    for argument, given in flags.items():
+        check_type(argument, given, bool, "True or False (a bool)")
+
+
+def check_callable(argument: str, given: object, takes: str) -> None:
+    """Raises UsageError, which names the `argument`, unless `given` can be called."""
+    if not callable(given):
+        raise wrong_type(argument, given, takes)
+
+
+def each_of(argument: str, given: Iterable[T], takes: str) -> Iterator[T]:
+    """An iterator over `given`. Raises UsageError, which names the `argument`, if it has no items: a number, say."""
+    try:
+        return iter(given)
+    except TypeError:
+        raise wrong_type(argument, given, takes) from None
+
+
+def whole_number(argument: str, given: SupportsIndex, takes: str) -> int:
+    """`given` as an int. Raises UsageError, which names the `argument`, if it is no whole number. True and False are none."""
+    if not isinstance(given, bool):
+        with suppress(TypeError):
+            return operator.index(given)
+    raise wrong_type(argument, given, takes)
+
+
+def real_number(argument: str, given: SupportsFloat, takes: str) -> float:
+    """`given` as a float. Raises UsageError, which names the `argument`, if it is no number, or too large for a float."""
+    if not isinstance(given, bool) and isinstance(given, Real):
+        with suppress(OverflowError):
+            return float(given)
+    raise wrong_type(argument, given, takes)
+
+
+def check_count(name: str, value: SupportsIndex, *, most: int | None = None) -> None:
+    """Raises UsageError, which names `name`, unless `value` is a whole number of 1 or more, and at most `most`."""
+    number = whole_number(name, value, "a whole number, 1 or more")
+    if number < 1:
+        raise UsageError(f"{name} must be 1 or more, not {described(number)}")
+    if most is not None and number > most:
+        raise UsageError(f"{name} must be at most {most:,}, not {f'{number:,}' if number < _LARGE else described(number)}")

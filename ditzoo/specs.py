@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
-from ditzoo.errors import InputError, UsageError, check_type, unknown
+from ditzoo.errors import InputError, UsageError, check_type, is_whole_number, shortened, unknown
 from ditzoo.records import Data
 
 Array: TypeAlias = Any
@@ -59,8 +59,8 @@ def split_device(text: str) -> tuple[Device, int]:
     kind = next((kind for kind in DEVICES if kind == name.replace("-", "_")), None)
     if kind is None:
         raise unknown("device", text, DEVICES)
-    if colon and (kind == "cpu" or not number.isdecimal()):
-        raise UsageError(f"{text!r} is not a device; use cpu, or a GPU with its number, such as cuda:1")
+    if colon and (kind == "cpu" or not is_whole_number(number)):
+        raise UsageError(f"{shortened(text)!r} is not a device; use cpu, or a GPU with its number, such as cuda:1")
     return kind, int(number or 0)
 
 

@@ -11,17 +11,35 @@ from types import ModuleType
 from typing import TypeVar
 
 from ditzoo.backends.base import Backend
-from ditzoo.backends.options import OpenOptions, check_options, check_precision, check_tf32, parse_spec
+from ditzoo.backends.options import (
+    OpenOptions,
+    check_options,
+    check_precision,
+    check_provider_options,
+    check_tf32,
+    parse_spec,
+)
 from ditzoo.backends.table import BackendRow, Runs, row_of
 from ditzoo.backends.threads import settle_waiting
 from ditzoo.bundle import Bundle, consistently
 from ditzoo.digests import digest
-from ditzoo.errors import BackendError, MissingPackageError, UsageError, check_type
+from ditzoo.errors import (
+    BackendError,
+    MissingPackageError,
+    UsageError,
+    check_flags,
+    check_known,
+    check_type,
+    each_of,
+    shortened,
+)
 from ditzoo.model_names import ModelLike, find_model
-from ditzoo.specs import Form, Precision, Profile, device_name
+from ditzoo.specs import FORMS, PRECISIONS, Form, Precision, Profile, device_name
 from ditzoo.zoo.card import Card
 
 T = TypeVar("T", Precision, Form)
+
+_PROFILES = "a list of Profile"
 
 
 def open_backend(
@@ -53,23 +71,30 @@ def open_backend(
     options of ONNX Runtime's execution provider for the device, such as {"gpu_mem_limit": "8000000000"} (see docs/gpu.md), or
     properties of OpenVINO.
 
-    Raises UsageError for an unknown name, device or precision, for a number of threads below 1, for profiles where nothing is
-    built, and for an option that the name and an argument give differently. Raises MissingPackageError if the backend's package
-    is not installed, and BackendError if the backend cannot run the model as asked.
+    Raises UsageError for an argument of a wrong type or out of range, for an unknown name, device, precision or form, for
+    profiles where nothing is built, and for an option that the name and an argument give differently. Raises
+    MissingPackageError if the backend's package is not installed, and BackendError if the backend cannot run the model as
+    asked.
     """
     check_type("name", name, str, "a backend's name, such as 'onnxruntime:int8'")
+    check_flags(compiled=compiled, tf32=tf32)
+    named = {} if provider_options is None else provider_options
+    check_provider_options(named)
+    built_for = tuple(each_of("profiles", profiles, _PROFILES))
+    for profile in built_for:
+        check_type("profiles", profile, Profile, _PROFILES)
     spec = parse_spec(name)
     row = row_of(spec.name)
     options = OpenOptions(
         device=spec.device or device_name(device),
-        precision=_one_of(name, spec.precision, precision),
-        form=_one_of(name, spec.form, form),
+        precision=_one_of("precision", PRECISIONS, name, spec.precision, precision),
+        form=_one_of("form", FORMS, name, spec.form, form),
         compiled=spec.compiled or compiled,
         tf32=spec.tf32 or tf32,
         threads=threads,
         rows=rows,
-        profiles=tuple(profiles),
-        provider_options={**(provider_options or {}), **spec.provider_options},
+        profiles=built_for,
+        provider_options={**named, **spec.provider_options},
     )
     check_options(row, options)
     runnable = _RUNNABLE[row.runs](row, find_model(model), options)
@@ -118,11 +143,14 @@ def check_packages(row: BackendRow) -> None:
         raise MissingPackageError(f"the backend {row.name} needs a package: pip install 'ditzoo[{row.extra}]'")
 
 
-def _one_of(name: str, named: T | None, given: T | None) -> T | None:
-    """The option in the name or the one in the argument."""
-    if named is not None and given is not None and named != given:
-        raise UsageError(f"the backend {name!r} says {named}, and the argument says {given}; leave one out")
-    return named if given is None else given
+def _one_of(option: str, known: Sequence[T], name: str, named: T | None, given: T | None) -> T | None:
+    """The value of an option in the name or the one in the argument. Raises UsageError if it is not one of the `known` ones."""
+    if given is None:
+        return named
+    check_known(option, given, known)
+    if named not in (None, given):
+        raise UsageError(f"the backend {shortened(name)!r} says {named}, and the argument says {given}; leave one out")
+    return given
 
 
 def _runnable_weights(row: BackendRow, model: Card | Bundle, options: OpenOptions) -> Card:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from ditzoo.backends.table import BACKENDS, BackendRow, row_of
-from ditzoo.errors import BackendError, UsageError, shortened, unknown
+from ditzoo.errors import BackendError, UsageError, check_count, check_known, check_type, is_whole_number, shortened
 from ditzoo.records import Data
 from ditzoo.specs import DEVICES, PRECISIONS, Form, Precision, Profile, device_name, split_device
 
@@ -74,7 +74,7 @@ def _with_numbers(options: Iterable[str]) -> list[str]:
     """The options, with each number put back to the device before it: "cuda", "1" is "cuda:1"."""
     joined: list[str] = []
     for option in options:
-        if option.isdecimal() and joined and joined[-1] in DEVICES:
+        if is_whole_number(option) and joined and joined[-1] in DEVICES:
             joined[-1] += f":{option}"
         else:
             joined.append(option)
@@ -85,8 +85,10 @@ def check_options(row: BackendRow, options: OpenOptions) -> None:
     """Raises UsageError for an option that no backend has, and BackendError for one that this backend has not."""
     kind, _ = split_device(options.device)
     if options.precision is not None:
-        _check_known("precision", options.precision, PRECISIONS)
-    _check_threads(options.threads)
+        check_known("precision", options.precision, PRECISIONS)
+    check_threads(options.threads)
+    if options.rows is not None:
+        check_count("rows", options.rows)
     if options.profiles and kind not in row.built_on:
         takers = "; ".join(f"{other.name} on {' or '.join(other.built_on)}" for other in BACKENDS.values() if other.built_on)
         raise UsageError(f"profiles are for {takers}, not for {row.name} on {options.device}")
@@ -107,6 +109,20 @@ def _check_switches(row: BackendRow, options: OpenOptions) -> None:
         _check_provider_options(row, options)
 
 
+def check_threads(threads: int | None) -> None:
+    """Raises UsageError unless `threads` is None or a number of threads from 1 to `MOST_THREADS`."""
+    if threads is not None:
+        check_count("threads", threads, most=MOST_THREADS)
+
+
+def check_provider_options(given: Mapping[str, str]) -> None:
+    """Raises UsageError unless `given` has texts by name."""
+    takes = "a dictionary of texts, such as {'gpu_mem_limit': '8000000000'}"
+    check_type("provider_options", given, Mapping, takes)
+    for text in (*given.keys(), *given.values()):
+        check_type("provider_options", text, str, takes)
+
+
 def check_precision(row: BackendRow, precision: Precision | None) -> None:
     """Raises BackendError where a backend does not compute in a precision."""
     if precision is not None and precision not in row.precisions:
@@ -117,13 +133,6 @@ def check_tf32(precision: Precision | None) -> None:
     """Raises UsageError for TF32 in a precision that is not computed in float32."""
     if precision not in (None, "fp32"):
         raise UsageError(f"tf32 is a way to compute fp32, and this is {precision}; leave tf32 out")
-
-
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be 1 or more, not {threads}")
-    if threads is not None and threads > MOST_THREADS:
-        raise UsageError(f"threads must be at most {MOST_THREADS}, not {threads}")
 
 
 def _check_tf32(row: BackendRow, options: OpenOptions) -> None:
@@ -150,11 +159,6 @@ def _lacks(row: BackendRow, fact: str, field: str, word: str) -> BackendError:
     """The error for an option `word` that other backends have."""
     others = [other.name for other in BACKENDS.values() if word in other.options.get(field, ())]
     return BackendError(f"{row.name} {fact}; use --backend {' or '.join(others)} for {word}")
-
-
-def _check_known(kind: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise unknown(kind, given, known)
 
 
 def _valid(row: BackendRow) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from ditzoo.cli import output
 from ditzoo.cli.options import Device, Json
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, check_count
 
 if TYPE_CHECKING:
     from ditzoo.evaluation.scores import Scores
@@ -83,7 +83,6 @@ def evaluate(
     from ditzoo.evaluation.sources import job_at
     from ditzoo.files import check_writable, replacing
     from ditzoo.records import to_json
-    from ditzoo.sampling.request import check_count
 
     check_count("--batch", batch)
     if out is not None:

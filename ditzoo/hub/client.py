@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from ditzoo.errors import HubError, UsageError
+from ditzoo.errors import HubError, real_number, wrong_type
 from ditzoo.files import disk_problem, is_within
 from ditzoo.hub.answers import check_answers, checked_commit
 from ditzoo.hub.environment import check_environment, without_password
@@ -38,6 +38,13 @@ _T = TypeVar("_T")
 
 Advance: TypeAlias = Callable[[str, int, int], None]
 """A function that is called with the progress of a download: the file, the bytes so far, and its size in bytes (0: unknown)."""
+
+
+def check_patience(patience: float) -> None:
+    """Raises UsageError unless `patience` is a number of seconds that a user may choose."""
+    takes = f"a number of seconds, more than 0 and at most {MOST_PATIENCE:,}"
+    if not 0 < real_number("--timeout", patience, takes) <= MOST_PATIENCE:
+        raise wrong_type("--timeout", patience, takes)
 
 
 def silent(path: str, done: int, total: int) -> None:
@@ -260,8 +267,7 @@ def _patiently(call: Callable[[_Pulse], _T], what: str, patience: float) -> _T:
     The call runs in a thread of its own. If it hangs, the thread is abandoned. So neither a look-up of a name nor the client's
     own retries can block the caller.
     """
-    if not 0 < patience <= MOST_PATIENCE:
-        raise UsageError(f"--timeout must be a number of seconds, more than 0 and at most {MOST_PATIENCE:,}, not {patience:g}")
+    check_patience(patience)
     if is_offline():
         raise UnreachableError(
             f"{what} is not in the Hub's cache, and HF_HUB_OFFLINE forbids downloads; unset it and try again"

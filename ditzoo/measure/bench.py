@@ -17,7 +17,7 @@ import numpy as np
 from ditzoo.backends.base import Backend
 from ditzoo.backends.reusing import reusing
 from ditzoo.backends.timing import TimedBackend
-from ditzoo.errors import BackendError, UsageError
+from ditzoo.errors import BackendError, UsageError, check_count
 from ditzoo.measure import gpu
 from ditzoo.measure.machine import Ceilings, ceilings, gpu_ceilings, machine, seconds
 from ditzoo.measure.metrics import relative_l2
@@ -25,10 +25,10 @@ from ditzoo.measure.parity_run import Opener
 from ditzoo.plan.table import Plan
 from ditzoo.ranges import parse_ranges
 from ditzoo.records import Data
+from ditzoo.sampling.classes import MOST_IMAGES
 from ditzoo.sampling.condition import Condition, class_condition
 from ditzoo.sampling.loop import evaluation_inputs, fitted, sample_steps
 from ditzoo.sampling.noise import Floats, gaussian
-from ditzoo.sampling.request import MOST_IMAGES, check_count
 from ditzoo.sampling.sizes import common_shape, latent_shape
 from ditzoo.specs import PRECISION_TRAITS, Array, Precision
 from ditzoo.zoo.card import Card

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, UsageError, check_type
+from ditzoo.errors import BackendError, UsageError, check_callable, check_count, check_type
 from ditzoo.measure.metrics import cosine, lpips_or_why_not, max_abs, psnr, relative_l2, ssim
 from ditzoo.pictures.decode import open_decoder, pixel_values
 from ditzoo.plan.reuse import without_reuse
@@ -158,6 +158,8 @@ def compare(
     check_backend("reference", reference)
     check_backend("candidate", candidate)
     check_type("plan", plan, Plan, "a Plan, such as make_plan makes")
+    check_type("tolerance", tolerance, Tolerance, "a Tolerance (ditzoo.specs)")
+    check_callable("advance", advance, "a function without arguments")
     if classes is not None:
         condition = class_condition(reference.card, classes)
     count = count if condition is None else len(condition.values)
@@ -206,8 +208,7 @@ def follow(backend: Backend, work: SamplingTask, *, advance: Callable[[], object
 
 def compared_rows(plan: Plan, times: int) -> list[int]:
     """The indices of up to `times` rows, spread over the plan. Raises UsageError if `times` is below 1."""
-    if times < 1:
-        raise UsageError(f"the number of timesteps to compare must be 1 or more, not {times}")
+    check_count("the number of timesteps to compare", times)
     return sorted({round(i) for i in np.linspace(0, len(plan.rows) - 1, min(times, len(plan.rows)))})
 
 

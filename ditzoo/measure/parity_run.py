@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from ditzoo.backends.base import Backend
-from ditzoo.errors import BackendError, UsageError, shortened, unknown
+from ditzoo.errors import BackendError, UsageError, check_type, described, unknown
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import (
     TOLERANCES,
@@ -130,14 +130,15 @@ def limits_of(limits: str | Mapping[str, float] | None) -> dict[Arithmetic, Tole
             raise unknown("limit", name, Tolerance.__struct_fields__, hint="--tolerance forward=1e-4,psnr=50")
         try:
             given[name] = float(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"--tolerance {name} takes a number, not {shortened(repr(value))}") from None
+        except (TypeError, ValueError, OverflowError):
+            raise UsageError(f"--tolerance {name} takes a number, not {described(value)}") from None
     return {precision: msgspec.structs.replace(known, **given) for precision, known in TOLERANCES.items()}
 
 
 def _named(limits: str | Mapping[str, float] | None) -> list[tuple[str, str | float]]:
-    if not limits:
+    if limits is None or limits == "":
         return []
+    check_type("tolerance", limits, (str, Mapping), "a text such as 'forward=1e-4,psnr=50', or a dictionary")
     if not isinstance(limits, str):
         return list(limits.items())
     parts = [item.strip().partition("=") for item in limits.split(",")]

@@ -20,8 +20,9 @@ from ditzoo.measure.npz import NpzError, StoredArray, open_npz
 from ditzoo.measure.parity import SampledStates
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import from_json
+from ditzoo.sampling.classes import MOST_IMAGES
 from ditzoo.sampling.noise import MAX_SEED, Floats, Noise, noise_of
-from ditzoo.sampling.request import MOST_IMAGES, SampleRequest
+from ditzoo.sampling.request import SampleRequest
 from ditzoo.specs import PRECISIONS, Precision
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, check_size, own_size

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from ditzoo.backends.options import BackendSpec
+from ditzoo.backends.options import BackendSpec, check_threads
 from ditzoo.backends.table import ROWS
 from ditzoo.backends.threads import cores_here
 from ditzoo.bundle import Bundle
@@ -55,6 +55,7 @@ def fastest_backend(
 
     Raises UsageError for an unknown precision, and BackendError, with the reasons, if no backend runs the model.
     """
+    check_threads(threads)
     situation = _situation(
         model, _precision(model, text, precision), device=device, threads=threads, size=size, images=images, plan=plan
     )
@@ -152,7 +153,7 @@ def _situation(
         weights=digest(weights_file(model)) if isinstance(model, Card) else model.manifest.key,
         precision=precision,
         device=device,
-        threads=threads,
+        threads=None if threads is None else int(threads),
         images=images,
         rows=images * rows_per_image(plan),
         size=choose_size(model, None) if size is None else size,

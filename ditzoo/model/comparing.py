@@ -11,7 +11,7 @@ import msgspec
 
 from ditzoo.backends.base import Backend
 from ditzoo.backends.options import BackendSpec, parse_spec, parse_specs
-from ditzoo.errors import UsageError, check_type, unknown
+from ditzoo.errors import UsageError, check_flags, check_type, shortened, unknown
 from ditzoo.measure.bisection import Bisection
 from ditzoo.measure.parity import TIMES, SampledStates, SamplingTask, compared_rows
 from ditzoo.measure.parity_run import ParityRun, limits_of, run_parity
@@ -67,6 +67,7 @@ def parity(
     the first block and the first operation whose error exceeds the tolerance. Raises UsageError if the arguments are wrong or
     if the backends cannot be compared. Raises BackendError if an output is NaN or infinite.
     """
+    check_flags(exact=exact, bisect=bisect)
     found = find_model(model)
     card = card_of(found)
     specs, file = contestants(backends, against, exact=exact, bisect=bisect)
@@ -121,6 +122,8 @@ def contestants(
     Raises UsageError if there are fewer than two things to compare, if `against` names another library than diffusers, or if
     the reference of a bisection is not torch.
     """
+    if against is not None:
+        check_type("against", against, (str, os.PathLike), f"{PEER}, or the path of a file of latents ({RECORDING})")
     listed = ("torch" if against else "torch,onnxruntime") if backends is None else backends
     check_type(
         "backends", listed, (str, list, tuple), "a text or a list, such as 'torch,onnxruntime' or ['torch', 'onnxruntime']"
@@ -136,7 +139,9 @@ def contestants(
             raise unknown("peer", peer, [PEER, f"FILE{RECORDING}"], hint="--backends takes the other backends")
         specs.append(parse_spec(peer))
     if len(specs) < 2 and file is None:
-        raise UsageError(f"--backends needs two or more, the reference first, such as torch,onnxruntime, not {text!r}")
+        raise UsageError(
+            f"--backends needs two or more, the reference first, such as torch,onnxruntime, not {shortened(text)!r}"
+        )
     if bisect and len(specs) < 2:
         raise UsageError("--bisect compares backends, not files; name a second backend, such as --backends torch,onnxruntime")
     if bisect and specs[0].name != "torch":

@@ -8,13 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ditzoo.bundle import Bundle
-from ditzoo.errors import MissingPackageError, UsageError, check_type
+from ditzoo.errors import MissingPackageError, UsageError, check_flags, check_type, described, whole_number
 from ditzoo.files import check_writable
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
 from ditzoo.weights.catalogue import CardLike, card_of
+from ditzoo.zoo.sizes import resolution_text
 
 _FOLDER = "the path of a folder"
+_BATCH = "a number of rows, or a list such as '1,4,8-16'"
 
 
 def check_exporter() -> None:
@@ -50,6 +52,7 @@ def export_onnx(
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
+    check_flags(overwrite=overwrite)
     check_exporter()
     from ditzoo_export import export_onnx as export
     from ditzoo_export import make_settings
@@ -95,6 +98,7 @@ def export_tensorrt(
     """
     card = card_of(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
+    check_flags(overwrite=overwrite)
     check_exporter()
     from ditzoo_export import export_engines, make_engine_settings
 
@@ -103,7 +107,7 @@ def export_tensorrt(
         flavour=flavour,
         gpu=gpu,
         resolution=_text(resolution),
-        batch=str(batch),
+        batch=batch if isinstance(batch, str) else described(whole_number("batch", batch, _BATCH)),
         precision=precision,
         merged=merged,
         split=split,
@@ -132,6 +136,7 @@ def refit_tensorrt(
     """
     bundle = find_model(model)
     check_type("out", out, (str, os.PathLike), _FOLDER)
+    check_flags(overwrite=overwrite)
     check_type("checkpoint", checkpoint, (str, os.PathLike), "the path of a checkpoint, or the name of a model")
     if not isinstance(bundle, Bundle):
         raise UsageError(f"--refit takes the folder of a bundle of engines, not the name {bundle.name}")
@@ -159,6 +164,8 @@ def write_triton_repository(
     A bundle gives its graphs or engines. A card is first exported to ONNX in ditzoo's cache. Raises UsageError if one of the
     folders exists already and `overwrite` is not set.
     """
+    check_type("repo", repo, (str, os.PathLike), _FOLDER)
+    check_flags(client=client, overwrite=overwrite)
     found, folder = find_model(model), Path(repo)
     check_writable(folder if folder.exists() else folder.parent, "--repo")
     if not isinstance(found, Bundle):
@@ -174,4 +181,4 @@ def write_triton_repository(
 
 
 def _text(resolution: str | int | None) -> str | None:
-    return None if resolution is None else str(resolution)
+    return None if resolution is None else resolution_text(resolution)

@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ditzoo.backends.base import Backend
+from ditzoo.backends.options import check_threads
 from ditzoo.bundle import Bundle
-from ditzoo.errors import BackendError, check_type
-from ditzoo.model.opening import choose_backend, is_automatic, open_model
+from ditzoo.errors import BackendError, check_callable
+from ditzoo.model.opening import check_backend_text, choose_backend, is_automatic, open_model
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.decode import Decoder, check_decoding, open_decoder
 from ditzoo.pictures.decoding import WHOLE, Decoding, parse_decoding
@@ -94,6 +95,8 @@ class Model:
         there is not enough memory; the message names a batch that fits.
         """
         self._check_open()
+        if callback is not None:
+            check_callable("callback", callback, "a function of a Step")
         chosen = choose_plan(
             self.source,
             plan,
@@ -163,8 +166,8 @@ def load(
     MissingPackageError if a package is missing; the message has the pip command. Raises BackendError if the backend cannot run
     on this machine, and the same errors as `pull` if the weights cannot be fetched.
     """
-    if backend is not None:
-        check_type("backend", backend, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
+    check_backend_text(backend)
+    check_threads(threads)
     found = _with_weights(model)
     how = parse_decoding(decoding)
     check_decoding(found, how)

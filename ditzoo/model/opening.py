@@ -14,7 +14,7 @@ from ditzoo.backends.options import BackendSpec, OpenOptions, check_options, par
 from ditzoo.backends.reusing import no_reuse
 from ditzoo.backends.table import row_of
 from ditzoo.bundle import Bundle
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, check_type
 from ditzoo.model.exporting import check_exporter
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.plan.table import Plan
@@ -44,6 +44,12 @@ def default_backend(model: Card | Bundle) -> str:
 def is_automatic(text: str | None) -> bool:
     """Whether the name of a backend stands for the fastest one (see `ditzoo.model.automatic`)."""
     return text is not None and text.strip().partition(":")[0] == AUTO
+
+
+def check_backend_text(text: str | None) -> None:
+    """Raises UsageError unless `text` is a text, or None for the default backend."""
+    if text is not None:
+        check_type("backend", text, str, "a backend's name with its options, such as 'torch:bf16' or 'onnxruntime:int8'")
 
 
 def choose_backend(model: Card | Bundle, text: str | None, *, precision: str | None = None) -> BackendSpec:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from ditzoo.errors import UsageError, check_type, unknown
-from ditzoo.hub.client import PATIENCE, Advance, silent
+from ditzoo.errors import UsageError, check_callable, check_count, check_flags, check_known, check_type
+from ditzoo.hub.client import PATIENCE, Advance, check_patience, silent
 from ditzoo.progress import SILENT, Display
 from ditzoo.weights.aliases import find_name
 from ditzoo.weights.catalogue import card, card_of, cards
@@ -28,7 +28,8 @@ def list_models(
 
     `pattern` is a pattern such as "dit-xl-*", or a part of a name. `family` is the family of the models, such as "sit"; it
     depends on the network and on its prediction. `resolution` is the side of the images in pixels. `state` tells where the
-    weights are: embedded, cached, damaged, hub, by-hand or architecture. Raises UsageError for an unknown family or state.
+    weights are: embedded, cached, damaged, hub, by-hand or architecture. Raises UsageError for an unknown family or state,
+    and for an argument of a wrong type.
     """
     return [card.name for card in matching_cards(pattern, family=family, resolution=resolution, state=state)]
 
@@ -40,10 +41,12 @@ def matching_cards(
     known = list(cards().values())
     if pattern is not None:
         check_type("pattern", pattern, str, "a text: a pattern such as 'dit-xl-*', or a part of a name")
-    if family not in (None, *(families := [card.family for card in known])):
-        raise unknown("family", str(family), set(families))
-    if state not in (None, *STATES):
-        raise unknown("state", str(state), STATES)
+    if family is not None:
+        check_known("family", family, {card.family for card in known})
+    if state is not None:
+        check_known("state", state, STATES)
+    if resolution is not None:
+        check_count("resolution", resolution)
     wanted = pattern if pattern and any(sign in pattern for sign in "*?[") else f"*{pattern or ''}*"
     return [
         card
@@ -77,7 +80,12 @@ def pull(
     CheckpointError if the weights do not fit.
     """
     check_type("model", model, (str, Card), "a model's name, hf:OWNER/REPO or a Card")
+    check_patience(timeout)
+    check_flags(update=update)
+    check_callable("advance", advance, "a function of a file, the bytes so far, and its size")
     stated = None if like is None else _likeness(like)
+    if pick is not None:
+        _check_pick(pick)
     known = model if isinstance(model, Card) else _known(model)
     if isinstance(model, str) and model.startswith(PREFIX) and (known is None or update or stated or pick):
         return pull_reference(model, like=stated, pick=pick, patience=timeout, advance=advance, display=display)
@@ -90,6 +98,12 @@ def _known(name: str) -> Card | None:
     """The card that `name` means, or None."""
     known = cards()
     return None if (found := find_name(name, known)) is None else known[found]
+
+
+def _check_pick(pick: object) -> None:
+    from ditzoo.checkpoint import Pick  # imports torch
+
+    check_type("pick", pick, Pick, "a Pick (ditzoo.checkpoint)")
 
 
 def _likeness(like: str | Card | Like) -> Like:

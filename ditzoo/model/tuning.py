@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Real
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type
+from ditzoo.errors import UsageError, real_number, shortened, whole_number
 from ditzoo.measure.tuning import CANDIDATES, Tuned, tune
-from ditzoo.model.opening import check_openable, choose_backend, open_model
+from ditzoo.model.opening import check_backend_text, check_openable, choose_backend, open_model
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.draw import condition_of
 from ditzoo.plan.make import choose_plan
@@ -57,10 +56,11 @@ def tune_reuse(
     `Model.sample` and `load`. Raises UsageError if an argument is wrong or if the target cannot be reached, and BackendError if
     the backend has no reuse.
     """
-    check_type("target", target, Real, "a factor, such as 1.8")
+    factor = real_number("target", target, "a factor, such as 1.8")
+    check_backend_text(backend)
     found = find_model(model)
     card = card_of(found)
-    outer = default_blocks(card) if blocks is None else blocks
+    outer = default_blocks(card) if blocks is None else whole_number("blocks", blocks, "a whole number of blocks")
     check_outer_blocks(card, outer)
     chosen = choose_plan(
         found,
@@ -90,7 +90,7 @@ def tune_reuse(
             opened,
             plan,
             outer=outer,
-            target=target,
+            target=factor,
             condition=condition,
             count=request.count,
             seed=request.seed,
@@ -111,5 +111,5 @@ def parse_target(text: str) -> float:
     except ValueError:
         target = math.nan
     if not math.isfinite(target):
-        raise UsageError(f"--target takes a factor, such as 1.8x, not {text!r}")
+        raise UsageError(f"--target takes a factor, such as 1.8x, not {shortened(text)!r}")
     return target

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ditzoo.backends.gpus import cuda_device
 from ditzoo.backends.graphs import load_graph
 from ditzoo.bundle import Bundle
-from ditzoo.errors import BackendError, InputError, UsageError, check_type
+from ditzoo.errors import BackendError, InputError, UsageError, check_callable, check_type, shortened
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.pictures.decoding import WHOLE, Decoding
 from ditzoo.sampling.noise import Floats
@@ -67,17 +67,31 @@ def pixel_values(model: ModelLike, latents: Floats, *, decoder: Decoder | None =
     """Decodes latents [N, C, h, w] to pixel values [N, H, W, channels] from 0 to 255, which are not rounded.
 
     They are 127.5 · x + 128, as in the authors' code. `decoder` is a decoder that is open already; without it, the model's
-    decoder is opened. Raises UsageError if the latents are not a numpy array, and BackendError if the latents or the decoded
-    images have NaN or infinity.
+    decoder is opened. Raises UsageError if the latents are not a numpy array of numbers in the shape that the model draws, and
+    BackendError if the latents or the decoded images have NaN or infinity.
     """
-    check_type("latents", latents, np.ndarray, "a numpy array [N, C, h, w], such as sample gives")
+    found = find_model(model)
+    _check_latents(found.card if isinstance(found, Bundle) else found, latents)
+    if decoder is not None:
+        check_callable("decoder", decoder, "a decoder, such as open_decoder gives")
     _check_finite("the latents have", latents, "the sampler gave them")
     with np.errstate(over="ignore"):  # `_check_finite` and `clip` see to it
         latents = latents.astype(np.float32, copy=False)
-        images = (decoder or open_decoder(model))(latents)
+        images = (decoder or open_decoder(found))(latents)
         _check_finite("the decoder gave", images, f"the largest latent is {np.abs(latents).max(initial=0):.3g}")
         values: Floats = np.clip(127.5 * images.transpose(0, 2, 3, 1) + 128, 0, 255)
     return values
+
+
+def _check_latents(card: Card, latents: Floats) -> None:
+    """Raises UsageError unless `latents` is an array of one or more latents of the card's model, of any height and width."""
+    check_type("latents", latents, np.ndarray, "a numpy array [N, C, h, w], such as sample gives")
+    channels = card.backbone.latent_shape[0]
+    if latents.ndim != 4 or latents.size == 0 or latents.shape[1] != channels:
+        shape = shortened(", ".join(map(str, latents.shape)))
+        raise UsageError(f"latents of {card.name} must be [N, {channels}, h, w], with N, h and w of 1 or more, not [{shape}]")
+    if latents.dtype.kind not in "fiu":
+        raise UsageError(f"latents must be real numbers, such as float32, not {shortened(str(latents.dtype))}")
 
 
 def _check_finite(who: str, arrays: Floats, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-from ditzoo.errors import UsageError, check_type, unknown
+from ditzoo.errors import UsageError, check_type, shortened, unknown
 from ditzoo.records import Data
 
 DecoderPrecision: TypeAlias = Literal["fp32", "bf16"]
@@ -45,5 +45,5 @@ def parse_decoding(text: str | None) -> Decoding:
             raise unknown("decoding", word, (*PRECISIONS, TILES), hint="--decoding")
     asked = [precision for precision in PRECISIONS if precision in words]
     if len(words) != len(set(words)) or len(asked) > 1:
-        raise UsageError(f"--decoding takes one of {', '.join(PRECISIONS)}, and {TILES}, each once; not {text!r}")
+        raise UsageError(f"--decoding takes one of {', '.join(PRECISIONS)}, and {TILES}, each once; not {shortened(text)!r}")
     return Decoding(precision=asked[0] if asked else "fp32", tiles=TILES in words)

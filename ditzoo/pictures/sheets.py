@@ -6,10 +6,11 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, check_count, check_type, each_of
 from ditzoo.files import replacing
 from ditzoo.pictures.decode import Pictures
 
@@ -17,6 +18,12 @@ PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".gif", ".bmp", ".tiff")
 
 CELL, GAP, TEXT = 64, 4, 14
 """The sizes on a contact sheet, in pixels: the smallest side of a picture, the gap between two pictures, and the text."""
+
+
+MOST_COLUMNS = 10_000
+"""The largest number of pictures in a row of a contact sheet."""
+
+_PICTURES = "arrays [H, W, 1 or 3] of uint8, such as decode gives"
 
 
 def to_image(picture: Pictures) -> Image.Image:
@@ -30,15 +37,19 @@ def contact_sheet(
     """A sheet of pictures [H, W, C] that have the same size, with `columns` pictures in a row.
 
     If there are `labels`, each row begins with its label. If there are `captions`, one for each picture, they stand above the
-    pictures. Small pictures are enlarged by an integer factor, without smoothing.
+    pictures. Small pictures are enlarged by an integer factor, without smoothing. Raises UsageError if an argument is wrong.
     """
+    _check_pictures(pictures)
+    check_count("columns", columns, most=MOST_COLUMNS)
+    rows = -(-len(pictures) // columns)
+    _check_texts("labels", labels, rows, "row")
+    _check_texts("captions", captions, len(pictures), "picture")
     first = to_image(pictures[0])
     factor = max(1, -(-CELL // max(first.size)))
     width, height = first.width * factor + GAP, first.height * factor + GAP
     font = ImageFont.load_default(size=TEXT)
     margin = max((int(font.getlength(label)) + 4 * GAP for label in labels), default=GAP)
     above = TEXT + GAP if captions else 0
-    rows = -(-len(pictures) // columns)
     sheet = Image.new(first.mode, (margin + columns * width, GAP + rows * (above + height)), "white")
     draw = ImageDraw.Draw(sheet)
     for i, picture in enumerate(pictures):
@@ -53,6 +64,30 @@ def contact_sheet(
         middle = GAP + row * (above + height) + above + height / 2
         draw.text((2 * GAP, middle), label, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def _check_pictures(pictures: Pictures | Sequence[Pictures]) -> None:
+    """Raises UsageError unless there are pictures, and all of them have the same size."""
+    check_type("pictures", pictures, (np.ndarray, list, tuple), _PICTURES)
+    each = list(each_of("pictures", pictures, _PICTURES))
+    if not each:
+        raise UsageError("pictures is empty; give at least one picture")
+    for picture in each:
+        check_type("pictures", picture, np.ndarray, _PICTURES)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3) or picture.size == 0:
+            raise UsageError(f"pictures must be {_PICTURES}, not {picture.dtype} {list(picture.shape)}")
+        if picture.shape != each[0].shape:
+            raise UsageError(f"pictures must have one size, not {list(each[0].shape)} and {list(picture.shape)}")
+
+
+def _check_texts(argument: str, texts: Sequence[str], count: int, place: str) -> None:
+    """Raises UsageError unless `texts` is empty or a list of `count` texts, one for each `place`."""
+    takes = f"a list of texts, one for each {place}"
+    check_type(argument, texts, (list, tuple), takes)
+    for text in texts:
+        check_type(argument, text, str, takes)
+    if len(texts) not in (0, count):
+        raise UsageError(f"{argument} must be {takes}: {count} of them, not {len(texts)}")
 
 
 def _fitting(text: str, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

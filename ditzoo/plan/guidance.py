@@ -14,11 +14,10 @@ replaces evaluations of the null condition by earlier ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from numbers import Integral
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type
+from ditzoo.errors import UsageError, described, whole_number
 from ditzoo.plan.table import Plan, Row
 
 
@@ -27,9 +26,8 @@ def with_guidance_every(plan: Plan, every: int) -> Plan:
 
     It is `plan` itself if no row can reuse a difference, as with `every` = 1. Raises UsageError if `every` is below 1.
     """
-    check_type("guidance_every", every, Integral, "a whole number of rows")
-    if every < 1:
-        raise UsageError(f"guidance_every must be 1 or more, not {every}")
+    if whole_number("guidance_every", every, "a whole number of rows") < 1:
+        raise UsageError(f"guidance_every must be 1 or more, not {described(every)}")
     rows = tuple(_rows(plan.rows, every))
     return plan if rows == plan.rows else msgspec.structs.replace(plan, rows=rows)
 

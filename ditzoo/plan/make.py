@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from numbers import Integral, Real
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type, unknown, wrong_type
+from ditzoo.errors import UsageError, check_type, described, real_number, unknown, whole_number, wrong_type
 from ditzoo.plan.guidance import with_guidance_every
 from ditzoo.plan.reuse import parse_reuse, with_reuse
 from ditzoo.plan.table import Plan, Row
@@ -68,10 +67,11 @@ def make_plan(
     written as a table.
     """
     card = card_of(model)
-    _check_types(solver=solver, steps=steps, guidance=guidance, guided_channels=guided_channels)
     default = card.sampling
     text = default.solver if solver is None else solver
-    scale = default.guidance if guidance is None else float(guidance)
+    check_type("solver", text, str, "a solver's name, such as 'ddim:eta=0.5'")
+    count = _default_steps(card, text) if steps is None else whole_number("steps", steps, "a whole number of steps")
+    scale = default.guidance if guidance is None else real_number("guidance", guidance, "a finite number")
     window = _Window(
         levels=_bounds("guidance_interval", guidance_interval, "two noise levels, such as (0.28, 2.9)") or _EVERYWHERE,
         times=_bounds("guidance_times", guidance_times, "two times, such as (0.125, 1)")
@@ -79,9 +79,13 @@ def make_plan(
         or _EVERYWHERE,
     )
     channels = card.backbone.latent_shape[0]
-    guided = default.guided_channels if guided_channels is None else guided_channels
+    guided = (
+        default.guided_channels
+        if guided_channels is None
+        else whole_number("guided_channels", guided_channels, "a whole number of channels")
+    )
     _check_guidance(card, scale, window, guided)
-    tracer, moves = trace_solver(card, text, _default_steps(card, text) if steps is None else steps)
+    tracer, moves = trace_solver(card, text, count)
     rows = tuple(
         Row(
             time=point.time,
@@ -120,7 +124,8 @@ def choose_plan(
     Where no argument is given, the plan is the model's own: a bundle has one in its plan.json, and a card says how to make it.
     Raises UsageError for a plan together with any of the others; else as `make_plan` and `Plan.load`.
     """
-    given = (solver, steps, guidance, guidance_interval, guidance_times, guidance_every, reuse) != (None,) * 7
+    settings = (solver, steps, guidance, guidance_interval, guidance_times, guidance_every, reuse)
+    given = any(setting is not None for setting in settings)
     if plan is None and not given and isinstance(model, HasPlan):
         return model.plan
     if plan is None:
@@ -143,26 +148,15 @@ def choose_plan(
     return plan if isinstance(plan, Plan) else Plan.load(plan)
 
 
-def _check_types(*, solver: str | None, steps: int | None, guidance: float | None, guided_channels: int | None) -> None:
-    for name, value, kind, takes in (
-        ("solver", solver, str, "a solver's name, such as 'ddim:eta=0.5'"),
-        ("steps", steps, Integral, "a whole number of steps"),
-        ("guidance", guidance, Real, "a number"),
-        ("guided_channels", guided_channels, Integral, "a whole number of channels"),
-    ):
-        if value is not None:
-            check_type(name, value, kind, takes)
-
-
 def _bounds(name: str, given: tuple[float, float] | None, takes: str) -> tuple[float, float] | None:
     """The two bounds of an interval as floats. Raises UsageError, naming the argument, if they are no two numbers."""
     if given is None:
         return None
     try:
-        low, high = map(float, given)
+        low, high = given
     except (TypeError, ValueError):
         raise wrong_type(name, given, takes) from None
-    return low, high
+    return real_number(name, low, takes), real_number(name, high, takes)
 
 
 class _Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +185,7 @@ def _check_guidance(card: Card, scale: float, window: _Window, guided_channels: 
         raise UsageError("guidance times must be two times, the lower one first, not {:g}, {:g}".format(*window.times))
     channels = card.backbone.latent_shape[0]
     if not 0 <= guided_channels <= channels:
-        raise UsageError(f"guided channels must be 0 to {channels}, not {guided_channels}")
+        raise UsageError(f"guided channels must be 0 to {channels}, not {described(guided_channels)}")
 
 
 def trace_solver(card: Card, text: str, steps: int) -> tuple[Tracer, list[Move]]:

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import PlanError, UsageError, check_type
+from ditzoo.errors import LONG_PATH, PlanError, UsageError, check_type, described, shortened
 from ditzoo.files import replacing
 from ditzoo.records import Data, from_json, read_limited, to_json
 from ditzoo.zoo.card import Card
@@ -117,6 +117,7 @@ class Plan(Data, frozen=True, kw_only=True):
     @staticmethod
     def from_json(text: bytes | str) -> Plan:
         """The plan in `text`. Raises PlanError, naming the place, if it is no plan or was changed since it was written."""
+        check_type("text", text, (str, bytes), "the JSON of a plan")
         try:
             plan = from_json(text, Plan)
         except ValueError as error:
@@ -127,6 +128,7 @@ class Plan(Data, frozen=True, kw_only=True):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the plan as a JSON file at `path`, whole or not at all."""
+        check_type("path", path, (str, os.PathLike), "the path of a plan's JSON file")
         with replacing(Path(path)) as scratch:
             scratch.write_bytes(self.to_json())
 
@@ -136,10 +138,9 @@ class Plan(Data, frozen=True, kw_only=True):
         check_type("path", path, (str, os.PathLike), "the path of a plan's JSON file")
         try:
             return Plan.from_json(read_limited(Path(path)))
-        except OSError as error:
-            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error.strerror}") from error
-        except (PlanError, ValueError) as error:
-            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error}") from error
+        except (OSError, PlanError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise PlanError(f"cannot read the plan {shortened(os.fspath(path), LONG_PATH)}: {reason}") from error
 
     def _check_reuse(self) -> None:
         """Raises PlanError if a row reuses something that no row before it computed."""
@@ -184,6 +185,6 @@ def check_outer_blocks(card: Card, outer: int) -> None:
     if not 1 <= outer <= most:
         takes = f"blocks=1 to {most}" if most else "no reuse"
         raise UsageError(
-            f"reuse with blocks={outer} leaves no middle blocks in {card.name}, which has {card.backbone.blocks} blocks;"
-            f" it takes {takes}"
+            f"reuse with blocks={described(outer)} leaves no middle blocks in {card.name}, which has"
+            f" {card.backbone.blocks} blocks; it takes {takes}"
         )

@@ -12,12 +12,12 @@ import numpy.typing as npt
 from ditzoo.arrays import library_of
 from ditzoo.backends.base import Backend, PreparesConditioning, resizes_slowly
 from ditzoo.backends.reusing import reusing
-from ditzoo.errors import BackendError, UsageError, check_type, wrong_type
+from ditzoo.errors import BackendError, UsageError, check_count, check_type, wrong_type
 from ditzoo.plan.table import Plan, Row
-from ditzoo.sampling.classes import Classes
+from ditzoo.sampling.classes import MOST_IMAGES, Classes
 from ditzoo.sampling.condition import Condition, class_condition, condition_inputs, has_null
 from ditzoo.sampling.noise import Floats, Noise, noise_of
-from ditzoo.sampling.request import check_count, check_seed
+from ditzoo.sampling.request import check_seed
 from ditzoo.sampling.sizes import latent_shape
 from ditzoo.specs import Array
 from ditzoo.zoo.sizes import Size
@@ -198,8 +198,8 @@ def sample_steps(
 
     The noise of image i depends only on (seed, `first` + i): neither the batch size nor the backend changes it. `size` is the
     height and width of the latents. By default it is the size that the backend takes, or the size of training if the backend
-    takes any size. Raises UsageError if the count or the batch is below 1, if the seed is out of range, or if the backend does
-    not take the size. Raises BackendError if a value is not finite.
+    takes any size. Raises UsageError if the count, the batch or the seed is out of range, or if the backend does not take the
+    size. Raises BackendError if a value is not finite.
     """
     batch = count if batch is None else batch
     check_request(count=count, batch=batch, seed=seed)
@@ -247,8 +247,8 @@ def check_backend(argument: str, backend: object) -> None:
 
 
 def check_request(*, count: int, batch: int, seed: int) -> None:
-    """Raises UsageError if the number of images or the batch is below 1, or if the seed is not a whole number of 64 bits."""
-    check_count("the number of images", count)
+    """Raises UsageError unless the number of images is 1 to `MOST_IMAGES`, the batch is 1 or more, and the seed has 64 bits."""
+    check_count("the number of images", count, most=MOST_IMAGES)
     check_count("batch", batch)
     check_seed(seed)
 

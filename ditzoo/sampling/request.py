@@ -5,26 +5,22 @@ PNG files that ditzoo writes hold it.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from itertools import cycle, islice
 from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import UsageError, check_type, shortened, wrong_type
+from ditzoo.errors import UsageError, check_count, check_type, described, each_of, shortened, whole_number
 from ditzoo.plan.table import Plan, check_plan
 from ditzoo.records import Data
-from ditzoo.sampling.classes import Classes, choose_classes
+from ditzoo.sampling.classes import MOST_IMAGES, Classes, choose_classes
 from ditzoo.sampling.noise import MAX_SEED
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size, own_size
 
 DEFAULT_IMAGES = 10
 """The number of classes, counted from the first, or of images of an unconditional model, that are drawn by default."""
-
-MOST_IMAGES = 1_000_000
-"""The largest number of images in one request. A request stores the class or the prompt of each image."""
 
 _PROMPTS = "a text or a list of texts"
 
@@ -132,34 +128,18 @@ def _check_shown(card: Card, *, classes: bool, prompts: bool) -> None:
         raise UsageError(f"{card.name} has no classes to choose from; say how many images (--num)")
 
 
-def check_count(name: str, value: int, *, most: int | None = None) -> None:
-    """Raises UsageError, which names `name`, unless `value` is a whole number of 1 or more, and at most `most`."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise wrong_type(name, value, "a whole number, 1 or more") from None
-    if number < 1:
-        raise UsageError(f"{name} must be 1 or more, not {value}")
-    if most is not None and number > most:
-        raise UsageError(f"{name} must be at most {most:,}, not {value:,}")
-
-
 def check_seed(seed: int) -> None:
     """Raises UsageError unless `seed` is a whole number of 64 bits."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        raise wrong_type("seed", seed, f"a whole number, 0 to {MAX_SEED}") from None
+    number = whole_number("seed", seed, f"a whole number, 0 to {MAX_SEED}")
     if not 0 <= number <= MAX_SEED:
-        raise UsageError(f"seed must be 0 to {MAX_SEED}, not {seed}")
+        raise UsageError(f"seed must be 0 to {MAX_SEED}, not {described(number)}")
 
 
 def _texts(prompts: str | Iterable[str] | None) -> list[str]:
     """The prompts as a list. A single text becomes a list of one prompt."""
     if prompts is None:
         return []
-    check_type("prompts", prompts, Iterable, _PROMPTS)
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    texts = list(islice(each_of("prompts", [prompts] if isinstance(prompts, str) else prompts, _PROMPTS), MOST_IMAGES + 1))
     for text in texts:
         check_type("prompts", text, str, _PROMPTS)
         if any("\ud800" <= character <= "\udfff" for character in text):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ditzoo.backends.base import Backend
 from ditzoo.bundle import Bundle
-from ditzoo.errors import UsageError, check_type
+from ditzoo.errors import UsageError, check_count, wrong_type
 from ditzoo.zoo.card import Card
-from ditzoo.zoo.sizes import Size, check_size, in_pixels, own_size, parse_size
+from ditzoo.zoo.sizes import LARGEST, Size, check_size, in_pixels, own_size, parse_size, resolution_text
 
 
 def choose_size(model: Card | Bundle, resolution: str | int | None) -> Size:
@@ -19,8 +19,7 @@ def choose_size(model: Card | Bundle, resolution: str | int | None) -> Size:
     if resolution is None:
         taken = None if isinstance(model, Card) else sizes_of(model)
         return own_size(card) if taken is None or own_size(card) in taken else taken[0]
-    check_type("resolution", resolution, (str, int), "pixels, such as 256 or '256x384' (height x width)")
-    size = parse_size(card, str(resolution))
+    size = parse_size(card, resolution_text(resolution))
     check_model_size(model, size)
     return size
 
@@ -57,18 +56,31 @@ def latent_shape(backend: Backend, size: Size | None = None) -> tuple[int, int, 
     """Channels, height and width of the latents on a backend.
 
     Height and width are those of `size`. Without `size`, they are those that the backend takes, or those of training if the
-    backend takes any size. Raises UsageError if the backend takes only another size.
+    backend takes any size. Raises UsageError if `size` is none, or if the network or the backend does not take it.
     """
     card = backend.card
     height, width = next(spec.shape[2:] for spec in backend.inputs if spec.name == "x")
     fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    wanted = size or fixed or own_size(card)
+    wanted = _checked(card, size) if size is not None else fixed or own_size(card)
     if fixed not in (None, wanted):
         raise UsageError(
             f"{backend.name} takes latents for {in_pixels(card, fixed)} pixels, not for {in_pixels(card, wanted)};"
             f" `ditzoo export onnx {card.name} --resolution {in_pixels(card, wanted)} --out DIR` makes such a bundle"
         )
     return card.backbone.latent_shape[0], *wanted
+
+
+def _checked(card: Card, size: Size) -> Size:
+    """`size` as two ints. Raises UsageError if it is no height and width, or if the card's network does not take them."""
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise wrong_type("size", size, "the height and width of the latents, such as (8, 8)") from None
+    for side in (height, width):
+        check_count("each side of size", side, most=LARGEST * max(own_size(card)))
+    checked = int(height), int(width)
+    check_size(card, checked)
+    return checked
 
 
 def common_shape(*backends: Backend) -> tuple[int, int, int]:

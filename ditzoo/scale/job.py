@@ -12,11 +12,11 @@ import numpy as np
 from ditzoo.backends.options import BackendSpec
 from ditzoo.bundle import Bundle
 from ditzoo.digests import digest
-from ditzoo.errors import UsageError, unknown
+from ditzoo.errors import UsageError, check_count, unknown
 from ditzoo.pictures.decoding import WHOLE, Decoding
 from ditzoo.plan.table import Plan
 from ditzoo.records import Data
-from ditzoo.sampling.request import SampleRequest, check_count, check_seed
+from ditzoo.sampling.request import SampleRequest, check_seed
 from ditzoo.weights.local import weights_file
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import Size

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, described
 from ditzoo.zoo.card import Card, ContinuousVP, DiscreteBetas, LinearFlow, Schedule
 
 Spacing: TypeAlias = Literal["linspace", "leading", "trailing", "uniform", "logsnr", "karras"]
@@ -152,7 +152,7 @@ def check_steps(card: Card, steps: int) -> None:
     """Raises UsageError if the card's schedule does not have that many steps."""
     most = card.schedule.steps if isinstance(card.schedule, DiscreteBetas) else MOST_STEPS
     if not 1 <= steps <= most:
-        raise UsageError(f"steps must be 1 to {most} (the schedule of {card.name}), not {steps}")
+        raise UsageError(f"steps must be 1 to {most} (the schedule of {card.name}), not {described(steps)}")
 
 
 def linspace(total: int, steps: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import msgspec
 
 from ditzoo.backends.options import BackendSpec, parse_spec
-from ditzoo.errors import unknown
+from ditzoo.errors import check_count, unknown
 from ditzoo.model.opening import check_openable
 from ditzoo.plan.make import choose_plan
 from ditzoo.records import Data
-from ditzoo.sampling.request import SampleRequest, check_count, make_request
+from ditzoo.sampling.request import SampleRequest, make_request
 from ditzoo.ui.choices import backend_texts, check_decoder
 from ditzoo.weights.catalogue import card
 from ditzoo.zoo.card import Card
@@ -77,16 +78,16 @@ def read_form(form: Form) -> Order:
 
 
 def _request(model: Card, form: Form) -> SampleRequest:
-    num = _number(form.num)
+    num = _whole(form.num)
     if num is not None:
         check_count("the number of images", num, most=MOST_IMAGES)
     plan = choose_plan(
         model,
         None,
         solver=form.solver.strip() or None,
-        steps=_number(form.steps),
-        guidance=_number(form.guidance),
-        guidance_every=_number(form.guidance_every),
+        steps=_whole(form.steps),
+        guidance=_real(form.guidance),
+        guidance_every=_whole(form.guidance_every),
         reuse=form.reuse.strip() or None,
     )
     request = make_request(
@@ -95,7 +96,7 @@ def _request(model: Card, form: Form) -> SampleRequest:
         classes=form.classes.strip() or None,
         prompts=_lines(form) or None,
         num=num,
-        seed=_number(form.seed.strip() or "0"),
+        seed=_whole(form.seed.strip() or "0"),
     )
     check_count("the number of images", request.count, most=most_images(model))
     return request
@@ -106,15 +107,20 @@ def most_images(model: Card) -> int:
     return max(1, min(MOST_IMAGES, MOST_PIXELS // model.resolution**2))
 
 
-def _number(text: str) -> Any:
-    """The number that a text is, or None for "". A text that is none stays a text, and the library refuses it by its name."""
+def _whole(text: str) -> Any:
+    """The whole number that a text is, or None for "". Any other text stays one, and the library refuses it as it was typed."""
     text = text.strip()
-    if re.fullmatch("[+-]?[0-9]{1,30}", text):
-        return int(text)
+    return int(text) if re.fullmatch("[+-]?[0-9]{1,30}", text) else text or None
+
+
+def _real(text: str) -> Any:
+    """The number that a text is, or None for "". A text that is none, or too large for a float, stays as it was typed."""
+    text = text.strip()
     try:
-        return float(text) if text else None
+        number = float(text)
     except ValueError:
-        return text
+        return text or None
+    return text if math.isinf(number) else number
 
 
 def _command(form: Form) -> str:

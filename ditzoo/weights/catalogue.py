@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from ditzoo.errors import UsageError, check_type, unknown, wrong_type
+from ditzoo.errors import LONG_PATH, UsageError, check_type, shortened, unknown, wrong_type
 from ditzoo.files import file_name
 from ditzoo.records import from_json, read_limited
 from ditzoo.weights import store
@@ -81,7 +81,8 @@ def card_of(model: CardLike, *, argument: str = "model") -> Card:
     try:
         return from_json(read_limited(folder / _CARD_FILE), Card)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{argument}: there is no bundle in {folder}: cannot read its {_CARD_FILE}: {error}") from error
+        where, reason = shortened(str(folder), LONG_PATH), error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{argument}: there is no bundle in {where}: cannot read its {_CARD_FILE}: {reason}") from error
 
 
 def folder_of(model: str | os.PathLike[str]) -> Path | None:
@@ -92,6 +93,14 @@ def folder_of(model: str | os.PathLike[str]) -> Path | None:
     text, path = os.fspath(model), Path(model)
     if not isinstance(model, str):
         return path
-    is_path = (path.exists() or path.name != text) and not text.startswith(HUB)
+    is_path = (_exists(path) or path.name != text) and not text.startswith(HUB)
     known = cards() if is_path else {}
-    return path if is_path and text not in known and (path.exists() or find_name(text, known) is None) else None
+    return path if is_path and text not in known and (_exists(path) or find_name(text, known) is None) else None
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something at `path`. Nothing is there if the path is too long for a path."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, described
 from ditzoo.records import Data
 from ditzoo.zoo.bounds import (
     LARGEST_BETA,
@@ -353,7 +353,7 @@ class Card(Data, frozen=True, kw_only=True):
         if not self.number_of_classes:
             raise UsageError(f"{self.name} has no classes to choose from")
         if not 0 <= number < self.number_of_classes:
-            raise UsageError(f"class {number} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
+            raise UsageError(f"class {described(number)} is out of range; {self.name} knows 0 to {self.number_of_classes - 1}")
         return number
 
 

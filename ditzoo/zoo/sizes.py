@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
-from ditzoo.errors import UsageError, is_whole_number, shortened
+from ditzoo.errors import UsageError, described, is_whole_number, shortened, whole_number
 from ditzoo.zoo.card import Autoencoder, Card
 
 Size: TypeAlias = tuple[int, int]
@@ -28,6 +28,13 @@ def in_pixels(card: Card, size: Size) -> str:
     """The size of the images of latents of a size, as a text such as "256x384" (height x width)."""
     factor = pixels_per_latent(card)
     return f"{size[0] * factor}x{size[1] * factor}"
+
+
+def resolution_text(resolution: str | SupportsIndex) -> str:
+    """A resolution in pixels as the text that `parse_size` reads. Raises UsageError if it is neither a text nor a number."""
+    if isinstance(resolution, str):
+        return resolution
+    return described(whole_number("resolution", resolution, "pixels, such as 256 or '256x384' (height x width)"))
 
 
 def parse_size(card: Card, text: str, *, examples: str = "256 or 256x384") -> Size:

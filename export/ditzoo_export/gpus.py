@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shortened
 
 CARDS: dict[str, tuple[str, ...]] = {
     "sm70": ("V100", "Titan V"),
@@ -67,6 +67,6 @@ def _unknown(name: str, plain: str) -> UsageError:
     cards = [card if card == gpu else f"{card} ({gpu})" for card, gpu in near]
     suggestion = f"did you mean {' or '.join(cards)}? " if near else ""
     return UsageError(
-        f"unknown GPU {name.strip()!r}; {suggestion}--gpu takes an architecture ({', '.join(CARDS)}), a card such as H100 or"
-        f" RTX 4090, or {CURRENT}"
+        f"unknown GPU {shortened(name.strip())!r}; {suggestion}--gpu takes an architecture ({', '.join(CARDS)}),"
+        f" a card such as H100 or RTX 4090, or {CURRENT}"
     )

@@ -5,9 +5,9 @@ This module imports no large library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from ditzoo.errors import UsageError, unknown
+from ditzoo.errors import UsageError, check_count, check_flags, check_known, check_type, each_of, wrong_type
 from ditzoo.plan.reuse import parse_blocks
 from ditzoo.records import Data
 from ditzoo.specs import FLAVOURS, GRAPH_PRECISIONS, PRECISION_TRAITS, TARGETS, Flavour, Precision, Profile, Range, Target
@@ -73,9 +73,9 @@ def make_settings(
 
     Raises UsageError if the settings are invalid, or not possible for this card.
     """
-    for kind, given, known in (("precision", precision, GRAPH_PRECISIONS), ("target", target, TARGETS)):
-        if given not in known:
-            raise unknown(kind, given, known)
+    check_known("precision", precision, GRAPH_PRECISIONS)
+    check_known("target", target, TARGETS)
+    check_flags(guided=guided, **({} if split is None else {"split": split}))
     traits = PRECISION_TRAITS[precision]  # type: ignore[index]  # checked above
     if target not in traits.targets:
         raise UsageError(f"{precision} is for GPUs; add --target {' or '.join(traits.targets)}, or use --precision int8")
@@ -137,6 +137,8 @@ class EngineSettings(Data, frozen=True, kw_only=True):
 
 OPTIONS = ("stripped", "refittable", "hardware_compatible", "version_compatible", "tf32", "weight_streaming")
 
+_MOST_WORKSPACE = 10_000_000  # in MB; the bytes are a number of 64 bits
+
 
 def make_engine_settings(
     card: Card,
@@ -148,7 +150,7 @@ def make_engine_settings(
     precision: str = "fp16",
     merged: bool = False,
     split: bool | None = None,
-    options: Sequence[str] = (),
+    options: Iterable[str] = (),
     workspace: int | None = None,
     reuse: str | None = None,
 ) -> EngineSettings:
@@ -158,22 +160,22 @@ def make_engine_settings(
     architectures and cards (see `architecture`). `reuse` is "blocks=K", for one resolution. Raises UsageError if the settings
     are invalid, or not possible for this card.
     """
+    check_type("flavour", flavour, str, "tensorrt or tensorrt_rtx")
     flavour = flavour.replace("-", "_")
-    if flavour not in FLAVOURS:
-        raise unknown("flavour", flavour, FLAVOURS)
+    check_known("flavour", flavour, FLAVOURS)
+    check_type("gpu", gpu, str, f"{CURRENT}, or a list of architectures and cards, such as 'sm89,H100'")
+    check_flags(merged=merged)
+    wanted = _options(options)
     sizes = parse_resolutions(card, resolution)
     if reuse is not None and len(sizes) == 1:
         size: str | None = in_pixels(card, sizes[0])
     else:
         size = None if sizes == [own_size(card)] else "dynamic"
     onnx = make_settings(card, precision=precision, target="tensorrt", resolution=size, split=split, reuse=reuse)
-    for option in options:
-        if option not in OPTIONS:
-            raise unknown("option", option, OPTIONS)
-    if "tf32" in options and precision != "fp32":
+    if "tf32" in wanted and precision != "fp32":
         raise UsageError(f"--tf32 is a way to compute fp32, and this is {precision}; leave one of the two out")
-    if workspace is not None and workspace < 1:
-        raise UsageError(f"--workspace must be 1 MB or more, not {workspace}")
+    if workspace is not None:
+        check_count("the MB of --workspace", workspace, most=_MOST_WORKSPACE)
     profiles = [
         Profile(axes={"batch": rows, "height": exactly(height), "width": exactly(width)})
         for height, width in sizes
@@ -181,13 +183,24 @@ def make_engine_settings(
     ]
     return EngineSettings(
         onnx=onnx,
-        flavour=flavour,
+        flavour=flavour,  # type: ignore[arg-type]  # checked above
         gpus=None if gpu.strip().lower() == CURRENT else _parse_gpus(gpu, onnx.precision),
         profiles=tuple(profiles),
         merged=merged,
-        options=tuple(sorted(options)),
+        options=wanted,
         workspace=workspace,
     )
+
+
+def _options(given: Iterable[str]) -> tuple[str, ...]:
+    """The options in order. Raises UsageError if `given` is no list of `OPTIONS`."""
+    takes = "a list of options, such as ['refittable']"
+    if isinstance(given, str):
+        raise wrong_type("options", given, takes)
+    options = list(each_of("options", given, takes))
+    for option in options:
+        check_known("option", option, OPTIONS)
+    return tuple(sorted(options))
 
 
 def conditioning_profile() -> Profile:

@@ -13,11 +13,10 @@ from pathlib import Path
 import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, consistently, owner_of_weights, provide_folder
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, check_count
 from ditzoo.files import file_name
 from ditzoo.pictures.decode import SLICE
 from ditzoo.records import Data
-from ditzoo.sampling.request import check_count
 from ditzoo.specs import PRECISION_TRAITS, Precision, Profile, TensorSpec
 from ditzoo.zoo.card import Card
 from ditzoo.zoo.sizes import LARGEST, own_size, pixels_per_latent
