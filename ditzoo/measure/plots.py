@@ -49,7 +49,7 @@ def line_chart(
     for number, (name, limit) in enumerate((limits or {}).items()):
         axes.axhline(limit, color=_LIMIT, linestyle=_DASHES[number % len(_DASHES)], linewidth=1, label=name)
     if not log_x and all(float(x).is_integer() for points in series.values() for x, _ in points):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -87,7 +87,7 @@ def histogram(
     lines = {name: limit for name, limit in limits.items() if 0 < limit < np.inf}
     largest = float(values.max()) or max(lines.values(), default=1.0)
     edges = np.geomspace(1e-4 * largest, largest, bins + 1)
-    axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges)
+    axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges.tolist())
     for name, limit in lines.items():
         axes.axvline(limit, color=_LIMIT, linestyle="--", linewidth=1, label=name)
     axes.grid(alpha=0.3)

@@ -25,7 +25,7 @@ class PictureWriter:
     """Writes the pictures of a request.
 
     If `target` is a folder, each picture is written there as soon as it arrives. Otherwise `target` is the file of one sheet,
-    which is written at the end. The names of the classes of the `card`, or their numbers, stand above the pictures of the sheet.
+    which is written at the end. The names of the classes, or their numbers, stand above the pictures of the sheet.
     """
 
     def __init__(self, target: Path, request: SampleRequest, card: Card) -> None:
