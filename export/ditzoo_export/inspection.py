@@ -37,7 +37,10 @@ _OLDEST_RUNTIME = "1.24.1"
 
 
 class Value(Data, frozen=True, kw_only=True):
-    """An input or output of an ONNX graph, with the fields of `ditzoo.specs.TensorSpec`. `shape` is None if it is unknown."""
+    """An input or output of an ONNX graph, with the fields of `ditzoo.specs.TensorSpec`.
+
+    `shape` is None if it is unknown, and an axis of it is "?".
+    """
 
     name: str
     shape: tuple[int | str, ...] | None
@@ -190,6 +193,11 @@ def _external_data(model: ir.Model, folder: Path) -> dict[str, int | str]:
 
 
 def _value(value: ir.Value) -> Value:
-    shape = None if value.shape is None else tuple(axis if isinstance(axis, int) else str(axis) for axis in value.shape)
+    axes = () if value.shape is None else value.shape
+    shape = tuple(axis if isinstance(axis, int) else axis.value or "?" for axis in axes)
     dtype = value.dtype.name.lower() if value.dtype else "unknown"
-    return Value(name=value.name or "", shape=shape, dtype={"float": "float32", "double": "float64"}.get(dtype, dtype))
+    return Value(
+        name=value.name or "",
+        shape=None if value.shape is None else shape,
+        dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
+    )
