@@ -31,16 +31,16 @@ _COLUMNS = (
     "backend",
     ">batch",
     ">ms",
-    ">quartiles",
+    ">?quartiles",
     _REUSE,
     ">ratio",
     ">images/s",
-    ">of limit",
+    ">?of limit",
     ">error",
-    ">load s",
-    ">first image s",
-    ">outside",
-    ">MB",
+    ">?MB",
+    ">?load s",
+    ">?first image s",
+    ">?outside",
 )
 
 
@@ -157,10 +157,10 @@ def _show(result: Bench) -> None:
             f"{entry.images_per_second:.3g}",
             "" if (share := result.share(entry)) is None else f"{share:.0%}",
             f"{entry.error:.1e}",
+            " + ".join(f"{size / 1e6:.0f}" for size in (entry.host_memory, entry.device_memory) if size is not None),
             f"{entry.load:.2f}",
             f"{entry.first_image:.2f}",
             f"{entry.overhead:.1%}",
-            " + ".join(f"{size / 1e6:.0f}" for size in (entry.host_memory, entry.device_memory) if size is not None),
         )
         for entry in result.measurements
     ]

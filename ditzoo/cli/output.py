@@ -65,9 +65,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     from rich.console import Console
 
-    console = Console(file=sys.stdout)
-    names = [column.lstrip(tables.SIGNS) for column in columns]
-    if not console.is_terminal:
+    names, width = [column.lstrip(tables.SIGNS) for column in columns], terminal_width()
+    if width is None:
         for row in (names, *rows):
             data("\t".join("; ".join(cell.splitlines()).replace("\t", " ").strip() for cell in row))
         return
@@ -75,11 +74,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         talk("nothing to show")
         return
     cells = [[plain(cell) for cell in row] for row in rows]
-    shown = tables.fitting(columns, cells, console.width)
+    shown = tables.fitting(columns, cells, width)
     if left_out := [name for name, column in zip(names, columns, strict=True) if column not in shown]:
-        talk(f"not shown in {console.width} columns: {', '.join(left_out)}")
-    drawn = tables.drawn(shown, [[row[columns.index(column)] for column in shown] for row in cells], console.width)
-    console.print(drawn, markup=False, highlight=False, soft_wrap=isinstance(drawn, str))
+        talk(f"not shown in {width} columns: {', '.join(left_out)}")
+    drawn = tables.drawn(shown, [[row[columns.index(column)] for column in shown] for row in cells], width)
+    Console(file=sys.stdout).print(drawn, markup=False, highlight=False, soft_wrap=isinstance(drawn, str))
+
+
+def last_row(name: str, value: str) -> None:
+    """Prints a row that follows a table. On a terminal, the value is a line of its own, which can be copied whole."""
+    data(f"{name}\t{value}" if terminal_width() is None else f"{name}:\n{value}")
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that data goes to. None if it goes elsewhere, where no text is laid out."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    return console.width if console.is_terminal else None
 
 
 def error(text: str, *, trace: str = "") -> None:

@@ -180,7 +180,10 @@ def _write_html(path: Path, model: Card | Bundle, run: ParityRun, *, command: st
     from ditzoo.measure.report import html
     from ditzoo.weights.catalogue import card_of
 
-    origin = {} if run.request is None else provenance(model, run.request, command=command)
+    request = run.request
+    origin = {} if request is None else provenance(model, request, command=command)
+    classes = () if request is None else request.classes or ()
+    text = html(card_of(model), run.comparisons, run.bisections, classes=classes, origin=origin)
     with replacing(path) as scratch:
-        scratch.write_text(html(card_of(model), run.comparisons, run.bisections, origin=origin), encoding="utf-8")
+        scratch.write_text(text, encoding="utf-8")
     output.talk(f"report: {path}")

@@ -281,7 +281,7 @@ def _draw(
     from ditzoo.pictures.writers import PictureWriter, TrajectoryWriter
 
     pictures = PictureWriter(target, request, backend.card)
-    trajectory = TrajectoryWriter(target, steps=len(request.plan.rows), preview=preview, animate=animate)
+    trajectory = TrajectoryWriter(target, request, backend.card, preview=preview, animate=animate)
     with output.progress(f"{backend.card.name} on {backend.name}", _steps(request, batch)) as advance:
 
         def on_state(state: Step) -> None:

@@ -15,6 +15,9 @@ from ditzoo.errors import MissingPackageError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LIMIT = "#b91c1c"
+"""The colour of the lines that show limits."""
+
 _DASHES = ("--", ":", "-.")
 
 Points = Sequence[tuple[float, float]]
@@ -32,6 +35,8 @@ def line_chart(
 ) -> Figure:
     """Lines with a legend; `series` maps a name to its points, and `limits` the name of a dashed line to its height.
 
+    If every x is a whole number, so are the numbers on a linear x axis.
+
     Raises MissingPackageError without matplotlib.
     """
     figure = _figure()
@@ -42,7 +47,9 @@ def line_chart(
     for name, points in series.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3, label=name)
     for number, (name, limit) in enumerate((limits or {}).items()):
-        axes.axhline(limit, color="#b91c1c", linestyle=_DASHES[number % len(_DASHES)], linewidth=1, label=name)
+        axes.axhline(limit, color=_LIMIT, linestyle=_DASHES[number % len(_DASHES)], linewidth=1, label=name)
+    if not log_x and all(float(x).is_integer() for points in series.values() for x, _ in points):
+        axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
@@ -60,19 +67,32 @@ def block_chart(
     axes.set_yscale("log", nonpositive="mask")
     for name, points in series.items():
         axes.plot(list(points), list(points.values()), marker="o", markersize=3, label=name)
-    axes.axhline(limit, color="#b91c1c", linestyle="--", linewidth=1, label=limit_label)
+    axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1, label=limit_label)
     axes.tick_params(axis="x", rotation=90, labelsize="xx-small")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
 
 
-def histogram(values: npt.NDArray[np.floating], *, title: str, x_label: str, bins: int = 50) -> Figure:
-    """The number of values in each of `bins` intervals, on a logarithmic scale."""
+def histogram(
+    values: npt.NDArray[np.floating], *, title: str, x_label: str, limits: Mapping[str, float], bins: int = 50
+) -> Figure:
+    """The number of values, which are 0 or more, in each of `bins` intervals. Both scales are logarithmic.
+
+    `limits` maps the name of a dashed line to its place. Zero and infinity have no place on the scale, so they are left out.
+    Values below a ten-thousandth of the largest are counted in the first interval.
+    """
     figure = _figure()
-    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="count", yscale="log")
-    axes.hist(values, bins=bins)
+    axes = figure.add_subplot(title=title, xlabel=x_label, ylabel="count", xscale="log", yscale="log")
+    lines = {name: limit for name, limit in limits.items() if 0 < limit < np.inf}
+    largest = float(values.max()) or max(lines.values(), default=1.0)
+    edges = np.geomspace(1e-4 * largest, largest, bins + 1)
+    axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges.tolist())
+    for name, limit in lines.items():
+        axes.axvline(limit, color=_LIMIT, linestyle="--", linewidth=1, label=name)
     axes.grid(alpha=0.3)
+    if lines:
+        axes.legend(fontsize="small")
     return figure
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from ditzoo.errors import MissingPackageError
 from ditzoo.measure.bisection import Bisection
-from ditzoo.measure.differences import picture_difference
+from ditzoo.measure.differences import Difference, picture_difference
 from ditzoo.measure.parity import Comparison, ForwardError, Report
 from ditzoo.measure.plots import Points, block_chart, check_matplotlib, heat_map, histogram, line_chart, svg
 from ditzoo.pictures.sheets import contact_sheet, png_bytes
 from ditzoo.zoo.card import Card
+from ditzoo.zoo.class_names import captions, labels_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -50,11 +51,13 @@ def html(
     comparisons: Sequence[Comparison],
     bisections: Sequence[Bisection] = (),
     *,
+    classes: Sequence[int] = (),
     origin: Mapping[str, str] | None = None,
 ) -> str:
     """The report on the `comparisons` of one model, all with the same reference, and on the `bisections`, if there are any.
 
-    `origin` says where the numbers come from: see `ditzoo.measure.provenance`.
+    `classes` are the classes of the pictures, whose names stand above them. `origin` says where the numbers come from: see
+    `ditzoo.measure.provenance`.
 
     Raises MissingPackageError if matplotlib or jinja2 is not installed.
     """
@@ -69,7 +72,10 @@ def html(
         reports=reports,
         origin=origin or {},
         plots=_plots(_drift(reports), _forward(reports) if any(report.forward for report in reports) else None),
-        sections=[*map(_section, comparisons), *map(_block_by_block, bisections)],
+        sections=[
+            *(_section(card, comparison, captions(card, classes)) for comparison in comparisons),
+            *map(_block_by_block, bisections),
+        ],
     )
 
 
@@ -87,24 +93,22 @@ def _plots(*figures: Figure | None) -> tuple[Markup, ...]:
     return tuple(Markup(svg(figure)) for figure in figures if figure is not None)  # noqa: S704  # our own plots
 
 
-def _section(comparison: Comparison) -> _Section:
-    """The section of one comparison: an explanation of its numbers, the pictures, and their differences."""
+def _section(card: Card, comparison: Comparison, names: Sequence[str]) -> _Section:
+    """The section of one comparison: an explanation of its numbers, the pictures under their `names`, and the differences."""
     report = comparison.report
     first, second = comparison.reference_pixels, comparison.candidate_pixels
     difference = picture_difference(second, first)
     return _Section(
         title=report.candidate,
-        text=_meaning(report, difference.largest),
+        text=_meaning(card, report, difference.largest),
         pictures=(
-            _picture(first.astype(np.uint8), f"{report.reference} (the reference)"),
-            _picture(second.astype(np.uint8), report.candidate),
-            _picture(difference.pictures, f"the difference of both, amplified {difference.gain:.3g} times"),
+            _picture(first.astype(np.uint8), f"{report.reference} (the reference)", names),
+            _picture(second.astype(np.uint8), report.candidate, names),
+            _picture(difference.pictures, f"the difference of both, amplified {difference.gain:.3g} times", names),
         ),
         plots=_plots(
-            histogram(
-                difference.values.ravel(), title="Differences of pixels", x_label="difference (pixel values are 0 to 255)"
-            ),
-            _grid(report.forward) if any(error.labels for error in report.forward) else None,
+            _differences(report, difference),
+            _grid(card, report.forward) if any(error.labels for error in report.forward) else None,
         ),
     )
 
@@ -121,7 +125,7 @@ def _block_by_block(bisection: Bisection) -> _Section:
     return _Section(title=f"Block by block: {bisection.candidate}", text=f"{bisection.verdict}.", plots=_plots(chart))
 
 
-def _meaning(report: Report, largest: float) -> str:
+def _meaning(card: Card, report: Report, largest: float) -> str:
     """The numbers of a report in sentences."""
     if largest < 0.5:
         seen = f"No pixel differs by more than {largest:.2g} of 255: the pictures look the same."
@@ -132,16 +136,16 @@ def _meaning(report: Report, largest: float) -> str:
         if report.passed
         else " This exceeds the tolerance. The curves show at which time and after which step the error rises."
     )
-    return f"{seen} {_course(report)} The error of the final latents is {report.sample_relative_l2:.1e}.{beyond}"
+    return f"{seen} {_course(card, report)} The error of the final latents is {report.sample_relative_l2:.1e}.{beyond}"
 
 
-def _course(report: Report) -> str:
+def _course(card: Card, report: Report) -> str:
     """Sentences on the error of a single evaluation, and on how sampling changes it."""
     if report.worst_forward is None:
         return "The candidate is known only by its latents, so single evaluations were not compared."
     worst = max(report.forward, key=lambda error: error.worst)
     label = max(worst.labels, key=lambda error: error.relative_l2, default=None)
-    under = f" with label {label.label}" if label else ""
+    under = "" if label is None else f" with {'the class ' * label.label.isdecimal()}{_label_name(card, label.label)}"
     growth = report.sample_relative_l2 / report.worst_forward if report.worst_forward else 1.0
     course = "reduces" if growth < 1 else "amplifies"
     return (
@@ -173,11 +177,30 @@ def _limits(reports: Sequence[Report], name: str) -> dict[str, float]:
     return {f"limit for {report.precision}": getattr(report.tolerance, name) for report in reports}
 
 
-def _grid(forward: Sequence[ForwardError]) -> Figure:
+def _differences(report: Report, difference: Difference) -> Figure:
+    """The differences of the pixels, and the limit: the root of their mean square that gives the smallest PSNR allowed."""
+    with np.errstate(over="ignore"):
+        limit = float(255 * np.power(10.0, -report.tolerance.psnr / 20))
+    return histogram(
+        difference.values.ravel(),
+        title="Differences of pixels",
+        x_label="difference (pixel values are 0 to 255); the first bar has all smaller ones",
+        limits={f"limit of the root mean square: {limit:.2g}": limit},
+    )
+
+
+def _label_name(card: Card, label: str) -> str:
+    """What to call the label of an evaluation for a reader: "star (9)", "3", "prompt 0", "no class" or "no prompt"."""
+    if label == "null":
+        return "no class" if card.text is None else "no prompt"
+    return labels_of(card, [int(label)])[0] if label.isdecimal() else label
+
+
+def _grid(card: Card, forward: Sequence[ForwardError]) -> Figure:
     """The error under each label at each time."""
     return heat_map(
         [[error.labels[i].relative_l2 for error in forward] for i in range(len(forward[0].labels))],
-        rows=[error.label for error in forward[0].labels],
+        rows=[_label_name(card, error.label) for error in forward[0].labels],
         columns=[f"{error.time:g}" for error in forward],
         title="Error under each label",
         x_label="time",
@@ -185,8 +208,9 @@ def _grid(forward: Sequence[ForwardError]) -> Figure:
     )
 
 
-def _picture(pictures: np.ndarray, caption: str) -> _Picture:
-    return _Picture(data=_data_url(contact_sheet(pictures, columns=min(len(pictures), COLUMNS))), caption=caption)
+def _picture(pictures: np.ndarray, caption: str, names: Sequence[str]) -> _Picture:
+    sheet = contact_sheet(pictures, columns=min(len(pictures), COLUMNS), captions=names)
+    return _Picture(data=_data_url(sheet), caption=caption)
 
 
 def _data_url(image: Image.Image) -> str:

@@ -185,8 +185,9 @@ def _hub() -> Finding:
     try:
         return Finding(area="hub", subject="hub", outcome="ok", found=f"{client.reach(patience=HUB_PATIENCE)} answers")
     except DitzooError as error:
-        remedy = "stored models work without it; check the network, proxies and HF_ENDPOINT"
-        return Finding(area="hub", subject="hub", outcome="note", found=f"the Hub did not answer: {error}", remedy=remedy)
+        problem = str(error).partition("; ")[0]  # its advice is for pulls
+        remedy = "check the network, proxies, HF_ENDPOINT and HF_HUB_OFFLINE; stored models work without the Hub"
+        return Finding(area="hub", subject="hub", outcome="note", found=f"the Hub did not answer: {problem}", remedy=remedy)
 
 
 def checkup_backend(row: BackendRow) -> Finding:
@@ -219,7 +220,8 @@ def _exporter() -> Finding:
     try:
         check_exporter()
     except MissingPackageError as error:
-        return Finding(area="runs", subject="export", outcome="absent", found=str(error), remedy="pip install 'ditzoo[export]'")
+        problem, _, remedy = str(error).partition(": ")
+        return Finding(area="runs", subject="export", outcome="absent", found=problem, remedy=remedy)
     return Finding(area="runs", subject="export", outcome="ok", found=_versions(("torch", "onnx", "onnxscript", "onnxruntime")))
 
 

@@ -25,7 +25,7 @@ class PictureWriter:
     """Writes the pictures of a request.
 
     If `target` is a folder, each picture is written there as soon as it arrives. Otherwise `target` is the file of one sheet,
-    which is written at the end. If the classes of the `card` have names, they stand above the pictures of the sheet.
+    which is written at the end. The names of the classes, or their numbers, stand above the pictures of the sheet.
     """
 
     def __init__(self, target: Path, request: SampleRequest, card: Card) -> None:
@@ -58,12 +58,16 @@ class PictureWriter:
 
 
 class TrajectoryWriter:
-    """Writes the states of the first batch: a preview after every `preview` steps, and an animation to the file `animate`."""
+    """Writes the states of the first batch: a preview after every `preview` steps, and an animation to the file `animate`.
 
-    def __init__(self, target: Path, *, steps: int, preview: int | None, animate: Path | None) -> None:
+    They have the names of the classes where the sheet has them.
+    """
+
+    def __init__(self, target: Path, request: SampleRequest, card: Card, *, preview: int | None, animate: Path | None) -> None:
         self.written = list[Path]()
-        self._target, self._steps, self._preview, self._animate = target, steps, preview, animate
-        self._stride, self._frames = max(1, steps // FRAMES), list[Image.Image]()
+        self._captions, self._steps = captions(card, request.classes or ()), len(request.plan.rows)
+        self._target, self._preview, self._animate = target, preview, animate
+        self._stride, self._frames = max(1, self._steps // FRAMES), list[Image.Image]()
 
     def wants(self, done: int) -> bool:
         """Whether a preview or the animation shows the state after `done` steps."""
@@ -71,7 +75,7 @@ class TrajectoryWriter:
 
     def take(self, done: int, pictures: Pictures) -> None:
         """Takes the pictures [N, H, W, channels] of the state after `done` steps."""
-        image = sheet_of(list(pictures))
+        image = sheet_of(list(pictures), self._captions[: len(pictures)])
         if self._previewed(done):
             stem = "preview" if is_folder(self._target) else self._target.stem
             folder = self._target if is_folder(self._target) else self._target.parent

@@ -36,9 +36,9 @@ def labels_of(card: Card, numbers: Iterable[int]) -> list[str]:
 
 
 def captions(card: Card, numbers: Iterable[int]) -> list[str]:
-    """The names of the classes `numbers`, for pictures of them. The list is empty if the classes have numbers only."""
+    """What stands above pictures of the classes `numbers`: the name of each class, or its number if it has no name."""
     names = class_names(card)
-    return [] if names == tuple(map(str, range(len(names)))) else [names[number] for number in numbers]
+    return [names[number] for number in numbers]
 
 
 def class_number(card: Card, name: str, *, argument: str = "classes") -> int:

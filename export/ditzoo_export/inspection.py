@@ -1,4 +1,7 @@
-"""Describing an exported file: its inputs, profiles, dtypes, operations and size, the GPUs that it runs on, and its origin."""
+"""Describing an exported file: its inputs, profiles, dtypes, operations and size, the GPUs that it runs on, and its origin.
+
+The facts are for programs: `ditzoo.cli.inspect` words them for readers.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,52 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, Graph, Manifest, is_bundle, open_bundle
+from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Manifest, is_bundle, open_bundle
 from ditzoo.errors import BundleError, DitzooError, MissingPackageError
 from ditzoo.plan.table import Plan
-from ditzoo.records import from_json
+from ditzoo.records import Data, from_json
 from ditzoo.zoo.card import Card
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 Facts = dict[str, Any]
+"""Facts by their names. The values are numbers, texts, records of tensors and profiles, and lists and dictionaries of these."""
 
 _LARGEST = 2**31
 """The size in bytes that protobuf allows for a file. Larger weights are in a file of their own."""
 
 
+_READS = f"a bundle's folder, its {PLAN}, {CARD} or {MANIFEST}, a graph or an {ENGINE} file of it, or any ONNX file"
+
+_OLDEST_RUNTIME = "1.24.1"
+"""The oldest version of ONNX Runtime that runs every graph: older ones do not compute those of opset 23."""
+
+
+class Value(Data, frozen=True, kw_only=True):
+    """An input or output of an ONNX graph, with the fields of `ditzoo.specs.TensorSpec`.
+
+    `shape` is None if it is unknown, and an axis of it is "?".
+    """
+
+    name: str
+    shape: tuple[int | str, ...] | None
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{'...' if self.shape is None else ', '.join(map(str, self.shape))}]"
+
+
 def inspect(path: Path) -> Facts:
     """The facts about a bundle's folder, or about one of its files, or about any ONNX file.
 
-    The values are numbers, texts, and lists and dictionaries of them. Raises BundleError for any other `path`, and
-    MissingPackageError for an ONNX file if the packages that read it are not installed.
+    Raises BundleError for any other `path`, and MissingPackageError for an ONNX file if the packages that read it are not
+    installed.
     """
     if path.is_dir():
         return _bundle(open_bundle(path))
     if not path.is_file():
-        raise BundleError(f"there is no {path}; give a bundle's folder, or a .json, an .onnx or an {ENGINE} file of it")
+        raise BundleError(f"there is no {path}; inspect reads {_READS}")
     if path.suffix == ".json":
         return _json_file(path)
     return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
@@ -50,37 +74,28 @@ def _bundle(bundle: Bundle) -> Facts:
 
 def _manifest(manifest: Manifest, folder: str) -> Facts:
     """The facts in a manifest. `folder` is where its bundle is, as a word of a command line."""
-    checked = manifest.verified
     return {
-        "kind": f"bundle of {manifest.model}",
-        "graphs": {name: _graph(graph) for name, graph in manifest.graphs.items()},
-        "engines": {name: _engine(engine) for name, engine in manifest.engines.items()},
+        "kind": "bundle",
+        "model": manifest.model,
+        "graphs": {name: _fields(graph) for name, graph in manifest.graphs.items()},
+        "engines": {name: _fields(engine) for name, engine in manifest.engines.items()},
         "needs": _needs(manifest),
-        "verified": {"random": checked.random, "trajectory": checked.trajectory, "tolerance": checked.tolerance},
+        "graphs_verified": _fields(manifest.verified),
         "files": {name: record.size for name, record in manifest.files.items()},
-        "made with": f"{manifest.settings['command']} --out {folder}",
-        "made by": manifest.made_by,
+        "command": f"{manifest.settings['command']} --out {folder}",
+        "made_by": manifest.made_by,
     }
 
 
-def _graph(graph: Graph) -> Facts:
-    return {
-        "file": graph.file,
-        "precision": graph.precision,
-        "opset": graph.opset,
-        "inputs": list(map(str, graph.inputs)),
-        "outputs": list(map(str, graph.outputs)),
-    }
+def _fields(record: Data) -> Facts:
+    """The fields of a record, without those that are not set."""
+    return {name: value for name, value in msgspec.structs.asdict(record).items() if value is not msgspec.UNSET}
 
 
-def _needs(manifest: Manifest) -> list[str]:
-    """The runtimes that run the bundle, each with its oldest version, or the one version of TensorRT that built an engine."""
-    engines = {f"{engine.flavour} {engine.version}, {', '.join(engine.gpus)}" for engine in manifest.engines.values()}
-    return sorted(engines) if engines else [f"onnxruntime {_OLDEST_RUNTIME} or newer"]
-
-
-_OLDEST_RUNTIME = "1.23"
-"""The oldest version of ONNX Runtime that graphs of either opset were run with."""
+def _needs(manifest: Manifest) -> dict[str, str]:
+    """The packages that run the bundle, each with its versions: ">=" the oldest, or "==" the one that built the engines."""
+    engines = {engine.flavour.replace("_", "-"): f"=={engine.version}" for engine in manifest.engines.values()}
+    return engines or {"onnxruntime": f">={_OLDEST_RUNTIME}"}
 
 
 def _json_file(path: Path) -> Facts:
@@ -97,22 +112,23 @@ def _json_file(path: Path) -> Facts:
 def _plan_file(path: Path) -> Facts:
     plan = Plan.load(path)
     return {
-        "kind": f"plan of {plan.solver}",
+        "kind": "plan",
+        "solver": plan.solver,
         "evaluations": len(plan.rows),
         "initial": plan.initial,
         "channels": plan.channels,
-        "guided channels": plan.guided_channels,
+        "guided_channels": plan.guided_channels,
         "times": [row.time for row in plan.rows],
         "guidance": [row.guidance for row in plan.rows],
-        "states kept": max(len(row.states) for row in plan.rows),
-        "predictions kept": max(len(row.predictions) for row in plan.rows),
-        "draws of noise": sum(row.draws for row in plan.rows),
+        "states_kept": max(len(row.states) for row in plan.rows),
+        "predictions_kept": max(len(row.predictions) for row in plan.rows),
+        "draws_of_noise": sum(row.draws for row in plan.rows),
     }
 
 
 def _card_file(path: Path) -> Facts:
     card = from_json(path.read_bytes(), Card)
-    return {"kind": f"card of {card.name}", **msgspec.to_builtins(card), "parameters": card.backbone.parameters}
+    return {"kind": "card", **msgspec.to_builtins(card), "parameters": card.backbone.parameters}
 
 
 def _manifest_file(path: Path) -> Facts:
@@ -132,20 +148,7 @@ def _engine_file(path: Path) -> Facts:
     if path.name not in engines:
         raise BundleError(f"{path} is not an engine of its bundle; its engines are: {', '.join(engines) or 'none'}")
     engine = engines[path.name]
-    return {"kind": f"engine of {engine.graph}", **_engine(engine), "bytes": path.stat().st_size}
-
-
-def _engine(engine: Engine) -> Facts:
-    return {
-        "file": engine.file,
-        "graph": engine.graph,
-        "runs on": f"{engine.flavour} {engine.version} {engine.precision} on {', '.join(engine.gpus)}",
-        "inputs": list(map(str, engine.inputs)),
-        "outputs": list(map(str, engine.outputs)),
-        "profiles": list(map(str, engine.profiles)),
-        "options": list(engine.options),
-        "seconds to build": engine.seconds,
-    }
+    return {"kind": "engine", **_fields(engine), "bytes": path.stat().st_size}
 
 
 def _engines_beside(path: Path) -> dict[str, Engine]:
@@ -156,31 +159,28 @@ def _engines_beside(path: Path) -> dict[str, Engine]:
 
 def _onnx(path: Path) -> Facts:
     if find_spec("onnx_ir") is None:
-        raise MissingPackageError(f"reading {path} needs the package onnx-ir: pip install onnx-ir")
+        raise MissingPackageError(f"reading {path} needs the package onnx-ir: pip install 'ditzoo[export]'")
     import onnx_ir as ir
 
     if path.stat().st_size > _LARGEST:
-        raise BundleError(f"{path} is not an ONNX file: it has more than 2 GB")
+        raise BundleError(f"{path} is not an ONNX graph: it has more than 2 GB; inspect reads {_READS}")
     try:
         model = ir.load(path, format="protobuf")
     except Exception as error:  # a file that is not ONNX can raise anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BundleError(f"{path} is not an ONNX file: {reason}") from error
+        raise BundleError(f"{path} is not an ONNX graph, or it is damaged; inspect reads {_READS}") from error
     if not model.graph.num_nodes():
-        raise BundleError(f"{path} is not an ONNX file: it holds no graph")
-    ours = is_bundle(path.parent)
+        raise BundleError(f"{path} is not an ONNX graph: it has no operations; inspect reads {_READS}")
     weights = Counter(value.dtype.name for value in model.graph.initializers.values() if value.dtype is not None)
     return {
-        "kind": f"ONNX graph of a bundle of {open_bundle(path.parent).manifest.model}"
-        if ours
-        else "ONNX graph, not of a ditzoo bundle",
+        "kind": "onnx",
+        "bundle_of": open_bundle(path.parent).manifest.model if is_bundle(path.parent) else None,
         "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
-        "inputs": list(map(_value, model.graph.inputs)),
-        "outputs": list(map(_value, model.graph.outputs)),
+        "inputs": tuple(map(_value, model.graph.inputs)),
+        "outputs": tuple(map(_value, model.graph.outputs)),
         "weights": dict(weights),
         "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
         "bytes": path.stat().st_size,
-        "external data": _external_data(model, path.parent),
+        "external_data": _external_data(model, path.parent),
         "producer": f"{model.producer_name or ''} {model.producer_version or ''}".strip(),
     }
 
@@ -192,7 +192,12 @@ def _external_data(model: ir.Model, folder: Path) -> dict[str, int | str]:
     return {name: (folder / name).stat().st_size if (folder / name).is_file() else "missing" for name in names}
 
 
-def _value(value: ir.Value) -> str:
-    """An input or output as text: "x: float[batch, 4, 32, 32]"."""
-    shape = ", ".join(str(axis) for axis in value.shape or ())
-    return f"{value.name}: {value.dtype.name.lower() if value.dtype else 'unknown'}[{shape}]"
+def _value(value: ir.Value) -> Value:
+    axes = () if value.shape is None else value.shape
+    shape = tuple(axis if isinstance(axis, int) else axis.value or "?" for axis in axes)
+    dtype = value.dtype.name.lower() if value.dtype else "unknown"
+    return Value(
+        name=value.name or "",
+        shape=None if value.shape is None else shape,
+        dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
+    )

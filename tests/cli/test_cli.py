@@ -123,7 +123,7 @@ def test_sample_writes_a_sheet_and_latents(backend: str, capfd: pytest.CaptureFi
         plan = ditzoo.make_plan(card, steps=3)
         expected = ditzoo.sample(reference, plan, classes=[0, 1, 2, 3, 9], seed=5)
     assert relative_l2(latents, expected) <= 1e-4
-    sheet = ditzoo.contact_sheet(ditzoo.decode(card, latents), columns=5)
+    sheet = ditzoo.contact_sheet(ditzoo.decode(card, latents), columns=5, captions=["0", "1", "2", "3", "9"])
     assert np.array_equal(picture("a.png"), np.asarray(sheet))
 
 

@@ -12,6 +12,7 @@ from ditzoo.backends.gpus import gpu_count, gpus
 from ditzoo.backends.table import ROWS
 from ditzoo.cli import run
 from ditzoo.distributions import distributions_of
+from ditzoo.errors import MissingPackageError
 from ditzoo.hub import client
 from ditzoo.model import checkup as library
 from ditzoo.model.checkup import Finding, checkup
@@ -106,6 +107,41 @@ def test_a_cache_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch
 def test_a_hub_that_does_not_answer_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "is_offline", lambda: True)
     assert found(checkup(), "hub", "hub").outcome == "note"
+
+
+@pytest.mark.usefixtures("quick")
+def test_advice_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "is_offline", lambda: False)
+    monkeypatch.setattr(client, "is_resolvable", lambda endpoint, patience: False)
+    monkeypatch.setattr(library, "check_exporter", unable_to_export)
+    findings = checkup()
+    hub, exporter = found(findings, "hub", "hub"), found(findings, "runs", "export")
+    assert "check the network" not in hub.found
+    assert hub.remedy.startswith("check the network")
+    assert (exporter.found, exporter.remedy) == ("exporting needs the package onnx", "pip install 'ditzoo[export]'")
+
+
+def unable_to_export() -> None:
+    raise MissingPackageError("exporting needs the package onnx: pip install 'ditzoo[export]'")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_terminal_of_80_columns_shows_a_list(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = [
+        Finding(area="runs", subject="torch", outcome="ok", found="torch 2.13.0"),
+        Finding(
+            area="runs", subject="export", outcome="absent", found=" ".join(["missing"] * 20), remedy="pip install 'ditzoo'"
+        ),
+    ]
+    monkeypatch.setattr(library, "checkup", lambda **_: seen)
+    monkeypatch.setattr("ditzoo.cli.output.terminal_width", lambda: 80)
+    assert run(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ok       torch: torch 2.13.0"
+    assert lines[1].startswith("absent   export: missing")
+    assert lines[-1] == "           pip install 'ditzoo'"
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).split().count("missing") == 20
 
 
 def test_the_driver_describes_each_gpu() -> None:

@@ -74,8 +74,14 @@ def test_inspect_shows_graphs_engines_and_bundles(capsys: pytest.CaptureFixture[
     engines = cached_engines(card, settings=make_engine_settings(card, gpu="sm89", precision="fp16", batch="1-4"))
     bundle = cached_bundle(card)
     wanted = {
-        bundle.path: ["bundle of uvit-digits", "ditzoo export onnx uvit-digits", "onnxruntime", "tolerance: 1e-05"],
-        bundle.path / "backbone.onnx": ["x: float[batch, 1, 8, 8]", "MatMul", "FLOAT", "ai.onnx: 20"],
+        bundle.path: [
+            "kind\tbundle",
+            "model\tuvit-digits",
+            "ditzoo export onnx uvit-digits",
+            "onnxruntime",
+            "tolerance: 1e-05",
+        ],
+        bundle.path / "backbone.onnx": ["x: float32[batch, 1, 8, 8]", "MatMul", "FLOAT", "ai.onnx: 20"],
         engines.path: ["tensorrt_rtx 1.7", "backbone-8x8-b1-4"],
         engines.path / "backbone-8x8-b1-4.engine": ["fp16 on sm89", "batch=1-4 height=8 width=8", "prediction: float32"],
     }
@@ -89,7 +95,7 @@ def test_inspect_of_what_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "text.onnx").write_text("this is no graph")
     (tmp_path / "loose.engine").write_bytes(b"vtrt")
     for name, message in (
-        ("text.onnx", "is not an ONNX file"),
+        ("text.onnx", "is not an ONNX graph"),
         ("loose.engine", "is not in a ditzoo bundle"),
         ("nothing.onnx", "there is no"),
         (".", "no bundle at"),

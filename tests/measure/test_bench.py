@@ -17,6 +17,8 @@ import ditzoo
 import ditzoo_export
 from ditzoo.backends import cuda, open_backend
 from ditzoo.cli import run as cli
+from ditzoo.cli import tables
+from ditzoo.cli.bench import _COLUMNS, _REUSE
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure import gpu
 from ditzoo.measure.bench import Bench, run
@@ -100,6 +102,29 @@ def test_the_command_measures_reuse(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(float(row.split("\t")[place]) > 0 for row in rows)
     assert cli(command) == 0
     assert "reuse" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("width", "also"), [(80, "error"), (100, "of limit"), (120, "load s"), (140, "outside")])
+def test_a_terminal_shows_backends_side_by_side(width: int, also: str) -> None:
+    """Columns that matter less are left out where they do not fit. None is left out where the output is not a terminal."""
+    row = [
+        "onnxruntime fp32 cpu",
+        "1",
+        "12.34",
+        "11.22-13.44",
+        "2.03x",
+        "90.9",
+        "20%",
+        "2.4e-07",
+        "139",
+        "0.49",
+        "0.02",
+        "55.8%",
+    ]
+    columns = [column for column in _COLUMNS if column != _REUSE]
+    shown = tables.fitting(columns, [row], width)
+    assert {"backend", "batch", "ms", "ratio", "images/s", "error", also} <= {column.lstrip(tables.SIGNS) for column in shown}
+    assert not isinstance(tables.drawn(shown, [[row[columns.index(column)] for column in shown]], width), str)
 
 
 def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -7,12 +9,14 @@ from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 import ditzoo
 from ditzoo.backends.torch import TorchBackend
@@ -20,9 +24,11 @@ from ditzoo.cli import run
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure.metrics import cosine, psnr, relative_l2, ssim
 from ditzoo.measure.parity import TOLERANCES, Comparison, compare
+from ditzoo.measure.plots import histogram, line_chart
 from ditzoo.measure.report import html
 from ditzoo.plan.make import make_plan
 from ditzoo.zoo.card import Embedded
+from tests.support import chromium
 
 CARD = ditzoo.card("uvit-digits")
 PLAN = make_plan(CARD, steps=6)
@@ -160,6 +166,59 @@ def test_the_html_report_is_one_file_with_plots_and_pictures() -> None:
     assert "FAIL" in text
     assert "This exceeds the tolerance" in text
     assert text == html(CARD, [against(Shifted(1e-3)), against(TorchBackend(CARD, precision="bf16"))])
+
+
+def test_the_verdict_follows_the_name_and_limits_share_the_cells_of_their_numbers() -> None:
+    text = html(CARD, [against(TorchBackend(CARD, precision="bf16"))])
+    head = re.findall(r"<th[^>]*>(.*?)</th>", text)
+    assert head == ["compared", "verdict", "forward", "guided", "sample", "PSNR, dB", "SSIM"], "nothing here has LPIPS"
+    limits = TOLERANCES["fp32"]
+    assert re.search(rf'data-name="sample">[-.e\d]+<small>≤ {limits.sample:.1e}</small></td>', text)
+    assert f"<small>≥ {limits.psnr:.1f}</small>" in text
+
+
+@pytest.mark.skipif(not (chromium.PROGRAM and chromium.DRIVER), reason=chromium.WHY_NOT)
+@pytest.mark.parametrize("width", [500, 1100])
+def test_the_table_of_the_report_fits_the_window(width: int, tmp_path: Path) -> None:
+    comparison = against(TorchBackend(CARD, precision="bf16"))
+    named = msgspec.structs.replace(comparison.report, candidate="onnxruntime int8 tensorrt_rtx:1 single", lpips=0.0123)
+    (tmp_path / "report.html").write_text(html(CARD, [msgspec.structs.replace(comparison, report=named)]))
+    with chromium.chromium(tmp_path, width=width, height=900) as browser:
+        browser.get((tmp_path / "report.html").as_uri())
+        widths = browser.execute_script(
+            "const root = document.documentElement, cells = [...document.querySelectorAll('.numbers td')];"
+            "return [root.clientWidth, root.scrollWidth, Math.max(...cells.map((cell) => cell.getBoundingClientRect().right))]"
+        )
+    assert widths[0] == width
+    assert max(widths) == width
+
+
+def test_the_report_calls_classes_by_their_names() -> None:
+    card = ditzoo.card("dit-icons")
+    comparison = compare(
+        TorchBackend(card), TorchBackend(card, precision="bf16"), make_plan(card, steps=2), classes=[9, 3], times=2
+    )
+    text = html(card, [comparison], classes=[9, 3])
+    assert all(f">{name}</text>" in text for name in ("star (9)", "cat (3)", "no class"))
+    assert re.search(r"at time \d+ with (the class (star \(9\)|cat \(3\))|no class)\.", text)
+    sheet = ditzoo.contact_sheet(comparison.reference_pixels.astype(np.uint8), columns=2, captions=["star", "cat"])
+    first = re.search(r'src="data:image/png;base64,([^"]+)"', text)
+    assert first is not None
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(first[1])))), np.asarray(sheet))
+
+
+def test_steps_are_whole_numbers_on_the_axis() -> None:
+    chart = line_chart({"one": [(1, 0.1), (2, 0.2), (3, 0.3)]}, title="", x_label="steps done", y_label="")
+    assert all(float(tick).is_integer() for tick in chart.axes[0].get_xticks())
+
+
+@pytest.mark.parametrize("values", [np.zeros(4), np.array([0.0, 1e-5, 2e-3]), np.array([0.0, 3.0, 255.0])])
+def test_the_limit_of_differences_is_in_the_histogram(values: np.ndarray) -> None:
+    (axes,) = histogram(values, title="", x_label="", limits={"limit": 0.255, "nowhere": math.inf, "none": 0.0}).axes
+    assert [line.get_label() for line in axes.lines] == ["limit"]
+    low, high = axes.get_xlim()
+    assert low < 0.255 < high
+    assert sum(bar.get_height() for bar in axes.patches) == len(values)
 
 
 def test_the_report_is_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

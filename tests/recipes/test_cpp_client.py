@@ -80,17 +80,19 @@ def test_latents_are_those_of_python(
 def test_the_commands_of_the_page_draw_what_the_command_line_draws(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eleven pictures, in two rows, are the same too."""
+    """Eleven pictures, in two rows, are the same too. The client writes no names of classes above them."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(cached_bundle(DIT).path, "digits-bundle")
     Path("build").symlink_to(program.parent)
     done = subprocess.run(commands()[-1], shell=True, capture_output=True, text=True)  # noqa: S602
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    python = ["sample", "digits-bundle", "--seed", "3", "--out", "python.png"]
-    assert run([*python, "--classes", "0-9", "--save-latents", "python.npy"]) == 0
+    python = ["sample", "digits-bundle", "--seed", "3", "--save-latents", "python.npy"]
+    assert run([*python, "--classes", "0-9"]) == 0
+    ditzoo.contact_sheet(ditzoo.decode(DIT, np.load("python.npy")), columns=10).save("python.png")
     assert_same_picture("digits.png", "python.png")
     assert relative_l2(np.load("digits.npy"), np.load("python.npy")) <= LIMIT
     assert run([*python, "--classes", "0-9,3"]) == 0
+    ditzoo.contact_sheet(ditzoo.decode(DIT, np.load("python.npy")), columns=10).save("python.png")
     assert draw(program, Path("digits-bundle"), "--classes", "0-9,3", "--seed", "3", "--out", "eleven.png").returncode == 0
     assert_same_picture("eleven.png", "python.png")
 
