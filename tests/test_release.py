@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 import ditzoo
+from ditzoo_export.inspection import OLDEST_RUNTIME
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -163,3 +164,7 @@ def test_an_issue_form_asks_for_something(path: Path) -> None:
 def test_nothing_else_is_at_the_top() -> None:
     top = {name.split("/")[0] for name in tracked()}
     assert {name for name in top if not name.startswith(".")} <= TOP
+
+
+def test_inspect_names_the_lowest_onnxruntime_that_is_allowed() -> None:
+    assert PROJECT["optional-dependencies"]["onnx"] == [f"onnxruntime>={OLDEST_RUNTIME}"]

@@ -32,7 +32,7 @@ _LARGEST = 2**31
 
 _READS = f"a bundle's folder, its {PLAN}, {CARD} or {MANIFEST}, a graph or an {ENGINE} file of it, or any ONNX file"
 
-_OLDEST_RUNTIME = "1.24.1"
+OLDEST_RUNTIME = "1.24.1"
 """The oldest version of ONNX Runtime that runs every graph: older ones do not compute those of opset 23."""
 
 
@@ -95,7 +95,7 @@ def _fields(record: Data) -> Facts:
 def _needs(manifest: Manifest) -> dict[str, str]:
     """The packages that run the bundle, each with its versions: ">=" the oldest, or "==" the one that built the engines."""
     engines = {engine.flavour.replace("_", "-"): f"=={engine.version}" for engine in manifest.engines.values()}
-    return engines or {"onnxruntime": f">={_OLDEST_RUNTIME}"}
+    return engines or {"onnxruntime": f">={OLDEST_RUNTIME}"}
 
 
 def _json_file(path: Path) -> Facts:
