@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable
 
 _SHOWN = 60  # the most characters of a value that an error shows
+_LONGEST_PATH = 300  # the most characters of a path that an error shows
 _LISTED = 20  # the most names that an error lists
 
 
@@ -80,6 +82,12 @@ def unknown(kind: str, given: object, known: Iterable[str], *, hint: str = "") -
 def shortened(text: str) -> str:
     """`text`, or its first characters if it is too long for an error message."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path for an error message. Its middle is left out if it is very long, because its end says what it is."""
+    text = os.fspath(path)
+    return text if len(text) <= _LONGEST_PATH else f"{text[: _LONGEST_PATH // 2]}...{text[-_LONGEST_PATH // 2 :]}"
 
 
 def is_whole_number(text: str) -> bool:

@@ -181,6 +181,6 @@ def _write_html(path: Path, model: Card | Bundle, run: ParityRun, *, command: st
     from ditzoo.weights.catalogue import card_of
 
     origin = {} if run.request is None else provenance(model, run.request, command=command)
-    with replacing(path) as scratch:
+    with replacing(path, option="--html") as scratch:
         scratch.write_text(html(card_of(model), run.comparisons, run.bisections, origin=origin), encoding="utf-8")
     output.talk(f"report: {path}")
