@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ditzoo.bundle import ENGINE, MANIFEST, Bundle, Engine, Graph, Manifest, is_bundle, open_bundle
-from ditzoo.errors import BundleError, DitzooError, MissingPackageError
+from ditzoo.errors import BundleError, DitzooError, MissingPackageError, shortened, shown_path
+from ditzoo.files import path_problem
 from ditzoo.plan.table import Plan
-from ditzoo.records import from_json
+from ditzoo.records import from_json, read_limited
 from ditzoo.zoo.card import Card
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ def inspect(path: Path) -> Facts:
     The values are numbers, texts, and lists and dictionaries of them. Raises BundleError for any other `path`, and
     MissingPackageError for an ONNX file if the packages that read it are not installed.
     """
+    if (problem := path_problem(path)) is not None:
+        raise BundleError(f"cannot inspect {shortened(str(path))!r}: {problem}; give the path of a bundle or of a file of it")
     if path.is_dir():
         return _bundle(open_bundle(path))
+    shown = shown_path(path)
+    if not path.exists():
+        raise BundleError(f"there is no {shown}; give a bundle's folder, or a .json, an .onnx or an {ENGINE} file of it")
     if not path.is_file():
-        raise BundleError(f"there is no {path}; give a bundle's folder, or a .json, an .onnx or an {ENGINE} file of it")
+        raise BundleError(f"{shown} is not a regular file; give a bundle's folder, or a file of it")
     if path.suffix == ".json":
         return _json_file(path)
     return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
@@ -111,12 +117,12 @@ def _plan_file(path: Path) -> Facts:
 
 
 def _card_file(path: Path) -> Facts:
-    card = from_json(path.read_bytes(), Card)
+    card = from_json(read_limited(path), Card)
     return {"kind": f"card of {card.name}", **msgspec.to_builtins(card), "parameters": card.backbone.parameters}
 
 
 def _manifest_file(path: Path) -> Facts:
-    return _manifest(from_json(path.read_bytes(), Manifest), shlex.quote(str(path.parent)))
+    return _manifest(from_json(read_limited(path), Manifest), shlex.quote(str(path.parent)))
 
 
 _RECORDS: dict[str, Callable[[Path], Facts]] = {"plan": _plan_file, "card": _card_file, "manifest": _manifest_file}
