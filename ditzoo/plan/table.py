@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import PlanError, UsageError, check_type
+from ditzoo.errors import PlanError, UsageError, check_type, shown_path
 from ditzoo.files import replacing
 from ditzoo.records import Data, from_json, read_limited, to_json
 from ditzoo.zoo.card import Card
@@ -137,9 +137,9 @@ class Plan(Data, frozen=True, kw_only=True):
         try:
             return Plan.from_json(read_limited(Path(path)))
         except OSError as error:
-            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error.strerror}") from error
+            raise PlanError(f"cannot read the plan {shown_path(path)}: {error.strerror}") from error
         except (PlanError, ValueError) as error:
-            raise PlanError(f"cannot read the plan {os.fspath(path)}: {error}") from error
+            raise PlanError(f"cannot read the plan {shown_path(path)}: {error}") from error
 
     def _check_reuse(self) -> None:
         """Raises PlanError if a row reuses something that no row before it computed."""
