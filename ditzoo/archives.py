@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ditzoo.bundle import MANIFEST, Bundle, consistently
 from ditzoo.errors import UsageError
-from ditzoo.files import check_output_file, disk_errors, replacing
+from ditzoo.files import check_output_file, replacing
 
 
 def pack(bundle: Bundle, archive: Path) -> None:
@@ -18,7 +18,7 @@ def pack(bundle: Bundle, archive: Path) -> None:
     if archive.suffix != ".tar":
         raise UsageError(f"--tar writes a .tar file, not {archive}")
     check_output_file(archive, "--tar")
-    with disk_errors(archive), replacing(archive) as scratch:
+    with replacing(archive, option="--tar") as scratch:
         consistently(bundle, lambda bundle: _write_tar(bundle, scratch, folder=archive.stem))
 
 

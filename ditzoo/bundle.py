@@ -16,8 +16,8 @@ from typing import Literal
 import msgspec
 
 from ditzoo.bundle_checks import check_network, check_tensors
-from ditzoo.errors import BundleError, PlanError, UsageError, check_type
-from ditzoo.files import check_replaceable, check_writable, disk_errors
+from ditzoo.errors import BundleError, PlanError, UsageError, check_type, shortened, shown_path
+from ditzoo.files import check_replaceable, check_target, check_writable, disk_errors, path_problem
 from ditzoo.folders import Identity, appearing, identity, partial_folders, recover
 from ditzoo.locks import lock_of
 from ditzoo.manifests import FileRecord, damage, is_file_name
@@ -185,6 +185,8 @@ def open_bundle(path: str | os.PathLike[str], *, again: bool = False) -> Bundle:
     """
     check_type("path", path, (str, os.PathLike), "the path of a bundle's folder")
     path = Path(path)
+    if (problem := path_problem(path)) is not None:
+        raise BundleError(f"no bundle at {shortened(str(path))!r}: {problem}; give the path of a bundle's folder")
     _finish(path.absolute())
     while True:
         before = identity(path)
@@ -231,12 +233,13 @@ def _finish(path: Path) -> None:
 
 def _open(path: Path, found: Identity | None, *, again: bool) -> Bundle:
     """The bundle at `path`, whose identity is `found`. See `open_bundle`."""
+    shown = shown_path(path)
     if path.is_file():
-        raise BundleError(f"no bundle at {path}: it is a file; give a bundle's folder, or see `ditzoo inspect {path}`")
+        raise BundleError(f"no bundle at {shown}: it is a file; give a bundle's folder, or see `ditzoo inspect {shown}`")
     if not path.is_dir():
-        raise BundleError(f"no bundle at {path}: there is no such folder; `ditzoo export onnx NAME --out {path}` creates one")
+        raise BundleError(f"no bundle at {shown}: there is no such folder; `ditzoo export onnx NAME --out {shown}` creates one")
     if not is_bundle(path):
-        raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` creates one")
+        raise BundleError(f"no bundle at {shown}: it has no {MANIFEST}; `ditzoo export onnx NAME --out DIR` creates one")
     manifest = read_manifest(path)
     for name, record in manifest.files.items():
         _check_file(
@@ -264,6 +267,7 @@ def provide(target: Path, key: str, fill: Callable[[Path], None], *, overwrite: 
     same target waits. A bundle that is there can be in a folder that cannot be written. Raises UsageError if `target` is not a
     bundle, if it is another bundle and `overwrite` is False, or if it cannot be written.
     """
+    check_target(target)
     if (bundle := _whole(target, key)) is not None:
         return bundle, True
     check_writable(target.parent)
@@ -284,6 +288,7 @@ def provide_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises UsageError if `target` exists and `overwrite` is False, or if it cannot be written.
     """
+    check_target(target)
     check_replaceable(target)
     check_writable(target.parent)
     with lock_of(target):
@@ -337,4 +342,6 @@ def _read(path: Path, kind: type[T]) -> T:
     try:
         return from_json(read_limited(path), kind)
     except (OSError, ValueError) as error:
-        raise BundleError(f"cannot read {path}: {error}") from error
+        raise BundleError(
+            f"cannot read {shown_path(path)}: {one_line(error)}; export the bundle again (--overwrite), or copy it again"
+        ) from error

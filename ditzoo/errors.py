@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,11 +15,9 @@ from typing import SupportsFloat, SupportsIndex, TypeVar
 T = TypeVar("T")
 
 _SHOWN = 60  # the most characters of a value that an error shows
+_LONGEST_PATH = 300  # the most characters of a path that an error shows
 _LISTED = 20  # the most names that an error lists
 _LARGE = 10**40  # a whole number from which on an error shows its magnitude only
-
-LONG_PATH = 255
-"""The most characters of a path that an error shows."""
 
 
 class DitzooError(Exception):
@@ -95,9 +94,9 @@ def check_known(kind: str, given: object, known: Iterable[str]) -> None:
         raise unknown(kind, given, names)
 
 
-def shortened(text: str, most: int = _SHOWN) -> str:
-    """`text`, or its first characters if it has more than `most`, which is too long for an error message."""
-    return text if len(text) <= most else f"{text[:most]}..."
+def shortened(text: str) -> str:
+    """`text`, or its first characters if it is too long for an error message."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def described(given: object) -> str:
@@ -111,6 +110,12 @@ def described(given: object) -> str:
     except ValueError:  # Python writes no number of more than 4,300 digits
         text = ""
     return text if 0 < len(text) <= _SHOWN else f"an object of type {type(given).__name__}"
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path for an error message. Its middle is left out if it is very long, because its end says what it is."""
+    text = os.fspath(path)
+    return text if len(text) <= _LONGEST_PATH else f"{text[: _LONGEST_PATH // 2]}...{text[-_LONGEST_PATH // 2 :]}"
 
 
 def is_whole_number(text: str) -> bool:

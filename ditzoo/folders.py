@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from ditzoo.files import PARTIAL, cache_dir, sync
+from ditzoo.files import PARTIAL, cache_dir, make_cache_folder, sync
 
 OLD = "old"
 """The name, in a partial folder, of the folder that it is about to replace."""
@@ -61,7 +61,7 @@ def vanish(folder: Path) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder in the cache for large intermediate files. It is deleted at the end of the block."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
+    make_cache_folder(cache_dir())
     folder, handle = _scratch(".scratch.", cache_dir())
     try:
         yield folder

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from ditzoo.files import cache_dir, disk_errors, file_name
+from ditzoo.files import cache_dir, disk_errors, file_name, make_cache_folder
 from ditzoo.records import Data, from_json
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def lock_named(name: str, *, what: str | None = None) -> Iterator[None]:
     """
     path = lock_file(name)
     lock = FileLock(path)
+    make_cache_folder(path.parent)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, path, what or name)
     try:
         _sign(path)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from ditzoo.bundle import Bundle, open_bundle
 from ditzoo.errors import wrong_type
-from ditzoo.weights.catalogue import card, folder_of
+from ditzoo.weights.catalogue import card_of, folder_of
 from ditzoo.zoo.card import Card
 
 ModelLike: TypeAlias = Card | Bundle | str | os.PathLike[str]
@@ -25,4 +25,4 @@ def find_model(model: ModelLike, *, argument: str = "model") -> Card | Bundle:
     if not isinstance(model, str | os.PathLike):
         raise wrong_type(argument, model, "a model's name, a bundle's folder, a Card or a Bundle")
     folder = folder_of(model)
-    return card(os.fspath(model)) if folder is None else open_bundle(folder)
+    return card_of(model) if folder is None else open_bundle(folder)

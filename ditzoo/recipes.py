@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from ditzoo.errors import StepError, UsageError, unknown
-from ditzoo.files import replacing
+from ditzoo.errors import StepError, UsageError, shown_path, unknown
+from ditzoo.files import disk_errors, make_folder, replacing
 from ditzoo.locks import lock_of
 from ditzoo.records import Data, convert, from_json, from_toml, read_limited, to_json
 from ditzoo.tasks import Task, run_tasks
@@ -31,6 +31,9 @@ RUNS = "run"
 
 _RUNNING = "DITZOO_RUNNING"
 """The environment variable that the steps of a recipe get: the recipe's working folder, so that no step runs a recipe."""
+
+_OPTION = "--dir"
+"""The option of `ditzoo run` that chooses the working folder."""
 
 _PROMPTS = ("a dog runs on the beach", "a red bus in a street")
 _IMAGES, _FEW = 50_000, 1000
@@ -90,7 +93,7 @@ def load_recipe(path: Path, *, models: Collection[str], commands: Collection[str
     try:
         recipe = convert(from_toml(read_limited(path)), Recipe)
     except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the recipe {shown_path(path)}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is not a recipe: {error}") from error
     if recipe.model not in models:
@@ -190,17 +193,22 @@ def run_recipe(recipe: Recipe, folder: Path, *, only: str | None = None, begin: 
 
     The output of each step goes to `STEP.log` and its outcome to `run.json`. The first step that fails ends the run. Returns
     whether all steps succeeded. `begin` is called with each step before it runs. Raises UsageError if `only` is not a step of
-    the recipe, or if this process is itself a step of a recipe.
+    the recipe, if an outcome cannot be written, or if this process is itself a step of a recipe.
     """
     if running := os.environ.get(_RUNNING):
         raise UsageError(f"a step of the recipe in {running} runs a recipe; a recipe cannot run recipes")
     names = [step.name for step in recipe.steps]
     if only is not None and only not in names:
         raise unknown("step", only, names)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, _OPTION)
     before = {} if only else outcomes(folder)
     tasks = [_task(step, folder, before.get(step.name), begin=begin) for step in recipe.steps if only in (None, step.name)]
-    return all(finished.state != "failed" for finished in run_tasks(tasks, stop_at_failure=True))
+    for finished in run_tasks(tasks, stop_at_failure=True):
+        if isinstance(finished.error, StepError):
+            return False
+        if finished.error is not None:
+            raise finished.error
+    return True
 
 
 def _task(step: RecipeStep, folder: Path, before: Outcome | None, *, begin: Callable[[RecipeStep], object]) -> Task[Outcome]:
@@ -237,7 +245,8 @@ def _run(step: RecipeStep, folder: Path) -> Outcome:
     command = [sys.executable, "-m", "ditzoo", *step.command]
     paths = os.pathsep.join([*(str(Path(path).absolute()) for path in sys.path if path)])
     environment = {**os.environ, "PYTHONPATH": paths, _RUNNING: str(folder.absolute())}
-    with (folder / f"{step.name}.log").open("wb") as log:
+    path = folder / f"{step.name}.log"
+    with disk_errors(path, option=_OPTION), path.open("wb") as log:
         done = subprocess.run(  # noqa: S603  (our own command line)
             command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
         )
@@ -247,5 +256,5 @@ def _run(step: RecipeStep, folder: Path) -> Outcome:
 def record_outcome(folder: Path, name: str, outcome: Outcome) -> None:
     """Adds an outcome to the record in `folder`. A lock keeps the outcomes that other processes add at the same time."""
     path = folder / RECORD
-    with lock_of(path), replacing(path) as scratch:
+    with lock_of(path), replacing(path, option=_OPTION) as scratch:
         scratch.write_bytes(to_json({**outcomes(folder), name: outcome}))

@@ -25,13 +25,13 @@ class Task(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """The outcome of a task: its result, or the message of the error if it failed, and its duration in seconds."""
+    """The outcome of a task: its result, or the error if it failed, and its duration in seconds."""
 
     name: str
     state: Literal["made", "found", "failed"]
     seconds: float
     result: R | None = None
-    message: str = ""
+    error: DitzooError | None = None
 
 
 def run_tasks(tasks: Iterable[Task[R]], *, stop_at_failure: bool) -> Iterator[Finished[R]]:
@@ -52,6 +52,6 @@ def _run(task: Task[R]) -> Finished[R]:
         found = task.find()
         result = task.make() if found is None else found
     except DitzooError as error:
-        return Finished(name=task.name, state="failed", seconds=time.perf_counter() - started, message=str(error))
+        return Finished(name=task.name, state="failed", seconds=time.perf_counter() - started, error=error)
     state: Literal["made", "found"] = "made" if found is None else "found"
     return Finished(name=task.name, state=state, seconds=time.perf_counter() - started, result=result)

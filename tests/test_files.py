@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from ditzoo.errors import HubError, UsageError
-from ditzoo.files import cache_dir, disk_errors
+from ditzoo.files import cache_dir, disk_errors, remember, replacing
 from ditzoo.folders import appearing, recover
 from ditzoo.locks import lock_file, lock_name, lock_named, lock_of
 from tests.support.kills import KILL
@@ -42,8 +42,36 @@ def test_a_forbidden_folder_is_said_and_another_files_error_is_left_alone(tmp_pa
     for refused in (tmp_path / "b" / "file", tmp_path, tmp_path / ".b.x.partial"):
         with pytest.raises(UsageError, match=f"b was not written: {said}"), disk_errors(tmp_path / "b"):
             raise refusal(number, refused)
+        with pytest.raises(UsageError) as caught, disk_errors(tmp_path / "b", option="--plot"):
+            raise refusal(number, refused)
+        assert str(caught.value).endswith("; choose another --plot")
+        assert "free" not in str(caught.value)
+    with pytest.raises(UsageError) as caught, disk_errors(cache_dir() / "b"):
+        raise refusal(number, cache_dir() / "b")
+    assert str(caught.value).endswith(f"{said}; set DITZOO_CACHE to another folder")
     with pytest.raises(OSError, match="elsewhere"), disk_errors(tmp_path / "b"):
         raise refusal(number, tmp_path.parent / "elsewhere")
+
+
+def test_every_file_that_is_replaced_says_what_the_disk_refused(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("old")
+    message = r"b was not written: the disk is full \(now .*; free some space, or choose another --html"
+    with pytest.raises(UsageError, match=message), replacing(tmp_path / "b", option="--html") as scratch:
+        scratch.write_text("half")
+        raise refusal(errno.ENOSPC)
+    assert (tmp_path / "b").read_text() == "old"
+    assert names(tmp_path) == ["b"]
+    with pytest.raises(RuntimeError), replacing(tmp_path / "b"):
+        raise RuntimeError
+
+
+def test_what_saves_time_later_is_left_out_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise refusal(errno.ENOSPC)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    remember(tmp_path / "b", b"new")
+    assert names(tmp_path) == []
 
 
 def test_other_errors_are_left_alone(tmp_path: Path) -> None:

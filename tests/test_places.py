@@ -49,7 +49,7 @@ def test_the_command_says_so_in_one_line(
         ("sample dit-digits --out file", "--out: file is a file without the suffix of a picture"),
         ("parity dit-digits --html folder.html", "--html: folder.html is a folder; give the path of a file"),
         ("bench dit-digits --plot folder.svg", "--plot: folder.svg is a folder; give the path of a file"),
-        ("export triton dit-digits --repo file", "--repo: there is no folder file"),
+        ("export triton dit-digits --repo file", "--repo: file is not a folder; choose another folder"),
     ],
 )
 def test_an_output_of_the_wrong_kind_is_refused_first(

@@ -25,7 +25,7 @@ def test_after_a_failure_the_same_tasks_go_on_where_they_stopped(stop: bool) -> 
     done: dict[str, int] = {}
     first = list(run_tasks(tasks(done, broken="b"), stop_at_failure=stop))
     assert [(task.name, task.state) for task in first] == [("a", "made"), ("b", "failed"), *([] if stop else [("c", "made")])]
-    assert first[1].message == "b cannot be"
+    assert str(first[1].error) == "b cannot be"
     assert first[1].result is None
     second = list(run_tasks(tasks(done), stop_at_failure=stop))
     assert [task.state for task in second] == ["found", "made", "made" if stop else "found"]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from ditzoo.checkpoint.choose import Chosen, Pick, Tree, choose
 from ditzoo.checkpoint.flaws import flaw_in_header
 from ditzoo.checkpoint.pickles import ZIP, read_torch_file
-from ditzoo.errors import CheckpointError
+from ditzoo.errors import CheckpointError, shown_path
 from ditzoo.families.tensors import Entry
 from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.bounds import check_path, shown
@@ -66,7 +66,7 @@ def _read(path: Path, *, is_shard: bool = False) -> Tree:
         with path.open("rb") as file:
             start = file.read(200)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {shown_path(path)}: {error.strerror}") from error
     if _is_safetensors(start):
         return _safetensors(path)
     if start.startswith((ZIP, _PICKLE)):

@@ -59,10 +59,18 @@ def _run(arguments: list[str]) -> int:
         output.error("out of memory; use fewer images (--num), a smaller --batch, or a machine with more memory")
         return 1
     except OSError as error:
-        output.error(str(error), trace=format_exc())
+        output.error(_system_error(error), trace=format_exc())
         return 1
     except (typer.Abort, KeyboardInterrupt):
         return STOPPED
+
+
+def _system_error(error: OSError) -> str:
+    """The message of an error that the system reported, with the path that it is about."""
+    from ditzoo.errors import shown_path
+
+    path = error.filename
+    return str(error) if error.strerror is None or not isinstance(path, str) else f"{error.strerror}: {shown_path(path)}"
 
 
 def _moved_forward(arguments: list[str], option: str | None) -> list[str] | None:

@@ -15,6 +15,7 @@ from ditzoo.errors import UsageError
 if TYPE_CHECKING:
     from ditzoo.backends.options import BackendSpec
     from ditzoo.bundle import Bundle
+    from ditzoo.choices import Choice
     from ditzoo.measure.bench import Bench
     from ditzoo.measure.machine import Ceilings
     from ditzoo.plan.table import Plan
@@ -71,7 +72,6 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure backends side by side: time, memory, and how close they come to the limits of the machine."""
-    from ditzoo.choices import choices
     from ditzoo.cli.automatic import tell
     from ditzoo.measure.bench import check_rounds, count_multiply_adds, parse_batches, rows_per_image, run
     from ditzoo.model.opening import check_openable, open_model
@@ -91,7 +91,7 @@ def bench(
         _check_plot(plot)
     rows = sorted({rows_per_image(plan) * images for images in (1, *batches)})
     profiles = ",".join(map(str, rows))
-    specs = _specs(found, backends, plan, batches=batches, size=size, device=device, threads=threads)
+    specs, chosen = _specs(found, backends, plan, batches=batches, size=size, device=device, threads=threads)
     check_openable(found, specs, device=device, threads=threads)
     text = None if card.text is None else prompt_condition(found, [PROMPT], device=device)
     with output.progress(f"{card.name}: {backends}", len(batches) * (warmup + repeats)) as bar:
@@ -110,37 +110,44 @@ def bench(
             multiply_adds=count_multiply_adds(card, size=size),
             advance=bar,
         )
-    if plot is not None:
-        _draw(result, plot)
     if json:
         output.json(result)
-        return
-    _show(result)
-    for _, choice in choices():
-        if choice is not None and choice.situation.model == card.name:
+    else:
+        _show(result)
+        for choice in chosen:
             tell(choice)
+    if plot is not None:
+        _draw(result, plot)
 
 
 def _specs(
     model: Card | Bundle, backends: str, plan: Plan, *, batches: list[int], size: Size, device: str, threads: int | None
-) -> list[BackendSpec]:
-    """The backends of the list. In place of "auto" come all that it may choose, and the choice is made anew."""
+) -> tuple[list[BackendSpec], list[Choice]]:
+    """The backends of the list, each once. In place of "auto" come all that it may choose, and the new choices are returned."""
+    import msgspec
+
     from ditzoo.backends.options import parse_spec
+    from ditzoo.model.automatic import fastest_backend, own_precision
     from ditzoo.model.opening import is_automatic
+    from ditzoo.records import to_json
 
     names: list[str] = []
+    chosen: list[Choice] = []
     for text in backends.split(","):
         if not is_automatic(text):
             names.append(text)
             continue
-        from ditzoo.model.automatic import fastest_backend
-
         for images in batches:
             choice = fastest_backend(
                 model, text, device=device, threads=threads, size=size, images=images, plan=plan, again=True, display=output
             )
             names += [f"{name}:{choice.situation.precision}" for name in choice.measured]
-    return [parse_spec(name) for name in dict.fromkeys(names)]
+            chosen.append(choice)
+    specs: dict[bytes, BackendSpec] = {}
+    for spec in map(parse_spec, names):
+        whole = msgspec.structs.replace(spec, precision=spec.precision or own_precision(model), device=spec.device or device)
+        specs.setdefault(to_json(whole), spec)
+    return list(specs.values()), chosen
 
 
 def _show(result: Bench) -> None:
@@ -208,5 +215,5 @@ def _draw(result: Bench, path: Path) -> None:
     for entry in result.measurements:
         series.setdefault(entry.backend, []).append((entry.batch, entry.images_per_second))
     figure = line_chart(series, title=f"{result.model}, {result.steps} steps", x_label="batch", y_label="images per second")
-    with replacing(path) as scratch:
+    with replacing(path, option="--plot") as scratch:
         scratch.write_text(svg(figure), encoding="utf-8")

@@ -87,8 +87,11 @@ def prune(
     A killed process can also leave a hidden file or folder beside the picture or bundle that it wrote. FOLDER is where that is.
     """
     from ditzoo.cache import leftovers
+    from ditzoo.files import check_path
     from ditzoo.weights.catalogue import cards
 
+    for folder in folders or ():
+        check_path(folder, "FOLDER")
     _remove(leftovers(cards().values(), downloads=downloads, folders=folders or ()), yes=yes)
 
 

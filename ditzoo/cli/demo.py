@@ -28,14 +28,14 @@ def demo(
 
     from ditzoo.backends.options import parse_specs
     from ditzoo.cli.parity import show
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
     from ditzoo.model.comparing import parity
     from ditzoo.model.opening import check_openable
     from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture
     from ditzoo.weights.catalogue import card
     from ditzoo.zoo.class_names import class_names
 
-    check_writable(out.parent)
+    check_output_file(out, "--out")
     check_picture_path(out)
     chosen = card(model)
     names = class_names(chosen)[:_CLASSES]
@@ -51,8 +51,8 @@ def demo(
         labels=[backend.split()[0] for backend in (report.reference, report.candidate)],
         captions=2 * names,
     )
-    save_picture(sheet, out)
     show([report], json=False)
+    save_picture(sheet, out)
     output.data(str(out))
     if not report.passed:
         raise typer.Exit(1)

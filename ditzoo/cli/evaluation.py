@@ -23,7 +23,7 @@ def pack(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The file to write. Default: DIR.npz.")] = None,
 ) -> None:
     """Pack a folder of shards into one .npz file for evaluation: arr_0 are the pictures, and arr_1 the classes."""
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
     from ditzoo.scale.journal import read_job
     from ditzoo.scale.pack import pack as write
     from ditzoo.scale.storage import storage_at
@@ -32,7 +32,7 @@ def pack(
     if target.suffix != ".npz":
         raise UsageError(f"--out is the name of a .npz file, not {target}")
     total = read_job(storage_at(folder)).num
-    check_writable(target.parent)
+    check_output_file(target, "--out")
     with output.counting(f"packing {folder}", total) as count:
         write(folder, target, advance=count.advance)
     size = output.size(target.stat().st_size)
@@ -80,17 +80,20 @@ def evaluate(
     from ditzoo.evaluation.networks import DIGITS, open_network
     from ditzoo.evaluation.scores import HELD_OUT
     from ditzoo.evaluation.scores import evaluate as score
-    from ditzoo.evaluation.sources import job_at
-    from ditzoo.files import check_writable, replacing
+    from ditzoo.evaluation.sources import check_place, job_at
+    from ditzoo.files import check_output_file, replacing
     from ditzoo.records import to_json
 
     check_count("--batch", batch)
     if out is not None:
-        check_writable(out.parent)
+        check_output_file(out, "--out")
+    check_place(place)
     job = job_at(place)
     chosen = features or _features_for(None if job is None else job.model)
     if reference is None and chosen != DIGITS:
         raise UsageError("--reference is missing: name a .npz file of statistics or pictures, or a folder of pictures")
+    if reference is not None and reference != HELD_OUT:
+        check_place(reference)
     with output.status(f"opening the feature network {chosen}"):
         network = open_network(chosen, weights=weights, device=device)
     with output.counting(f"scoring {place}", 0 if job is None else job.num) as count:
@@ -102,10 +105,10 @@ def evaluate(
             batch=batch,
             advance=count.advance,
         )
+    output.json(scores) if json else _show(scores)
     if out is not None:
         with replacing(out) as scratch:
             scratch.write_bytes(to_json(scores))
-    output.json(scores) if json else _show(scores)
 
 
 def _features_for(model: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ditzoo.cli import complete
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shown_path
 
 BACKEND = (
     "NAME[:OPTION...], such as torch:bf16:compile or onnxruntime:int8:single; the names are torch, diffusers, onnxruntime,"
@@ -124,7 +124,8 @@ def read_prompts(prompt: list[str] | None, file: Path | None) -> list[str] | Non
             content = opened.read(_MOST_PROMPTS + 1)
         lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--prompts: cannot read {file}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--prompts: cannot read {shown_path(file)}: {reason}") from error
     if len(content) > _MOST_PROMPTS:
         raise UsageError(f"--prompts: {file} has more than {_MOST_PROMPTS:,} bytes; split it")
     return [*(prompt or ()), *(line.strip() for line in lines if line.strip())] or None

@@ -184,6 +184,6 @@ def _write_html(path: Path, model: Card | Bundle, run: ParityRun, *, command: st
     origin = {} if request is None else provenance(model, request, command=command)
     classes = () if request is None else request.classes or ()
     text = html(card_of(model), run.comparisons, run.bisections, classes=classes, origin=origin)
-    with replacing(path) as scratch:
+    with replacing(path, option="--html") as scratch:
         scratch.write_text(text, encoding="utf-8")
     output.talk(f"report: {path}")

@@ -91,10 +91,10 @@ def save(
     reuse: Reuse = None,
 ) -> None:
     """Write the table of a sampler as JSON, for `sample --plan` or for your own client."""
-    from ditzoo.files import check_writable
+    from ditzoo.files import check_output_file
 
-    check_writable(out.parent)
-    if out.suffix != ".json" or out.is_dir():
+    check_output_file(out, "--out")
+    if out.suffix != ".json":
         raise UsageError(f"--out writes a .json file, not {out}")
     plan = _plan(model, solver, steps, guidance, guidance_interval, guidance_times, guidance_every, guided_channels, reuse)
     plan.save(out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import complete, output
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shortened, shown_path
 
 if TYPE_CHECKING:
     from ditzoo.recipes import Recipe
@@ -41,11 +41,13 @@ def run_recipe(
     `ditzoo run reproduce NAME` makes the recipe from the card: get the weights, export, build engines, measure parity, draw
     the images of the published FID with the settings of the card, pack and score them, and show both figures.
     """
-    from ditzoo.files import file_name
+    from ditzoo.files import check_target, file_name
     from ditzoo.recipes import RECORD, load_recipe
     from ditzoo.recipes import run_recipe as run
     from ditzoo.weights.catalogue import cards
 
+    if folder is not None:
+        check_target(folder, "--dir")
     if recipe == REPRODUCE:
         if name is None:
             raise UsageError("run reproduce needs the name of a model; `ditzoo list` shows the names")
@@ -53,7 +55,10 @@ def run_recipe(
         loaded = _reproduction(name, folder)
     else:
         if name is not None:
-            raise UsageError(f"the recipe {recipe} names its model; leave out {name!r}, or run `ditzoo run reproduce {name}`")
+            shown = shown_path(recipe)
+            raise UsageError(
+                f"the recipe {shown} names its model; leave out {shortened(name)!r}, or run `ditzoo run reproduce NAME`"
+            )
         root = context.find_root().command
         loaded = load_recipe(Path(recipe), models=cards(), commands=getattr(root, "commands", {}))
         folder = folder or Path("runs") / Path(recipe).stem

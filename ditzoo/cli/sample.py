@@ -315,20 +315,20 @@ def _steps(request: SampleRequest, batch: int | None) -> int:
 
 def _check_targets(target: Path | None, *, latents: Path | None, preview: int | None, animate: Path | None) -> None:
     """Raises UsageError if an output file cannot be written. Called before any work is done."""
-    from ditzoo.files import check_writable
-    from ditzoo.pictures.writers import check_target
+    from ditzoo.files import check_output_file
+    from ditzoo.pictures.writers import check_pictures_target
 
     if target is not None:
-        check_target(target)
+        check_pictures_target(target)
     if latents is not None:
-        check_writable(latents.parent, "--save-latents")
-        if latents.suffix not in (".npy", ".npz") or latents.is_dir():
+        check_output_file(latents, "--save-latents")
+        if latents.suffix not in (".npy", ".npz"):
             raise UsageError(f"--save-latents writes a .npy or .npz file, not {latents}")
     if preview is not None and preview < 1:
         raise UsageError(f"--preview takes a number of steps, 1 or more, not {preview}")
     if animate is not None:
-        check_writable(animate.parent, "--animate")
-        if animate.suffix not in (".webp", ".gif") or animate.is_dir():
+        check_output_file(animate, "--animate")
+        if animate.suffix not in (".webp", ".gif"):
             raise UsageError(f"--animate writes a .webp or .gif file, not {animate}")
 
 

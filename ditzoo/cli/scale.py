@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ditzoo.cli import output
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shown_path
 
 if TYPE_CHECKING:
     from ditzoo.backends.options import BackendSpec
@@ -145,8 +145,9 @@ def _numbers_in(card: Card, path: Path) -> list[int]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"--labels takes {BALANCED}, {RANDOM} or a file with one class per line; cannot read {path}: {error}"
+            f"--labels takes {BALANCED}, {RANDOM} or a file with one class per line; cannot read {shown_path(path)}: {reason}"
         ) from error
     return [choose_classes(card, [line.strip()], argument=f"--labels {path}")[0] for line in lines if line.strip()]
 

@@ -11,6 +11,7 @@ import torch
 from ditzoo.backends.gpus import cuda_device
 from ditzoo.errors import CheckpointError, MissingPackageError
 from ditzoo.evaluation.features import Features, Pixels, log_softmax
+from ditzoo.files import check_path
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 CHANNELS = 7
@@ -60,6 +61,7 @@ class InceptionNetwork:
 
 def _weights(path: Path | None) -> Path:
     found = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS if path is None else path
+    check_path(found, "--weights")
     if not found.is_file():
         raise MissingPackageError(
             f"Inception needs its weights in {found}; ditzoo does not download them; fetch {WEIGHTS} from the releases of"

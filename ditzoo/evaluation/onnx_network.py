@@ -9,6 +9,7 @@ import numpy as np
 
 from ditzoo.errors import BackendError, MissingPackageError, UsageError
 from ditzoo.evaluation.features import Features, Pixels, check_pictures_size, log_softmax
+from ditzoo.files import check_path
 
 FEATURES, SPATIAL, LOGITS = "features", "spatial", "logits"
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
@@ -28,6 +29,7 @@ class OnnxNetwork:
             import onnxruntime
         except ModuleNotFoundError as error:
             raise MissingPackageError("an ONNX feature network needs a package: pip install 'ditzoo[onnx]'") from error
+        check_path(path, "--features")
         if not path.is_file():
             raise UsageError(f"--features: there is no file {path}")
         kind = device.partition(":")[0]

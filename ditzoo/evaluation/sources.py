@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shown_path
 from ditzoo.evaluation.features import Pixels
+from ditzoo.files import check_path
 from ditzoo.pictures.sheets import PICTURE_SUFFIXES
 from ditzoo.scale.job import Job
 from ditzoo.scale.journal import JOB, read_job
 from ditzoo.scale.npz import StreamedArray, array_names
 from ditzoo.scale.pack import ShardFolder, batches_of
-from ditzoo.scale.storage import storage_at
+from ditzoo.scale.storage import LocalFolder, storage_at
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     pictures: Pixels
     labels: npt.NDArray[np.int64] | None = None
+
+
+def check_place(place: str) -> None:
+    """Raises UsageError if there is no folder and no .npz file at `place`. What is in it is checked when it is read."""
+    if place.endswith(".npz"):
+        _check_file(Path(place))
+        return
+    storage = storage_at(place)
+    if isinstance(storage, LocalFolder) and not storage.path.is_dir():
+        raise UsageError(f"there is no folder {shown_path(place)}; name a folder of shards or of pictures, or a .npz file")
 
 
 def job_at(place: str) -> Job | None:
@@ -58,12 +69,17 @@ def statistics_at(path: Path) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[A
 
 
 def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+    _check_file(path)
     try:
         return array_names(path)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _check_file(path: Path) -> None:
+    check_path(path, "file")
+    if not path.is_file():
+        raise UsageError(f"there is no file {shown_path(path)}; name a .npz file, or a folder of shards or of pictures")
 
 
 def _of_shards(place: str, size: int) -> Iterator[Batch]:

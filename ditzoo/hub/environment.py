@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shortened, shown_path
+from ditzoo.files import path_problem
 
 _NUMBERS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 _FOLDERS = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "DITZOO_CACHE")
@@ -21,8 +22,8 @@ def check_environment() -> None:
         if (value := os.environ.get(name)) is not None and not re.fullmatch("[0-9]{1,6}", value):
             raise UsageError(f"{name} must be a whole number of seconds, not {value[:80]!r}; correct it, or unset it")
     for name in _FOLDERS:
-        if (value := os.environ.get(name)) and Path(value).exists() and not Path(value).is_dir():
-            raise UsageError(f"{name} must be a folder, and {value} is not one; correct it, or unset it")
+        if value := os.environ.get(name):
+            _check_folder(name, value)
     for name in _TOKENS:
         if not re.fullmatch("[!-~]*", os.environ.get(name, "").strip()):
             raise UsageError(f"{name} has characters that no token has; correct it, or unset it")
@@ -32,6 +33,14 @@ def check_environment() -> None:
         raise UsageError(
             f"HF_ENDPOINT must be the address of a server, such as https://huggingface.co, not {shown!r}; unset it"
         )
+
+
+def _check_folder(name: str, value: str) -> None:
+    if (problem := path_problem(value)) is not None:
+        shown = repr(shortened(value))
+        raise UsageError(f"{name} must be a folder, and {shown} cannot be one: {problem}; correct it, or unset it")
+    if Path(value).exists() and not Path(value).is_dir():
+        raise UsageError(f"{name} must be a folder, and {shown_path(value)} is not one; correct it, or unset it")
 
 
 def without_password(text: str) -> str:

@@ -134,12 +134,15 @@ def rows_per_image(plan: Plan) -> int:
 
 
 def parse_batches(text: str) -> list[int]:
-    """The batch sizes in a list like "1,8,32" or "1-4". Raises UsageError if the list is malformed or a size out of range."""
+    """The batch sizes in a list like "1,8,32" or "1-4", each once.
+
+    Raises UsageError if the list is malformed or a size out of range.
+    """
     ranges = parse_ranges(text, argument="--batch")
     for each in ranges:
         check_count("batch", each[0])
         check_count("batch", each[-1], most=MOST_IMAGES)
-    return [size for each in ranges for size in each]
+    return list(dict.fromkeys(size for each in ranges for size in each))
 
 
 def run(

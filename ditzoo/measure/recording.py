@@ -33,6 +33,9 @@ _START = 1e-3
 """The largest relative L2 error of the first state against the noise of the file. Rounding to half precision stays below."""
 
 
+_OPTION = "--save-latents"
+
+
 class Recording(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of a file: the latents, the request, and the noise, which may differ from that of the request's seed."""
 
@@ -51,7 +54,7 @@ def write_recording(path: Path, request: SampleRequest, latents: Floats, *, prec
     arrays |= {"latents": latents, "noise": noise(0), "seed": np.uint64(request.seed), "first": np.int64(request.first)}
     if request.classes is not None:
         arrays["classes"] = np.array(request.classes, dtype=np.int64)
-    with replacing(path) as scratch:
+    with replacing(path, option=_OPTION) as scratch:
         np.savez(scratch, **arrays)
 
 
@@ -60,7 +63,7 @@ def save_latents(path: Path, request: SampleRequest, latents: Floats, *, precisi
     if path.suffix == ".npz":
         write_recording(path, request, latents, precision=precision)
         return
-    with replacing(path) as scratch:
+    with replacing(path, option=_OPTION) as scratch:
         np.save(scratch, latents)
 
 

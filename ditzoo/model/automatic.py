@@ -127,6 +127,11 @@ def _precision(model: Card | Bundle, text: str, asked: str | None) -> Precision:
     return found
 
 
+def own_precision(model: Card | Bundle) -> Precision:
+    """The precision of a backend that names none: that of the bundle, or fp32."""
+    return _exported_precision(model) or "fp32"
+
+
 def _exported_precision(model: Card | Bundle) -> Precision | None:
     if isinstance(model, Card):
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ditzoo.bundle import Bundle
 from ditzoo.errors import MissingPackageError, UsageError, check_flags, check_type, described, whole_number
-from ditzoo.files import check_writable
+from ditzoo.files import check_target, check_writable, make_folder, path_problem
 from ditzoo.model_names import ModelLike, find_model
 from ditzoo.progress import SILENT, Display
 from ditzoo.weights.catalogue import CardLike, card_of
@@ -145,7 +145,8 @@ def refit_tensorrt(
 
     check_refittable(bundle, bundle.card)
     path = Path(checkpoint)
-    tuned = fine_tune_of(path, bundle) if path.is_file() else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
+    is_file = path_problem(path) is None and path.is_file()
+    tuned = fine_tune_of(path, bundle) if is_file else FineTune(name=str(checkpoint), card=card_of(str(checkpoint)))
     return refit_engines(bundle, tuned, Path(out), overwrite=overwrite, display=display)
 
 
@@ -167,6 +168,7 @@ def write_triton_repository(
     check_type("repo", repo, (str, os.PathLike), _FOLDER)
     check_flags(client=client, overwrite=overwrite)
     found, folder = find_model(model), Path(repo)
+    check_target(folder, "--repo")
     check_writable(folder if folder.exists() else folder.parent, "--repo")
     if not isinstance(found, Bundle):
         check_exporter()
@@ -176,7 +178,7 @@ def write_triton_repository(
         found = cached_bundle(found, settings=settings, display=display)
     from ditzoo_export.triton import export_triton
 
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, "--repo")
     return export_triton(found, folder, client=client, instances=instances, overwrite=overwrite)
 
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import msgspec
 from PIL.PngImagePlugin import PngInfo
 
-from ditzoo.errors import DitzooError, UsageError
+from ditzoo.errors import DitzooError, UsageError, shown_path
 from ditzoo.records import from_json
 from ditzoo.sampling.request import SampleRequest
 
@@ -38,8 +38,10 @@ def read_request(path: Path) -> SampleRequest:
     try:
         with path.open("rb") as file:
             text = next((text for key, text in _texts(file) if key == _KEY), None)
-    except (OSError, ValueError, zlib.error) as error:
-        raise UsageError(f"cannot read the picture {path}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read the picture {shown_path(path)}: {error.strerror}") from error
+    except (ValueError, zlib.error) as error:
+        raise UsageError(f"cannot read the picture {shown_path(path)}: {error}") from error
     if text is None:
         raise UsageError(f"{path} does not say how it was made; only PNG files that `ditzoo sample` wrote do")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from ditzoo.errors import UsageError
-from ditzoo.files import check_writable, replacing
+from ditzoo.files import check_target, check_writable, disk_errors, replacing
 from ditzoo.pictures.decode import Pictures
 from ditzoo.pictures.png_metadata import png_info
 from ditzoo.pictures.sheets import check_picture_path, contact_sheet, save_picture, to_image
@@ -33,7 +33,8 @@ class PictureWriter:
         self._captions = captions(card, request.classes or ())
         self._target, self._sheet, self._taken = target, list[Pictures](), 0
         if is_folder(target):
-            target.mkdir(exist_ok=True)
+            with disk_errors(target):
+                target.mkdir(exist_ok=True)
 
     def take(self, pictures: Pictures) -> None:
         """Takes the next pictures [N, H, W, channels]."""
@@ -91,7 +92,7 @@ class TrajectoryWriter:
             return
         first, *rest = self._frames
         times = [FRAME_MS] * len(rest) + [LAST_FRAME_MS]
-        with replacing(self._animate) as scratch:
+        with replacing(self._animate, option="--animate") as scratch:
             first.save(scratch, save_all=True, append_images=rest, duration=times, loop=0)
         self.written.append(self._animate)
 
@@ -102,8 +103,9 @@ class TrajectoryWriter:
         return self._animate is not None and (done % self._stride == 0 or done == self._steps)
 
 
-def check_target(target: Path) -> None:
+def check_pictures_target(target: Path) -> None:
     """Raises UsageError if `target` can be neither the file of a sheet nor the folder of single pictures."""
+    check_target(target)
     check_writable(target if target.is_dir() else target.parent)
     if not is_folder(target):
         check_picture_path(target)

@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from ditzoo.errors import LONG_PATH, PlanError, UsageError, check_type, described, shortened
+from ditzoo.errors import PlanError, UsageError, check_type, described, shown_path
 from ditzoo.files import replacing
 from ditzoo.records import Data, from_json, read_limited, to_json
 from ditzoo.zoo.card import Card
@@ -140,7 +140,7 @@ class Plan(Data, frozen=True, kw_only=True):
             return Plan.from_json(read_limited(Path(path)))
         except (OSError, PlanError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise PlanError(f"cannot read the plan {shortened(os.fspath(path), LONG_PATH)}: {reason}") from error
+            raise PlanError(f"cannot read the plan {shown_path(path)}: {reason}") from error
 
     def _check_reuse(self) -> None:
         """Raises PlanError if a row reuses something that no row before it computed."""

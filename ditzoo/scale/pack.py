@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ditzoo.errors import UsageError
-from ditzoo.files import disk_errors, replacing, sha256
+from ditzoo.files import replacing, sha256
 from ditzoo.scale.job import Job, labels_of
 from ditzoo.scale.journal import ShardRecord, read_job, read_journal, read_list
 from ditzoo.scale.npz import npz_writer, streamed_array
@@ -68,7 +68,7 @@ def pack(place: str, out: Path, *, advance: Callable[[int], object] = lambda cou
     folder = ShardFolder(place)
     batches = batches_of(folder.images(), size=SLICE)
     first_records, first = next(batches)
-    with disk_errors(out), replacing(out) as scratch, npz_writer(scratch) as archive:
+    with replacing(out) as scratch, npz_writer(scratch) as archive:
         shape = (folder.job.num, *first.shape[1:])
         with streamed_array(archive, "arr_0", shape=shape, dtype=np.uint8) as add:
             add(first)

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from ditzoo.digests import digest
 from ditzoo.errors import MissingPackageError, UsageError
-from ditzoo.files import disk_errors, replacing
+from ditzoo.files import check_path, disk_errors, replacing
 
 LOCK = ".lock"
 
@@ -64,11 +64,15 @@ def absolute(place: str) -> str:
 def storage_at(place: str | os.PathLike[str]) -> Storage:
     """The storage at a path, or at an address with a protocol of fsspec.
 
-    Raises UsageError if the protocol is unknown, and MissingPackageError if its package is not installed.
+    Raises UsageError if the protocol is unknown or if no folder can have the path, and MissingPackageError if the package of
+    the protocol is not installed.
     """
     text = os.fspath(place)
     address = re.fullmatch(r"([a-z][a-z0-9+]+):/+(.*)", text)
-    return LocalFolder(Path(text)) if address is None else RemoteFolder(f"{address[1]}://{address[2]}")
+    if address is not None:
+        return RemoteFolder(f"{address[1]}://{address[2]}")
+    check_path(Path(text), "folder")
+    return LocalFolder(Path(text))
 
 
 class LocalFolder:

@@ -10,11 +10,11 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ditzoo.errors import DitzooError
+from ditzoo.errors import DitzooError, is_whole_number
 from ditzoo.files import file_name
 from ditzoo.pictures.decode import Pictures
 from ditzoo.pictures.png_metadata import png_info
@@ -49,12 +49,17 @@ def make_app(jobs: Jobs) -> Starlette:
             Route("/api/jobs", _submit, methods=["POST"]),
             Route("/api/jobs/{id}", _cancel, methods=["DELETE"]),
             Route("/api/jobs/{id}/states", _states),
-            Route("/api/jobs/{id}/previews/{side:int}", _preview),
-            Route("/api/jobs/{id}/sheets/{side:int}", _sheet),
-            Route("/api/jobs/{id}/pictures/{side:int}/{image:int}", _picture),
-            Route("/api/jobs/{id}/differences/{image:int}", _difference),
+            Route("/api/jobs/{id}/previews/{side}", _preview),
+            Route("/api/jobs/{id}/sheets/{side}", _sheet),
+            Route("/api/jobs/{id}/pictures/{side}/{image}", _picture),
+            Route("/api/jobs/{id}/differences/{image}", _difference),
         ],
-        exception_handlers={DitzooError: _refused, QueueFullError: _full, HTTPException: _failed},
+        exception_handlers={
+            DitzooError: _refused,
+            QueueFullError: _full,
+            HTTPException: _failed,
+            ClientDisconnect: _gone,
+        },
     )
     app.state.jobs = jobs
     return app
@@ -78,6 +83,11 @@ def _full(request: Request, error: Exception) -> Response:
 def _failed(request: Request, error: Exception) -> Response:
     status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, str(error))
     return _json({"error": text}, status=status)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """The answer to a request that ended too early. Nobody reads it."""
+    return Response(status_code=400)
 
 
 def _json(value: object, *, status: int = 200) -> Response:
@@ -148,7 +158,7 @@ async def _events(jobs: Jobs, job: Job) -> AsyncIterator[bytes]:
 
 
 def _preview(request: Request) -> Response:
-    picture = _job(request).previews.get(request.path_params["side"])
+    picture = _job(request).previews.get(_number(request, "side"))
     if picture is None:
         raise HTTPException(404, "there is no preview yet")
     return _png(picture)
@@ -157,15 +167,15 @@ def _preview(request: Request) -> Response:
 def _sheet(request: Request) -> Response:
     """All pictures of a backend on a sheet, with the request inside the file."""
     job = _job(request)
-    pictures, drawn = _at(_drawn(job).pictures, request.path_params["side"]), job.order.request
+    pictures, drawn = _at(_drawn(job).pictures, _number(request, "side")), job.order.request
     names = captions(job.order.card, drawn.classes or ())
     return _png(png_bytes(sheet_of(pictures, names), info=png_info(drawn)))
 
 
 def _picture(request: Request) -> Response:
     """One picture of a backend, with the request for it inside the file."""
-    job, image = _job(request), request.path_params["image"]
-    pictures = _at(_drawn(job).pictures, request.path_params["side"])
+    job, image = _job(request), _number(request, "image")
+    pictures = _at(_drawn(job).pictures, _number(request, "side"))
     return _png(png_bytes(to_image(_at(pictures, image)), info=png_info(job.order.request.only(image))))
 
 
@@ -174,7 +184,15 @@ def _difference(request: Request) -> Response:
     difference = _drawn(_job(request)).difference
     if difference is None:
         raise HTTPException(404, "there is only one backend")
-    return _png(png_bytes(to_image(_at(difference.pictures, request.path_params["image"]))))
+    return _png(png_bytes(to_image(_at(difference.pictures, _number(request, "image")))))
+
+
+def _number(request: Request, name: str) -> int:
+    """A number in the path of a request. Raises HTTPException if it is none, or if it has too many digits."""
+    text: str = request.path_params[name]
+    if not is_whole_number(text):
+        raise HTTPException(404, f"{name} must be a whole number")
+    return int(text)
 
 
 def _at(items: tuple[Pictures, ...] | Pictures, index: int) -> Pictures:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from ditzoo.errors import LONG_PATH, UsageError, check_type, shortened, unknown, wrong_type
-from ditzoo.files import file_name
+from ditzoo.errors import UsageError, check_type, shown_path, unknown, wrong_type
+from ditzoo.files import file_name, path_problem
 from ditzoo.records import from_json, read_limited
 from ditzoo.weights import store
 from ditzoo.weights.aliases import find_name
@@ -18,6 +18,8 @@ HUB = "hf:"
 """The prefix of a model's name that refers to a repository of the Hub: hf:OWNER/REPO."""
 
 _CARD_FILE = "card.json"
+
+_LIST = "`ditzoo list` shows all"
 
 
 class HasCard(Protocol):
@@ -53,6 +55,11 @@ def card(name: str) -> Card:
     Raises UsageError, with near matches, if there is no such card.
     """
     check_type("name", name, str, "a model's name, such as 'dit-digits'")
+    return _card(name, hint=_LIST)
+
+
+def _card(name: str, *, hint: str) -> Card:
+    """The card that `name` means. `hint` is the end of the message if there is none."""
     known = cards()
     if (found := find_name(name, known)) is not None:
         return known[found]
@@ -60,8 +67,9 @@ def card(name: str) -> Card:
         if folder.name in (name, file_name(name)):
             raise UsageError(f"{name} is damaged: {folder.problem}")
     if name.startswith(HUB):
-        raise UsageError(f"{name} is not on this machine; `ditzoo pull {name}` fetches it")
-    raise unknown("model", name, known, hint="`ditzoo list` shows all")
+        shown = shown_path(name)
+        raise UsageError(f"{shown} is not on this machine; `ditzoo pull {shown}` fetches it")
+    raise unknown("model", name, known, hint=hint)
 
 
 def card_of(model: CardLike, *, argument: str = "model") -> Card:
@@ -77,12 +85,14 @@ def card_of(model: CardLike, *, argument: str = "model") -> Card:
         raise wrong_type(argument, model, "a model's name, a bundle's folder, a Card or a Bundle")
     folder = folder_of(model)
     if folder is None:
-        return card(os.fspath(model))
+        return _card(os.fspath(model), hint=f"there is no folder of this name here; {_LIST}")
     try:
         return from_json(read_limited(folder / _CARD_FILE), Card)
     except (OSError, ValueError) as error:
-        where, reason = shortened(str(folder), LONG_PATH), error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{argument}: there is no bundle in {where}: cannot read its {_CARD_FILE}: {reason}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(
+            f"{argument}: there is no bundle in {shown_path(folder)}: cannot read its {_CARD_FILE}: {reason}"
+        ) from error
 
 
 def folder_of(model: str | os.PathLike[str]) -> Path | None:
@@ -93,14 +103,7 @@ def folder_of(model: str | os.PathLike[str]) -> Path | None:
     text, path = os.fspath(model), Path(model)
     if not isinstance(model, str):
         return path
-    is_path = (_exists(path) or path.name != text) and not text.startswith(HUB)
+    exists = path_problem(path) is None and path.exists()
+    is_path = (exists or path.name != text) and not text.startswith(HUB)
     known = cards() if is_path else {}
-    return path if is_path and text not in known and (_exists(path) or find_name(text, known) is None) else None
-
-
-def _exists(path: Path) -> bool:
-    """Whether there is something at `path`. Nothing is there if the path is too long for a path."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
+    return path if is_path and text not in known and (exists or find_name(text, known) is None) else None

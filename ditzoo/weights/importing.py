@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ditzoo.errors import CheckpointError, HubError, UsageError
-from ditzoo.files import PARTIAL, cache_dir, disk_errors, file_name
+from ditzoo.files import PARTIAL, cache_dir, check_path, disk_errors, file_name
 from ditzoo.folders import recover, target_of, vanish
 from ditzoo.locks import lock_named
 from ditzoo.manifests import record_file
@@ -111,5 +111,6 @@ def _record(file: Path) -> File:
 
 
 def _check_file(file: Path) -> None:
+    check_path(file, "FILE")
     if not file.is_file():
         raise UsageError(f"there is no file {file}; give the path of the checkpoint that you downloaded")

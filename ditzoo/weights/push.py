@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from ditzoo.errors import HubError, UsageError
+from ditzoo.errors import HubError, UsageError, shortened
 from ditzoo.hub import client
 from ditzoo.weights import store
 from ditzoo.weights.local import decoder_file, has_decoder, weights_file
@@ -22,7 +22,7 @@ def push(card: Card, repo: str, *, private: bool = False) -> str:
     if the weights are missing or damaged, and HubError if the upload fails or HF_HUB_OFFLINE is set.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UsageError(f"{repo!r} is not the name of a repository; write OWNER/NAME")
+        raise UsageError(f"{shortened(repo)!r} is not the name of a repository; write OWNER/NAME")
     if client.is_offline():
         raise HubError(f"cannot push to {repo}: HF_HUB_OFFLINE forbids it; unset it and try again")
     files: dict[str, object] = {

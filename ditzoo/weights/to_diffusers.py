@@ -13,7 +13,7 @@ from ditzoo.checkpoint import write
 from ditzoo.errors import UsageError
 from ditzoo.families import family_of
 from ditzoo.families.tensors import Entry
-from ditzoo.files import check_replaceable, check_writable, disk_errors
+from ditzoo.files import check_replaceable, check_target, check_writable, disk_errors
 from ditzoo.folders import appearing
 from ditzoo.hub.client import PATIENCE
 from ditzoo.hub.fetch import fetch
@@ -53,6 +53,7 @@ def to_diffusers(card: Card, out: Path, *, patience: float = PATIENCE) -> Path:
             "diffusers' DiTPipeline needs an AutoencoderKL with its own source, and a network with a null label;"
             f" {card.name} has another decoder or no null label"
         )
+    check_target(out, "DIR")
     if out.exists():
         raise UsageError(f"{out} exists already; choose a new folder")
     check_replaceable(out, "DIR")

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from ditzoo.errors import UsageError, shortened
+from ditzoo.errors import UsageError, shortened, shown_path
 from ditzoo.records import convert, from_toml, read_limited
 from ditzoo.zoo.card import NAMES, Card, is_name
 from ditzoo.zoo.configs import BackboneConfig
@@ -49,7 +49,7 @@ def load_cards(path: Path, known: Mapping[str, Card]) -> dict[str, Card]:
         text = read_limited(path).decode()
         tables = from_toml(text)
     except OSError as error:
-        raise UsageError(f"cannot read the cards in {path}: {error.strerror}; check --zoo or {VARIABLE}") from error
+        raise UsageError(f"cannot read the cards in {shown_path(path)}: {error.strerror}; check --zoo or {VARIABLE}") from error
     except ValueError as error:
         raise UsageError(f"{path} is not a valid TOML file: {error}") from error
     found: dict[str, Card] = {}

@@ -18,7 +18,7 @@ from ditzoo.bundle import Bundle, provide
 from ditzoo.digests import digest
 from ditzoo.distributions import distributions_of
 from ditzoo.errors import MissingPackageError
-from ditzoo.files import cache_dir, file_name, sha256
+from ditzoo.files import cache_dir, file_name, make_cache_folder, sha256
 from ditzoo.plan.make import DIFFUSERS
 from ditzoo.progress import SILENT, Display
 from ditzoo.weights.identity import part_digests
@@ -180,7 +180,7 @@ def _provide_engines(
 
 def _place(kind: str, card: Card, key: str) -> Path:
     folder = cache_dir() / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(folder)
     return folder / f"{file_name(card.name)}-{key[:16]}"
 
 

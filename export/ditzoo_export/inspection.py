@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ditzoo.bundle import CARD, ENGINE, MANIFEST, PLAN, Bundle, Engine, Manifest, is_bundle, open_bundle
-from ditzoo.errors import BundleError, DitzooError, MissingPackageError
+from ditzoo.errors import BundleError, DitzooError, MissingPackageError, shortened, shown_path
+from ditzoo.files import path_problem
 from ditzoo.plan.table import Plan
-from ditzoo.records import Data, from_json
+from ditzoo.records import Data, from_json, read_limited
 from ditzoo.zoo.card import Card
 
 if TYPE_CHECKING:
@@ -56,10 +57,15 @@ def inspect(path: Path) -> Facts:
     Raises BundleError for any other `path`, and MissingPackageError for an ONNX file if the packages that read it are not
     installed.
     """
+    if (problem := path_problem(path)) is not None:
+        raise BundleError(f"cannot inspect {shortened(str(path))!r}: {problem}; inspect reads {_READS}")
     if path.is_dir():
         return _bundle(open_bundle(path))
+    shown = shown_path(path)
+    if not path.exists():
+        raise BundleError(f"there is no {shown}; inspect reads {_READS}")
     if not path.is_file():
-        raise BundleError(f"there is no {path}; inspect reads {_READS}")
+        raise BundleError(f"{shown} is not a regular file; inspect reads {_READS}")
     if path.suffix == ".json":
         return _json_file(path)
     return _engine_file(path) if path.suffix == ENGINE or path.name in _engines_beside(path) else _onnx(path)
@@ -127,12 +133,12 @@ def _plan_file(path: Path) -> Facts:
 
 
 def _card_file(path: Path) -> Facts:
-    card = from_json(path.read_bytes(), Card)
+    card = from_json(read_limited(path), Card)
     return {"kind": "card", **msgspec.to_builtins(card), "parameters": card.backbone.parameters}
 
 
 def _manifest_file(path: Path) -> Facts:
-    return _manifest(from_json(path.read_bytes(), Manifest), shlex.quote(str(path.parent)))
+    return _manifest(from_json(read_limited(path), Manifest), shlex.quote(str(path.parent)))
 
 
 _RECORDS: dict[str, Callable[[Path], Facts]] = {"plan": _plan_file, "card": _card_file, "manifest": _manifest_file}

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 from ditzoo.bundle import Bundle, find_bundle
-from ditzoo.errors import UsageError
+from ditzoo.errors import UsageError, shown_path
+from ditzoo.files import make_folder
 from ditzoo.progress import SILENT, Display
 from ditzoo.records import Data, convert, from_toml, read_limited
 from ditzoo.tasks import Task, run_tasks
@@ -79,7 +80,7 @@ def read_matrix(path: Path) -> Matrix:
     except FileNotFoundError as error:
         raise UsageError(f"--matrix: there is no file {path}") from error
     except OSError as error:
-        raise UsageError(f"--matrix: cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"--matrix: cannot read {shown_path(path)}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"{path} is not an export matrix: {error}") from error
 
@@ -95,10 +96,10 @@ def run_matrix(matrix: Matrix, folder: Path, *, display: Display = SILENT) -> It
     If a cell fails, the others are made all the same. The stages of each export appear on `display`.
     """
     planned, out = cells(matrix), folder / matrix.out
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, "out of the matrix")
     for done in run_tasks((_task(cell, out / cell.folder, display) for cell in planned), stop_at_failure=False):
         size = sum(record.size for record in done.result.manifest.files.values()) if done.result else 0
-        yield Outcome(cell=done.name, state=done.state, seconds=done.seconds, size=size, message=done.message)
+        yield Outcome(cell=done.name, state=done.state, seconds=done.seconds, size=size, message=str(done.error or ""))
 
 
 def _block_cells(block: Block) -> Iterator[Cell]:

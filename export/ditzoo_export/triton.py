@@ -14,7 +14,7 @@ import msgspec
 
 from ditzoo.bundle import PLAN, Bundle, Engine, Graph, consistently, owner_of_weights, provide_folder
 from ditzoo.errors import UsageError, check_count
-from ditzoo.files import file_name
+from ditzoo.files import file_name, replacing
 from ditzoo.pictures.decode import SLICE
 from ditzoo.records import Data
 from ditzoo.specs import PRECISION_TRAITS, Precision, Profile, TensorSpec
@@ -82,9 +82,12 @@ def export_triton(
             (folder / "1").mkdir()
             consistently(bundle, partial(_place, model=model, folder=folder / "1"))
         made.append(target)
-    (repo / f"{file_name(bundle.card.name)}.{PLAN}").write_bytes((bundle.path / PLAN).read_bytes())
+    copies = {f"{file_name(bundle.card.name)}.{PLAN}": bundle.path / PLAN}
     if client:
-        (repo / CLIENT).write_bytes(Path(__file__).with_name("triton_client.py").read_bytes())
+        copies[CLIENT] = Path(__file__).with_name("triton_client.py")
+    for name, source in copies.items():
+        with replacing(repo / name, option="--repo") as scratch:
+            scratch.write_bytes(source.read_bytes())
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from ditzoo.bundle import Bundle, Engine
 from ditzoo.cli import run
 from ditzoo.manifests import FileRecord
 from ditzoo.model.opening import default_backend
-from ditzoo.records import to_json
+from ditzoo.records import LARGEST_FILE, to_json
 from ditzoo.specs import Profile, Range
 from ditzoo_export import cached_bundle
 from tests.support.terminal import run_in_terminal
@@ -139,6 +140,32 @@ def test_another_json_file_is_refused_in_one_line(content: bytes, tmp_path: Path
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert all(f"no {kind}" in error for kind in ("plan", "card", "manifest"))
+
+
+def test_a_large_json_file_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is larger than its limit, and has no bytes on the disk."""
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(LARGEST_FILE + 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read without a limit"))
+    assert run(["inspect", str(tmp_path / "x.json")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("the file has more than 67,108,864 bytes") == 3
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.json", "pipe.onnx", "/dev/null"])
+def test_what_is_no_regular_file_is_called_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not Path(name).exists():
+        os.mkfifo(name)
+    assert run(["inspect", name]) == 2
+    assert f"{name} is not a regular file; inspect reads a bundle's folder" in capsys.readouterr().err
+    assert run(["inspect", "missing"]) == 2
+    assert "there is no missing; inspect reads a bundle's folder" in capsys.readouterr().err
 
 
 def test_missing_weights_of_a_graph_are_said(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

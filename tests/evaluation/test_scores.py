@@ -209,8 +209,13 @@ def test_the_command_scores_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 BAD = {
-    "evaluate missing": "--reference is missing",
-    "evaluate missing --features digits": "missing has neither shards nor pictures",
+    "evaluate .": "--reference is missing",
+    "evaluate missing": "there is no folder missing; name a folder of shards or of pictures, or a .npz file",
+    "evaluate missing.npz": "there is no file missing.npz",
+    "evaluate missing --reference a.npz": "there is no folder missing",
+    "evaluate a.npz --reference missing": "there is no folder missing",
+    "evaluate a.npz --reference missing.npz": "there is no file missing.npz",
+    "evaluate . --features digits": ". has neither shards nor pictures",
     "evaluate a.npz --features digits --reference b.npz": "there is no file b.npz",
     "evaluate a.npz --features digits": "takes pictures of 8x8 pixels, not 4x4",
     "evaluate a.npz --features cats --reference a.npz": "unknown feature network 'cats'",

@@ -21,7 +21,7 @@ from ditzoo.cli import tables
 from ditzoo.cli.bench import _COLUMNS, _REUSE
 from ditzoo.errors import BackendError, UsageError
 from ditzoo.measure import gpu
-from ditzoo.measure.bench import Bench, run
+from ditzoo.measure.bench import Bench, parse_batches, run
 from ditzoo.measure.machine import ceilings, machine
 from ditzoo.measure.operations import multiply_adds
 from ditzoo.plan.make import make_plan
@@ -307,6 +307,28 @@ def test_a_wrong_request_is_one_clear_line(typed: str, message: str, capfd: pyte
     error = capfd.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("1,1", [1]), ("2,1-3,3", [2, 1, 3])])
+def test_every_batch_is_measured_once(text: str, sizes: list[int]) -> None:
+    assert parse_batches(text) == sizes
+
+
+def test_every_backend_is_measured_once_and_only_new_choices_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The cache holds a choice for another number of images, which an earlier command made."""
+    monkeypatch.setenv("DITZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr("ditzoo.model.automatic.candidates", lambda model, device: ["torch"])
+    typed = "bench uvit-digits --steps 2 --repeats 1 --warmup 0 --backends"
+    assert cli([*typed.split(), "auto,torch,torch:fp32:cpu,auto:bf16", "--batch", "2"]) == 0
+    out, err = capfd.readouterr()
+    assert [line.split("\t")[0] for line in out.splitlines()[1:]] == ["torch fp32 cpu", "torch bf16 cpu"]
+    assert err.count("auto: torch for uvit-digits") == 2
+    assert cli([*typed.split(), "auto"]) == 0
+    assert capfd.readouterr().err.count("auto: ") == 1
+    assert cli([*typed.split(), "torch"]) == 0
+    assert "auto" not in capfd.readouterr().err
 
 
 def test_peers_are_measured_on_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -39,8 +40,12 @@ def test_a_name_that_another_site_made_point_here_is_refused(page: PageServer) -
 
 def test_another_site_cannot_ask(page: PageServer) -> None:
     own = {**JSON, "Origin": page.address}
-    for origin in ("http://evil.example", "null", f"https://127.0.0.1:{page.port}", f"http://127.0.0.1:{page.port + 1}"):
-        assert page.request("POST", "/api/plan", b"{}", {**own, "Origin": origin}).status == 403
+    strange = ("http://[", "http://a]b", "http://\xff", f"{page.address}@evil.example", f"{page.address}/", "")
+    others = ("http://evil.example", "null", f"https://127.0.0.1:{page.port}", f"http://127.0.0.1:{page.port + 1}")
+    for origin in (*others, *strange):
+        answer = page.request("POST", "/api/plan", b"{}", {**own, "Origin": origin})
+        assert answer.status == 403, origin
+        assert HEADERS.items() <= answer.headers.items()
     for site in ("cross-site", "same-site"):
         assert page.get("/api/choices", **{"Sec-Fetch-Site": site}).status == 403
         assert page.get("/", **{"Sec-Fetch-Site": site}).status == 200
@@ -71,6 +76,27 @@ def test_every_file_of_the_page_is_served(page: PageServer) -> None:
     for path in (Path(ditzoo.__file__).parent / "ui" / "page").iterdir():
         answer = page.get(f"/{path.name}" if path.name != "index.html" else "/")
         assert (answer.status, answer.body) == (200, path.read_bytes())
+
+
+@pytest.mark.parametrize("number", ["9" * 4301, "9" * 8000, "9" * 19, "٣"])
+def test_numbers_with_too_many_digits_are_refused(page: PageServer, number: str) -> None:
+    job = page.post("/api/jobs", steps="1").json["id"]
+    assert list(page.states(job))[-1]["phase"] == "finished"
+    number = quote(number)
+    for path in (f"previews/{number}", f"sheets/{number}", f"pictures/{number}/0", f"pictures/0/{number}"):
+        answer = page.get(f"/api/jobs/{job}/{path}")
+        assert answer.status == 404, path
+        assert "whole number" in answer.json["error"]
+
+
+def test_requests_that_end_too_early_are_no_errors() -> None:
+    with serving() as server:
+        head = f"POST /api/plan HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+                connection.sendall(f'{head}Content-Length: 50\r\n\r\n{{"mo'.encode())
+        assert server.post("/api/plan").status == 200
+        assert server.interrupt() == (130, "stopped\n")
 
 
 def test_large_requests_are_refused(page: PageServer) -> None:
