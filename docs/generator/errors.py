@@ -36,6 +36,10 @@ A word in angle brackets stands for what the message is about. Of two forms of a
 """
 
 
+_CHECKS = ("check_type", "wrong_type", "check_callable", "each_of", "whole_number", "real_number")
+"""The functions whose last argument says what their first argument, which names an argument, must be."""
+
+
 def errors_page() -> str:
     """The text of the page."""
     messages = _messages()
@@ -54,24 +58,40 @@ def _messages() -> dict[str, list[tuple[str, str]]]:
             if path.name == "errors.py":
                 continue  # its functions make messages from what others give them
             module = ".".join(path.relative_to(source.parent).with_suffix("").parts).removesuffix(".__init__")
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                    kind, text = _message(node.func.id, node.args)
-                    if text:
-                        found[kind][text, module] = None
+            tree = ast.parse(path.read_text())
+            named = _named_texts(tree)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    kind = node.func.id if node.func.id in _CLASSES else "UsageError"
+                    found[kind].update({(text, module): None for text in _texts(node.func.id, node, named)})
     return {name: list(messages) for name, messages in found.items()}
 
 
-def _message(function: str, arguments: list[ast.expr]) -> tuple[str, str]:
-    """The class and the message of the error that a call makes; the message is "" if the call makes none."""
-    first = _text(arguments[0])
+def _texts(function: str, call: ast.Call, named: dict[str, ast.expr]) -> list[str]:
+    """The messages of the errors that a call of a function makes: none, one, or several."""
+    if function == "check_flags":
+        return [f"{flag.arg} must be True or False (a bool), not <value>" for flag in call.keywords if flag.arg]
+    if not call.args:
+        return []
+    first = _text(call.args[0])
     if function in _CLASSES:
-        return function, first if " " in first else ""  # an error of another library that is passed on has no words of its own
-    if function == "unknown":
-        return "UsageError", f"unknown {first} <name>; did you mean <the nearest names>?"
-    if function in ("check_type", "wrong_type"):
-        return "UsageError", f"{first} must be {_text(arguments[-1])}, not <value>"
-    return "", ""
+        return [first] if " " in first else []  # an error of another library that is passed on has no words of its own
+    if function in ("unknown", "check_known"):
+        return [f"unknown {first} <name>; did you mean <the nearest names>?"]
+    if function == "check_count":
+        limits = ["at most <most>"] if call.keywords else []
+        return [f"{first} must be {takes}, not <value>" for takes in ("a whole number, 1 or more", "1 or more", *limits)]
+    if function in _CHECKS:
+        takes = call.args[-1]
+        return [f"{first} must be {_text(named.get(takes.id, takes) if isinstance(takes, ast.Name) else takes)}, not <value>"]
+    return []
+
+
+def _named_texts(tree: ast.Module) -> dict[str, ast.expr]:
+    """The texts of a module that have a name, by this name."""
+    assigned = [node for node in ast.walk(tree) if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    texts = [node for node in assigned if isinstance(node.value, ast.JoinedStr | ast.Constant)]
+    return {node.targets[0].id: node.value for node in texts if isinstance(node.targets[0], ast.Name)}
 
 
 def _text(node: ast.AST) -> str:

@@ -52,6 +52,11 @@ def test_messages_are_those_of_the_code() -> None:
         "`there is no GPU <index>, which <device> names; <remedy>`",
         "`unknown backend <name>; did you mean <the nearest names>?`",
         "`path must be the path of a plan's JSON file, not <value>`",
+        "`steps must be a whole number of steps, not <value>`",
+        "`threads must be at most <most>, not <value>`",
+        "`prompts must be a text or a list of texts, not <value>`",
+        "`overwrite must be True or False (a bool), not <value>`",
+        "`unknown family <name>; did you mean <the nearest names>?`",
     ):
         assert message in page
 

@@ -196,7 +196,7 @@ def test_memory_is_limited_where_that_is_asked_for() -> None:
     assert build(*place, ["weight_streaming"], workspace=64) != build(*place, [])
     settings = make_engine_settings(card, gpu="sm89", options=["weight_streaming"], workspace=64)
     assert settings.command(card).endswith("--workspace 64 --weight-streaming")
-    with pytest.raises(UsageError, match="--workspace must be 1 MB or more, not 0"):
+    with pytest.raises(UsageError, match="the MB of --workspace must be 1 or more, not 0"):
         make_engine_settings(card, gpu="sm89", workspace=0)
 
 
