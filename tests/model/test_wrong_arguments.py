@@ -27,7 +27,7 @@ WRONG = {
     "ditzoo.card(3)": "name must be a model's name, such as 'dit-digits', not 3",
     "ditzoo.load(None)": "model must be a model's name",
     "ditzoo.load('dit-digit')": "unknown model 'dit-digit'; did you mean dit-digits",
-    "ditzoo.load('digits-bundle')": "there is no folder of this name here",
+    "ditzoo.load('digits-bundel')": "there is no folder of this name here",
     "ditzoo.load('dit-digits', backend=3)": "backend must be a backend's name with its options",
     "ditzoo.load('dit-digits', backend='tosch')": "unknown backend 'tosch'; did you mean torch",
     "ditzoo.load('dit-digits', device='tpu')": "unknown device 'tpu'",
